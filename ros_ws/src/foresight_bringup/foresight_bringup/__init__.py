@@ -1,0 +1,1 @@
+"""Which processes make up Foresight, and how they are started together."""

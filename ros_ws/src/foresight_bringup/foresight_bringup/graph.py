@@ -1,0 +1,138 @@
+"""The graph, described once: which processes, with which parameters and remappings, for which situation.
+
+The launch files and `foresight up` both read this. Knows names only: imports neither ROS, nor the nodes, nor the core.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+
+SITUATIONS = {
+    "sim": "the nodes and a simulated arm",
+    "stack": "the nodes alone; cameras, joint states and controller come from elsewhere",
+    "robot": "the nodes on a real arm, or on a stand-in driver with use_mock_hardware:=true",
+}
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+PARTS = ("perception", "world_model", "planner")  # what use_composition puts into one process; the guard never joins
+
+
+def _argument(default: str, description: str, situations: Iterable[str] = SITUATIONS):
+    return field(default=default, metadata={"description": description, "situations": tuple(situations)})
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `name:=value` sets, as text, for launch files and `foresight up` alike."""
+
+    namespace: str = _argument("", "prefix of all node and topic names")
+    use_sim_time: str = _argument("false", "take the time from /clock; needed where simulated time is not real time")
+    params_file: str = _argument("", "YAML with parameter overrides; empty means config/<robot>.yaml of foresight_bringup, if any")
+    autostart: str = _argument("true", "configure and activate all nodes in order; false leaves that to you")
+    use_composition: str = _argument("false", "perception, world_model and planner in one process that shares the weights")
+    log_level: str = _argument("info", "debug, info, warn, error or fatal")
+    robot: str = _argument("ur5e", "robot profile: the name of a shipped one, or its YAML file")
+    checkpoint: str = _argument("", "folder of the world model; empty means models/<robot> of the checkout")
+    headless: str = _argument("true", "open no window on the simulation", ["sim"])
+    task: str = _argument("reach", "the simulation's first task: reach, push or push_object_goal", ["sim"])
+    seed: str = _argument("0", "seed of the simulation's first scene", ["sim"])
+    front_camera: str = _argument("front", "namespace of the front camera's image_raw and camera_info", ["stack", "robot"])
+    wrist_camera: str = _argument("wrist", "namespace of the wrist camera's image_raw and camera_info", ["stack", "robot"])
+    joint_states: str = _argument("joint_states", "topic of the measured joint states", ["stack", "robot"])
+    controller_topic: str = _argument("", "topic of the arm's trajectory controller; empty means the robot profile's", ["stack", "robot"])
+    use_mock_hardware: str = _argument("false", "start a stand-in driver with the real driver's topics and rates", ["robot"])
+
+    @staticmethod
+    def names(situation: str) -> dict[str, tuple[str, str]]:
+        """Argument -> (default, description), of those that mean something in this situation."""
+        known = [f for f in fields(Arguments) if situation in f.metadata["situations"]]
+        return {f.name: (f.default, f.metadata["description"]) for f in known}
+
+    def flag(self, name: str) -> bool:
+        """A true/false argument. Raises ValueError for anything else."""
+        value = getattr(self, name).lower()
+        if value not in ("true", "false"):
+            raise ValueError(f"Argument {name} must be true or false, got '{getattr(self, name)}'.")
+        return value == "true"
+
+
+Value = str | bool | int | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process: an executable of a package, and what it is told. `nodes` are the names it brings into the graph."""
+
+    package: str
+    executable: str
+    nodes: tuple[str, ...]
+    namespace: str
+    params_file: str  # empty: none
+    parameters: tuple[tuple[str, Value], ...]  # they win over the file
+    remappings: tuple[tuple[str, str], ...]
+    log_level: str
+
+    def ros_arguments(self) -> list[str]:
+        """The command line behind the executable."""
+        arguments = ["--ros-args", "--log-level", self.log_level]
+        if self.namespace:
+            arguments += ["-r", f"__ns:=/{self.namespace}"]
+        if self.params_file:
+            arguments += ["--params-file", self.params_file]
+        for name, value in self.parameters:
+            arguments += ["-p", f"{name}:={json.dumps(value)}"]  # JSON is YAML, and quotes what looks like something else
+        for source, target in self.remappings:
+            arguments += ["-r", f"{source}:={target}"]
+        return arguments
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All processes of a situation, in the order in which they start."""
+
+    situation: str
+    namespace: str
+    autostart: bool
+    processes: tuple[Process, ...]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(name for process in self.processes for name in process.nodes)
+
+
+def graph(situation: str, arguments: Arguments) -> Graph:
+    """The processes of a situation. Raises ValueError with one line where an argument makes no sense."""
+    if situation not in SITUATIONS:
+        raise ValueError(f"No situation '{situation}'. There are: {', '.join(SITUATIONS)}.")
+    if arguments.log_level not in LOG_LEVELS:
+        raise ValueError(f"Argument log_level must be one of {', '.join(LOG_LEVELS)}, got '{arguments.log_level}'.")
+    if situation == "sim" and not arguments.seed.isdecimal():
+        raise ValueError(f"Argument seed must be a whole number >= 0, got '{arguments.seed}'.")
+    namespace, autostart = arguments.namespace.strip("/"), arguments.flag("autostart")
+    common = {"use_sim_time": arguments.flag("use_sim_time")}
+    robot = {"robot": arguments.robot}
+    model = {**robot, "checkpoint": arguments.checkpoint}
+    controller = {**robot, "controller_topic": arguments.controller_topic} if arguments.controller_topic else robot
+    cameras = (arguments.front_camera, arguments.wrist_camera)
+    seen = {} if cameras == ("front", "wrist") else {"camera_topics": cameras}
+    remappings = (("joint_states", arguments.joint_states),) if arguments.joint_states != "joint_states" else ()
+
+    def process(executable: str, parameters: dict[str, Value], nodes: tuple[str, ...] = ()) -> Process:
+        every = tuple({**common, **parameters}.items())
+        names = nodes or (executable,)
+        return Process("foresight_nodes", executable, names, namespace, arguments.params_file, every, remappings, arguments.log_level)
+
+    processes = [process("guard", controller)]
+    if situation == "sim":
+        scene = {"task": arguments.task, "seed": int(arguments.seed), "headless": arguments.flag("headless")}
+        processes.append(process("sim", {**robot, **scene}))
+    if situation == "robot" and arguments.flag("use_mock_hardware"):
+        processes.append(process("mock_driver", {**controller, **seen}, ("driver",)))
+    if arguments.flag("use_composition"):
+        processes.append(process("composed", {**model, **controller, **seen}, PARTS))
+    else:
+        processes += [process("perception", {**model, **seen}), process("world_model", model), process("planner", {**model, **controller})]
+    managed = tuple(name for started in processes for name in started.nodes)  # in the order of activation
+    processes.append(process("lifecycle_manager", {"node_names": managed, "autostart": autostart}))
+    return Graph(situation, namespace, autostart, tuple(processes))

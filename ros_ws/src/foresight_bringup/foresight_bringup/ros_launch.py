@@ -1,0 +1,52 @@
+"""The graph as a launch description, for `ros2 launch`. The only module here that imports launch and launch_ros."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler, Shutdown
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from foresight_bringup.graph import Arguments, Process, graph
+from foresight_bringup.installed import complete
+
+
+def description(situation: str) -> LaunchDescription:
+    """Declares the situation's arguments and starts its processes; one that dies takes the launch down with it."""
+    names = Arguments.names(situation)
+    declared = [DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in names.items()]
+
+    def start(context: LaunchContext) -> list:
+        given = Arguments(**{name: LaunchConfiguration(name).perform(context) for name in names})
+        package = "foresight_bringup"
+        arguments = complete(given, Path(get_package_prefix(package)), Path(get_package_share_directory(package)))
+        nodes = [_node(process) for process in graph(situation, arguments).processes]
+        return [*nodes, *(_watch(node, node.node_executable) for node in nodes)]
+
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+
+
+def _node(process: Process) -> Node:
+    return Node(
+        package=process.package,
+        executable=process.executable,
+        namespace=process.namespace or None,
+        parameters=[*([process.params_file] if process.params_file else []), dict(process.parameters)],
+        remappings=list(process.remappings),
+        ros_arguments=["--log-level", process.log_level],
+        output="screen",
+    )
+
+
+def _watch(node: Node, name: str) -> RegisterEventHandler:
+    """A process that ends by itself ends the launch."""
+
+    def ended(event: ProcessExited, context: LaunchContext) -> list[Shutdown]:
+        return [] if context.is_shutdown else [Shutdown(reason=f"{name} ended with exit code {event.returncode}")]
+
+    return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended))

@@ -1,0 +1,268 @@
+"""Pursues goals: each belief becomes a plan and its joint trajectory, until the goal is reached or given up.
+
+Without a goal there is no plan, and after the end of one the arm rests on the trajectory that it has. Goals are answered by the
+action `pursue`, always with a typed reason.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from foresight_msgs.action import Pursue
+from foresight_msgs.msg import Belief as BeliefMsg
+from foresight_msgs.msg import GuardState
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from trajectory_msgs.msg import JointTrajectory
+
+from foresight.control.motion import joint_trajectory, start_of
+from foresight.data import Belief, Goal, Plan, RobotState, Trajectory
+from foresight.planning.config import PlannerConfig
+from foresight.planning.planner import Planner
+from foresight.planning.pursuit import Pursuit, PursuitConfig, refusal
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.safety.guard import splice
+from foresight.world_model import checkpoint
+from foresight.world_model.belief import BeliefFilter
+from foresight.world_model.goals import goal_from_images
+from foresight_nodes import convert, topics
+from foresight_nodes.diagnostics import Durations, Rate
+from foresight_nodes.models import LoadModel, blank_observation, load_for
+from foresight_nodes.part import Part
+
+HISTORY_S = 1.0  # [s] of commands already executed that are remembered, to know the motion at a belief's stamp
+
+
+@dataclass(frozen=True)
+class PlannerParameters:
+    """Parameters of the planner node."""
+
+    checkpoint: str  # folder of the model
+    robot: str  # robot profile by name, or path of its YAML file
+    controller_topic: str = ""  # where the guard sends trajectories; empty: as the profile says
+    device: str = "cpu"  # where the model runs: cpu, cuda, cuda:1 ...
+    threads: int = 0  # torch threads; 0: as torch decides
+    transport_s: float = 0.035  # [s] from the end of planning until the controller has the command, the guard's checks included
+    lead_max_s: float = 0.22  # [s] at most between a belief's arrival and the motion that it leads to; the guard allows 0.25
+    stale_after_s: float = 1.0  # [s] without a belief after which a goal is given up
+    planner: PlannerConfig = PlannerConfig()
+    pursuit: PursuitConfig = PursuitConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("transport_s", "lead_max_s", "stale_after_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0 s, got {getattr(self, name)}.")
+
+
+@dataclass
+class Chase:
+    """The goal being pursued, and what has been done for it."""
+
+    handle: ServerGoalHandle
+    goal: Goal
+    pursuit: Pursuit
+    generator: torch.Generator
+    heard_s: float  # when the last belief came
+    plans: int = 0
+    last: Plan | None = None
+
+
+class PlannerNode(Part[PlannerParameters]):
+    """Belief + goal -> Plan."""
+
+    def __init__(self, load: LoadModel = checkpoint.load, **options) -> None:
+        super().__init__("planner", PlannerParameters, **options)
+        self._load = load
+        self._model = self._planner = self._server = None
+        self._chase: Chase | None = None
+        self._plan_id = 0
+        self._forget()
+
+    def configure(self, parameters: PlannerParameters) -> None:
+        self._settings = parameters
+        self._model, self._profile = load_for(parameters.robot, parameters.checkpoint, parameters.device, parameters.threads, self._load)
+        self._kinematics = MujocoKinematics(self._profile)
+        self._planner = Planner(self._model, self._profile, parameters.planner)
+        self._forget()
+        self._warm_up()
+        self._output = topics.PLAN.publisher(self)
+        topics.BELIEF.subscription(self, self._on_belief)
+        topics.GUARD_STATE.subscription(self, self._on_guard_state)
+        topics.in_force(parameters.controller_topic or self._profile.controller_topic).subscription(self, self._on_command)
+        self.every(0.1, self._watch)
+        self._server = ActionServer(
+            self, topics.PURSUE[1], topics.PURSUE[0], lambda handle: Pursue.Result(), handle_accepted_callback=self._on_goal,
+            goal_callback=lambda goal: GoalResponse.ACCEPT if self.active else GoalResponse.REJECT, cancel_callback=lambda handle: CancelResponse.ACCEPT,
+        )
+
+    def deactivate(self) -> None:
+        self._finish(Pursue.Result.DEACTIVATED, "The planner was deactivated; the arm comes to rest.")
+
+    def release(self) -> None:
+        if self._server is not None:
+            self._server.destroy()
+        self._model = self._planner = self._server = None
+
+    def report(self) -> dict[str, object]:
+        return {
+            "model_id": self._model.model_id if self._model else "", "plan_hz": self._plans.hz(self.now_s()), "plans": self._plans.total,
+            "planning_ms_p50": self._durations.percentile_ms(50), "planning_ms_p99": self._durations.percentile_ms(99),
+            "search_ms_p50": self._searches.percentile_ms(50), "belief_age_ms_p50": self._ages.percentile_ms(50),
+            "deadline_misses": self._misses, "pursuing": self._chase is not None,
+        }
+
+    def _forget(self) -> None:
+        self._in_force: Trajectory | None = None  # what the controller executes, with the last second of it
+        self._in_force_s = 0.0  # when the last command of it came
+        self._accepted_id = 0
+        self._plans, self._durations, self._searches, self._ages, self._misses = Rate(self.now_s()), Durations(), Durations(), Durations(), 0
+        self._recent = Durations(30)
+
+    def _warm_up(self) -> None:
+        """The first inference is slower than the others; let it not be the first plan."""
+        belief = BeliefFilter(self._model).update(blank_observation(self._model, self._profile))
+        goal, generator = Goal(tip=np.zeros(3)), torch.Generator()
+        for _ in range(3):
+            plan = self._planner.plan(belief, goal, start_of(None, 0.0, 0.0, 0.1, self._kinematics), generator, time.perf_counter)
+        joint_trajectory(plan, None, RobotState(0.0, self._profile.home, np.zeros_like(self._profile.home)), 0.1, self._kinematics, self._profile)
+
+    # -- goals --------------------------------------------------------------------------------------------------------
+
+    def _on_goal(self, handle: ServerGoalHandle) -> None:
+        self._finish(Pursue.Result.REPLACED, "Another goal took over.")
+        now_s, request = self.now_s(), handle.request
+        try:
+            if not request.time_limit_s > 0:
+                raise ValueError(f"time_limit_s must be above 0 s, got {request.time_limit_s}.")
+            goal = self._goal(request)
+            wrong = refusal(goal, self._profile)
+            if wrong:
+                raise ValueError(wrong)
+        except ValueError as error:
+            self.complain(f"Goal refused: {error}")
+            conclude(handle, Pursue.Result(reason=Pursue.Result.REFUSED, detail=str(error)))
+            return
+        pursuit = Pursuit(now_s, replace(self._settings.pursuit, time_limit_s=request.time_limit_s))
+        generator = torch.Generator().manual_seed(self._settings.planner.seed)
+        self._chase = Chase(handle, goal, pursuit, generator, now_s)
+
+    def _goal(self, request: Pursue.Goal) -> Goal:
+        """The goal of a request; raises ValueError where it contradicts itself or the model."""
+        images = {image.header.frame_id: convert.image_from_msg(image) for image in request.goal_images}
+        if request.object_only and (not images or request.use_object):
+            raise ValueError("object_only needs goal images, and no object position beside them.")
+        weights = (request.weight_latent, request.weight_tip, request.weight_object)
+        seen = goal_from_images(self._model, images, request.object_only) if images else None
+        return Goal(
+            latent=seen.latent if seen else None,
+            tip=convert.xyz(request.tip.position) if request.use_tip else None,
+            object=convert.xyz(request.object) if request.use_object else seen.object if seen else None,
+            weights=weights if any(weights) else (1.0, 1.0, 1.0),
+        )
+
+    def _finish(self, reason: int, detail: str) -> None:
+        """Ends the pursuit, if there is one, with its result."""
+        chase, self._chase = self._chase, None
+        if chase is not None:
+            elapsed_s = self.now_s() - chase.pursuit.start_s
+            self.get_logger().info(detail)
+            conclude(chase.handle, Pursue.Result(success=reason == Pursue.Result.REACHED, reason=reason, detail=detail, plans=chase.plans, elapsed_s=elapsed_s))
+
+    def _watch(self) -> None:
+        """What ends a pursuit without a belief: the client, or silence."""
+        chase = self._chase
+        if chase is None:
+            return
+        now_s = self.now_s()
+        if chase.handle.is_cancel_requested:
+            self._finish(Pursue.Result.CANCELLED, "Cancelled by the client; the arm comes to rest.")
+        elif now_s - chase.heard_s > self._settings.stale_after_s:
+            self._finish(Pursue.Result.STALE, f"No belief for {now_s - chase.heard_s:.1f} s: check perception and world_model in /diagnostics.")
+
+    # -- plans --------------------------------------------------------------------------------------------------------
+
+    def _on_belief(self, msg: BeliefMsg) -> None:
+        self._watch()
+        if not self.active or self._chase is None:
+            return
+        chase, now_s, begin_s = self._chase, self.now_s(), time.perf_counter()
+        belief = convert.belief_from_msg(msg)
+        chase.heard_s = now_s
+        join_s = now_s + self._lead_s()
+        start = start_of(self._in_force, belief.stamp_s, join_s, self._model.contract.step_s, self._kinematics)
+        previous = chase.last if self._accepted_id == self._plan_id else None
+        try:
+            plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous)
+        except ValueError as error:
+            self.complain(str(error))
+            self._finish(Pursue.Result.REFUSED, str(error))
+            return
+        chase.plans, chase.last = chase.plans + 1, plan
+        self._feed_back(chase, plan, belief, now_s)
+        outcome = chase.pursuit.update(plan, belief, now_s)
+        if outcome is not None:
+            self._finish(getattr(Pursue.Result, outcome.end.name), outcome.detail)
+            return
+        measured = RobotState(belief.stamp_s, belief.proprio[:-6].astype(np.float64), np.zeros(len(belief.proprio) - 6))
+        trajectory = joint_trajectory(plan, self._in_force, measured, join_s, self._kinematics, self._profile)
+        taken_s = time.perf_counter() - begin_s
+        self._recent.add(taken_s)
+        self._durations.add(taken_s)
+        self._searches.add(plan.planning_s)
+        self._ages.add(now_s - belief.stamp_s)
+        ready_s = self.now_s()
+        if ready_s > join_s:
+            self._misses += 1
+            self.complain(f"Planning took {taken_s * 1000:.0f} ms, {(ready_s - join_s) * 1000:.0f} ms too long; this plan is dropped.")
+            return
+        self._plan_id += 1
+        self.publish(self._output, convert.plan_to_msg(plan, trajectory, self._profile.joint_names, ready_s, self._plan_id, self._profile.base_frame))
+        self._plans.tick()
+
+    def _lead_s(self) -> float:
+        """How far ahead the next motion begins: what planning has recently taken, and the way to the controller [s]."""
+        parameters, recent_ms = self._settings, self._recent.percentile_ms(95)
+        planning_s = parameters.planner.deadline_s + 0.03 if np.isnan(recent_ms) else recent_ms / 1000.0
+        return min(planning_s + parameters.transport_s, parameters.lead_max_s)
+
+    def _feed_back(self, chase: Chase, plan: Plan, belief: Belief, now_s: float) -> None:
+        chase.handle.publish_feedback(Pursue.Feedback(
+            cost_names=list(plan.terms), costs=[float(v) for v in plan.terms.values()], distance_s=plan.distance,
+            surprise=belief.surprise, planning_s=plan.planning_s, source=plan.source, elapsed_s=now_s - chase.pursuit.start_s,
+        ))
+
+    # -- what the guard does ------------------------------------------------------------------------------------------
+
+    def _on_command(self, msg: JointTrajectory) -> None:
+        now_s = self.now_s()
+        try:
+            trajectory = convert.trajectory_from_msg(msg, self._profile.joint_names, now_s)
+        except ValueError as error:
+            self.complain(str(error))
+            return
+        self._in_force, self._in_force_s = splice(self._in_force, trajectory, now_s - HISTORY_S), now_s
+
+    def _on_guard_state(self, msg: GuardState) -> None:
+        self._accepted_id = msg.plan_id
+        if not msg.in_force and convert.seconds(msg.header.stamp) > self._in_force_s:
+            self._in_force = None
+        if msg.state == GuardState.STOPPED and self._chase is not None and convert.seconds(msg.header.stamp) >= self._chase.pursuit.start_s:
+            self._finish(Pursue.Result.STOPPED, f"The guard was stopped: {msg.detail}")
+
+
+def conclude(handle: ServerGoalHandle, result: Pursue.Result) -> None:
+    """Ends a goal with this result; the server sends it in the executor's next turn."""
+
+    def end(handle: ServerGoalHandle) -> Pursue.Result:
+        if handle.is_cancel_requested:
+            handle.canceled()
+        elif result.success:
+            handle.succeed()
+        else:
+            handle.abort()
+        return result
+
+    handle.execute(end)

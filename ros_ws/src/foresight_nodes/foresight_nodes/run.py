@@ -1,0 +1,130 @@
+"""Entry points of the processes: start, spin, and end cleanly on Ctrl-C or SIGTERM at any moment.
+
+The heavy imports come after the signal handlers, so that even an interrupted start ends with one line and exit code 0.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(name: str, build: Callable[[], list[Node]], finished: Callable[[list[Node]], bool] = lambda nodes: False) -> list[Node]:
+    """Builds the nodes and spins them in one thread until a signal comes or they are finished; then stops them, in reverse order."""
+    interrupted: list[int] = []
+
+    def end_at_once(number: int, _: FrameType | None) -> None:
+        print(f"{name}: ended by {signal.Signals(number).name} while starting.", flush=True)
+        os._exit(0)
+
+    def end_soon(number: int, _: FrameType | None) -> None:
+        interrupted.append(number)
+
+    for number in ENDING:
+        signal.signal(number, end_at_once)
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    nodes = build()
+    executor = SingleThreadedExecutor()
+    for node in nodes:
+        executor.add_node(node)
+    for number in ENDING:
+        signal.signal(number, end_soon)
+    while rclpy.ok() and not interrupted and not finished(nodes):
+        executor.spin_once(timeout_sec=0.1)
+    for node in reversed(nodes):
+        node.stop()
+    for _ in range(5):  # results of actions that have just ended go out
+        executor.spin_once(timeout_sec=0.0)
+    if interrupted:
+        print(f"{name}: ended by {signal.Signals(interrupted[0]).name}.", flush=True)
+    executor.shutdown(timeout_sec=1.0)
+    for node in nodes:
+        node.destroy_node()
+    rclpy.try_shutdown()
+    return nodes
+
+
+def perception() -> None:
+    def build() -> list[Node]:
+        from foresight_nodes.perception_node import PerceptionNode
+
+        return [PerceptionNode()]
+
+    run("perception", build)
+
+
+def world_model() -> None:
+    def build() -> list[Node]:
+        from foresight_nodes.world_model_node import WorldModelNode
+
+        return [WorldModelNode()]
+
+    run("world_model", build)
+
+
+def planner() -> None:
+    def build() -> list[Node]:
+        from foresight_nodes.planner_node import PlannerNode
+
+        return [PlannerNode()]
+
+    run("planner", build)
+
+
+def composed() -> None:
+    def build() -> list[Node]:
+        from foresight_nodes.composed import nodes
+
+        return nodes()
+
+    run("composed", build)
+
+
+def guard() -> None:
+    def build() -> list[Node]:
+        from foresight_nodes.guard_node import GuardNode
+
+        return [GuardNode()]
+
+    run("guard", build)
+
+
+def sim() -> None:
+    def build() -> list[Node]:
+        from foresight_nodes.sim_node import SimNode
+
+        return [SimNode()]
+
+    run("sim", build)
+
+
+def mock_driver() -> None:
+    def build() -> list[Node]:
+        from foresight_nodes.mock_driver_node import MockDriverNode
+
+        return [MockDriverNode()]
+
+    run("mock_driver", build)
+
+
+def lifecycle_manager() -> None:
+    def build() -> list[Node]:
+        from foresight_nodes.lifecycle_manager import LifecycleManager
+
+        return [LifecycleManager()]
+
+    manager = run("lifecycle_manager", build, finished=lambda nodes: nodes[0].exit_code is not None)[0]
+    sys.exit(manager.exit_code or 0)

@@ -1,0 +1,88 @@
+"""Every topic, service and action: name, type and quality of service, in one table. Names are relative; remapping and namespaces work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticArray
+from foresight_msgs.action import Pursue
+from foresight_msgs.msg import Belief, GuardState, Observation, Plan, SimState
+from foresight_msgs.srv import ResetSimulation, Step
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)  # the newest one, surely
+SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # fits drivers of either reliability; a backlog would be stale
+SENSOR_OUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)  # as camera drivers
+STATES_OUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)  # as ros2_control's broadcaster
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+STANDARD = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic's name, message type, and quality of service on either side."""
+
+    name: str
+    type: type
+    publish_qos: QoSProfile
+    subscribe_qos: QoSProfile
+
+    def publisher(self, node: Node):
+        return node.create_publisher(self.type, self.name, self.publish_qos)
+
+    def subscription(self, node: Node, callback):
+        return node.create_subscription(self.type, self.name, callback, self.subscribe_qos)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service's name and type."""
+
+    name: str
+    type: type
+
+    def service(self, node: Node, callback):
+        return node.create_service(self.type, self.name, callback)
+
+
+OBSERVATION = Topic("observation", Observation, LATEST, LATEST)  # perception -> world_model, up to 15 Hz
+BELIEF = Topic("belief", Belief, LATEST, LATEST)  # world_model -> planner, same rate
+PLAN = Topic("plan", Plan, LATEST, LATEST)  # planner -> guard, while a goal is pursued
+GUARD_STATE = Topic("guard_state", GuardState, LATCHED, LATCHED)  # guard -> planner, sim, people; 10 Hz and on change
+SIM_STATE = Topic("sim_state", SimState, STANDARD, STANDARD)  # sim -> judge, 30 Hz
+JOINT_STATES = Topic("joint_states", JointState, STATES_OUT, SENSOR)  # driver or sim -> perception, guard
+CLOCK = Topic("/clock", Clock, SENSOR_OUT, SENSOR)  # sim -> all with use_sim_time, 100 Hz
+DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STANDARD, QoSProfile(depth=50))  # all -> people, lifecycle_manager; 1 Hz
+
+PURSUE = ("pursue", Pursue)  # action of the planner
+GUARD_STOP = Service("~/stop", Trigger)  # of the guard: brings the arm to rest and refuses motion until reset
+GUARD_RESET = Service("~/reset", Trigger)  # of the guard: allows motion again
+SIM_RESET = Service("~/reset", ResetSimulation)  # of the sim: a new episode
+SIM_PAUSE = Service("~/pause", SetBool)  # of the sim
+SIM_STEP = Service("~/step", Step)  # of the sim, while paused
+IS_ACTIVE = Service("~/is_active", Trigger)  # of the lifecycle manager: whether the whole graph is active, and why not
+
+
+def image(camera_topic: str) -> Topic:
+    """A camera's images, given its namespace: `front` -> `front/image_raw`. Driver or sim -> perception."""
+    return Topic(f"{camera_topic}/image_raw", Image, SENSOR_OUT, SENSOR)
+
+
+def camera_info(camera_topic: str) -> Topic:
+    """A camera's calibration, given its namespace. Driver or sim -> perception."""
+    return Topic(f"{camera_topic}/camera_info", CameraInfo, SENSOR_OUT, SENSOR)
+
+
+def trajectory(controller_topic: str) -> Topic:
+    """What the guard lets through; the profile or a parameter names it. Guard -> controller, which wants none from before its start."""
+    return Topic(controller_topic, JointTrajectory, LATCHED, LATEST)
+
+
+def in_force(controller_topic: str) -> Topic:
+    """The same for the planner, which after a restart must know the motion that it joins."""
+    return Topic(controller_topic, JointTrajectory, LATCHED, LATCHED)

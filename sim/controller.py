@@ -1,0 +1,37 @@
+"""A joint trajectory controller as ros2_control has it: cubic splines, replacement while moving, holding at the end.
+
+Knows joints and time, no physics and no ROS.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from foresight.control.trajectory import hold, sample
+from foresight.data import Trajectory
+
+
+class TrajectoryController:
+    """Follows the last accepted trajectory. A new one replaces what is left of the old one at once, as
+    joint_trajectory_controller does: the arm goes from its present command to the first point that still lies ahead."""
+
+    def __init__(self, q: Float[np.ndarray, "J"], now_s: float) -> None:
+        self.trajectory = hold(q, now_s)
+
+    def accept(self, trajectory: Trajectory, now_s: float) -> bool:
+        """Takes the trajectory over; False, and nothing changes, when it lies wholly in the past."""
+        ahead = trajectory.times_s > now_s + 1e-9
+        if not ahead.any():
+            return False
+        q, dq = self.setpoints(now_s)
+        self.trajectory = Trajectory(
+            np.concatenate([[now_s], trajectory.times_s[ahead]]),
+            np.concatenate([q[None], trajectory.q[ahead]]),
+            np.concatenate([dq[None], trajectory.dq[ahead]]),
+        )
+        return True
+
+    def setpoints(self, times_s: float | Float[np.ndarray, "M"]) -> tuple[np.ndarray, np.ndarray]:
+        """Commanded position [rad] and velocity [rad/s] at absolute times."""
+        return sample(self.trajectory, times_s)

@@ -1,0 +1,175 @@
+"""The scene as MuJoCo sees it: the arm on a table, a cube, two cameras, and how each of them may look.
+
+Knows no task and no time. Frames: the world frame is the arm's base frame, z up, table top at z = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import mujoco
+import numpy as np
+
+from foresight.contract import CameraContract, Contract
+from foresight.robots.model import robot_spec
+from foresight.robots.profile import RobotProfile
+
+Look = Literal["fast", "full"]
+Shift = Literal["none", "colour", "camera"]
+
+CUBE_HALF = 0.025  # [m]
+PHYSICS_STEP_S = 0.002
+CAMERAS = ("front", "wrist")
+IMAGE_SIZE = 128  # [px] side of a delivered frame
+MODEL_SIZE = 64  # [px] side of a prepared frame
+FRONT_POSITION, FRONT_TARGET, FRONT_FOV = np.array([1.12, 0.0, 0.84]), np.array([0.43, 0.0, 0.04]), 37.0
+WRIST_POSITION, WRIST_TARGET, WRIST_FOV = np.array([0.0, 0.09, 0.02]), np.array([0.0, 0.01, 0.20]), 75.0
+FINGER_COMMAND = 255.0  # closed: the gripper is a pusher
+
+
+def contract(profile: RobotProfile) -> Contract:
+    """What a model trained in this scene is bound to."""
+    camera = [CameraContract(name, IMAGE_SIZE, IMAGE_SIZE, (0, 0, IMAGE_SIZE, IMAGE_SIZE), MODEL_SIZE) for name in CAMERAS]
+    return Contract(profile.name, profile.joint_names, tuple(camera))
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How the scene looks: colours, light, camera offsets. The physics does not depend on it."""
+
+    table: tuple[float, float, float] = (0.62, 0.58, 0.52)
+    floor: tuple[float, float, float] = (0.32, 0.36, 0.40)
+    cube: tuple[float, float, float] = (0.85, 0.12, 0.10)
+    arm: tuple[float, float, float] = (0.75, 0.77, 0.80)
+    light: float = 0.75
+    ambient: float = 0.35
+    light_position: tuple[float, float, float] = (0.6, 0.4, 2.0)
+    front_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)  # [m]
+    front_turn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # [rad] rotation vector
+    wrist_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)  # [m]
+    wrist_turn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # [rad]
+
+
+def random_appearance(rng: np.random.Generator) -> Appearance:
+    """A look from the family that training draws from."""
+    colour = lambda: tuple(rng.uniform(0.1, 0.95, 3))  # noqa: E731
+    table = colour()
+    while table[0] - max(table[1], table[2]) > 0.35:  # a red cube on a red table is nobody's table
+        table = colour()
+    cube = np.clip(np.array([0.85, 0.12, 0.10]) + rng.uniform(-0.12, 0.12, 3), 0, 1)
+    return Appearance(
+        table=table, floor=colour(), cube=tuple(cube), arm=tuple(np.clip(rng.uniform(0.5, 0.95) + rng.uniform(-0.08, 0.08, 3), 0, 1)),
+        light=rng.uniform(0.45, 0.95), ambient=rng.uniform(0.2, 0.5),
+        light_position=(rng.uniform(-0.3, 1.3), rng.uniform(-1.0, 1.0), rng.uniform(1.3, 2.5)),
+        front_offset=tuple(rng.uniform(-0.04, 0.04, 3)), front_turn=tuple(rng.uniform(-0.03, 0.03, 3)),
+        wrist_offset=tuple(rng.uniform(-0.008, 0.008, 3)), wrist_turn=tuple(rng.uniform(-0.03, 0.03, 3)),
+    )
+
+
+def shifted_appearance(shift: Shift, rng: np.random.Generator) -> Appearance:
+    """The look of an evaluation: nominal, another table colour, or the front camera moved 3 cm and the wrist camera 5 mm."""
+    if shift == "none":
+        return Appearance()
+    if shift == "colour":
+        return Appearance(table=random_appearance(rng).table)
+    if shift == "camera":
+        direction = rng.normal(size=(2, 3))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        return Appearance(front_offset=tuple(0.03 * direction[0]), wrist_offset=tuple(0.005 * direction[1]))
+    raise ValueError(f"Shift '{shift}' is unknown. Available: none, colour, camera.")
+
+
+def build(profile: RobotProfile, look: Look = "fast") -> mujoco.MjModel:
+    """The compiled scene; its looks are changed afterwards by `apply`."""
+    spec = robot_spec(profile)
+    spec.option.timestep = PHYSICS_STEP_S
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    for light in list(spec.lights):
+        spec.delete(light)
+    for body in spec.bodies[1:]:
+        body.gravcomp = 1.0  # a real arm's controller carries its own weight
+    prefix = profile.model.gripper_prefix
+    _simplify_gripper(spec, prefix)
+    if look == "fast":
+        for geom in spec.geoms:
+            if geom.group == 2:
+                geom.group = 5  # drawn by nobody: meshes cost ten times the frame
+            elif geom.type == mujoco.mjtGeom.mjGEOM_CAPSULE or geom.type == mujoco.mjtGeom.mjGEOM_CYLINDER:
+                geom.material = ""
+                geom.rgba = [0.75, 0.77, 0.8, 1]
+                geom.group = 1
+    world = spec.worldbody
+    full = look == "full"
+    world.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_BOX, size=[3, 3, 0.01], pos=[0, 0, -0.75], rgba=[*Appearance().floor, 1], contype=0, conaffinity=0)
+    world.add_geom(name="table", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.55, 0.60, 0.02], pos=[0.42, 0, -0.02], rgba=[*Appearance().table, 1], friction=[0.6, 0.005, 0.0001])
+    cube = world.add_body(name="cube", pos=[0.5, 0, CUBE_HALF])
+    cube.add_freejoint(name="cube_joint")
+    cube.add_geom(name="cube", type=mujoco.mjtGeom.mjGEOM_BOX, size=[CUBE_HALF] * 3, mass=0.15, rgba=[*Appearance().cube, 1], friction=[0.5, 0.005, 0.0001])
+    cube.add_geom(name="cube_top", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.009, 0.018, 0.0006], pos=[0.010, 0, CUBE_HALF], mass=0, rgba=[0.95, 0.9, 0.85, 1], contype=0, conaffinity=0)
+    world.add_light(name="lamp", pos=[0.6, 0.4, 2.0], dir=[0, 0, -1], diffuse=[0.75] * 3, specular=[0.1] * 3, castshadow=full, type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    world.add_camera(name="front", pos=FRONT_POSITION, fovy=FRONT_FOV, quat=_look_at(FRONT_POSITION, FRONT_TARGET))
+    spec.body(prefix + "base").add_camera(name="wrist", pos=WRIST_POSITION, fovy=WRIST_FOV, quat=_look_at(WRIST_POSITION, WRIST_TARGET, up=np.array([0.0, -1.0, 0.0])))
+    spec.visual.quality.offsamples = 4 if full else 0
+    spec.visual.quality.shadowsize = 2048 if full else 0
+    spec.visual.headlight.diffuse = [0.0] * 3
+    spec.visual.headlight.specular = [0.0] * 3
+    spec.visual.headlight.ambient = [Appearance().ambient] * 3
+    spec.visual.global_.offwidth = spec.visual.global_.offheight = 640
+    return spec.compile()
+
+
+def _simplify_gripper(spec: mujoco.MjSpec, prefix: str) -> None:
+    """Boxes and capsules collide and are drawn in place of the gripper's meshes; the fingertip pads stay as they are."""
+    for geom in spec.geoms:
+        if geom.type == mujoco.mjtGeom.mjGEOM_MESH and geom.group == 3:
+            geom.contype = geom.conaffinity = 0
+            geom.group = 5
+            geom.mass = 0.0
+        elif geom.name.startswith(prefix) and "pad" in geom.name:
+            geom.group = 1
+            geom.rgba = [0.12, 0.12, 0.13, 1]
+    spec.body(prefix + "base").add_geom(name="palm", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[0.038, 0.045, 0], pos=[0, 0, 0.045], rgba=[0.2, 0.2, 0.22, 1], mass=0, group=1)
+    for side in ("left", "right"):
+        spec.body(f"{prefix}{side}_follower").add_geom(
+            name=f"{side}_finger", type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[0, -0.018, 0.0065, 0, -0.0115, 0.024], size=[0.008, 0, 0], rgba=[0.2, 0.2, 0.22, 1], mass=0, group=1,
+        )
+
+
+def _look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray = np.array([0.0, 0.0, 1.0])) -> np.ndarray:
+    """Quaternion of a MuJoCo camera (x right, y up, looking along -z)."""
+    z = (position - target) / np.linalg.norm(position - target)
+    x = np.cross(up, z)
+    x /= np.linalg.norm(x)
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, np.stack([x, np.cross(z, x), z], axis=1).ravel())
+    return quaternion
+
+
+def apply(model: mujoco.MjModel, look: Appearance) -> None:
+    """Gives a compiled scene that appearance."""
+    model.geom("table").rgba[:3] = look.table
+    model.geom("floor").rgba[:3] = look.floor
+    model.geom("cube").rgba[:3] = look.cube
+    for i in range(model.ngeom):
+        if model.geom_group[i] == 1 and model.geom_matid[i] < 0 and not model.geom(i).name:
+            model.geom_rgba[i, :3] = look.arm
+    model.vis.headlight.ambient[:] = look.ambient
+    light = model.light("lamp").id
+    model.light_diffuse[light] = look.light
+    position = np.array(look.light_position)
+    model.light_pos[light] = position
+    direction = np.array([0.47, 0.0, 0.0]) - position
+    model.light_dir[light] = direction / np.linalg.norm(direction)
+    _place_camera(model, "front", FRONT_POSITION + look.front_offset, _look_at(FRONT_POSITION, FRONT_TARGET), look.front_turn)
+    _place_camera(model, "wrist", WRIST_POSITION + look.wrist_offset, _look_at(WRIST_POSITION, WRIST_TARGET, np.array([0.0, -1.0, 0.0])), look.wrist_turn)
+
+
+def _place_camera(model: mujoco.MjModel, name: str, position: np.ndarray, quaternion: np.ndarray, turn: tuple[float, float, float]) -> None:
+    rotated, extra = np.zeros(4), np.zeros(4)
+    angle = float(np.linalg.norm(turn))
+    axis = np.array(turn) / angle if angle > 0 else np.array([1.0, 0.0, 0.0])
+    mujoco.mju_axisAngle2Quat(extra, axis, angle)
+    mujoco.mju_mulQuat(rotated, quaternion, extra)
+    camera = model.camera(name).id
+    model.cam_pos[camera], model.cam_quat[camera] = position, rotated

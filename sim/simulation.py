@@ -1,0 +1,249 @@
+"""The simulated world behind the interfaces of a real arm: joint states, camera frames, a joint trajectory controller.
+
+Also its judge, which reads true states that the rest of the system never sees. Knows no ROS: time advances only by
+`advance`, and the caller decides how fast that is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from foresight.data import RobotState, Trajectory
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import RobotProfile
+from sim import scenes
+from sim.controller import TrajectoryController
+from sim.tasks import PUSH_TOLERANCE_M, REACH_TOLERANCE_M, REST_S, REST_SPEED_M_S, TIME_LIMIT_S, Setting, Task, draw
+
+SERVO_LAG_S = 0.2  # of the package's position servos (damping over stiffness), fed forward as real drives do
+JUDGE_EVERY = 5  # physics steps
+WORKSPACE_SLACK_M = 0.01
+SPEED_SLACK = 1.02
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One episode as its user sees it: what the goal looks like, and the truth about it."""
+
+    task: Task
+    seed: int
+    goal_images: dict[str, UInt8[np.ndarray, "h w 3"]]  # RGB by camera
+    goal_tip: Float[np.ndarray, "3"]  # [m]
+    goal_object: Float[np.ndarray, "3"]  # [m]
+    time_limit_s: float
+
+
+@dataclass(frozen=True)
+class Truth:
+    """True states. SI units, base frame."""
+
+    tip: Float[np.ndarray, "3"]
+    tip_velocity: Float[np.ndarray, "3"]
+    object: Float[np.ndarray, "3"]
+    object_quaternion: Float[np.ndarray, "4"]  # w x y z
+    object_speed: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge saw since the reset."""
+
+    success: bool  # at some time: inside the threshold and at rest, for REST_S without a break
+    held_s: float
+    distance_m: float
+    violations: int  # episodes of breaking a limit, counted when they begin
+    violation_detail: str
+
+
+class Simulation:
+    """UR5e with a closed 2F-85 gripper, a table, a cube and two cameras. Deterministic for a seed."""
+
+    cameras = scenes.CAMERAS
+
+    def __init__(self, seed: int, profile: RobotProfile, look: scenes.Look = "fast") -> None:
+        self.profile, self.look = profile, look
+        self.kinematics = MujocoKinematics(profile)
+        self.model = scenes.build(profile, look)
+        self.data = mujoco.MjData(self.model)
+        self.appearance = scenes.Appearance()
+        self._goal_data = mujoco.MjData(self.model)
+        self._renderer: mujoco.Renderer | None = None
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[:] = [1, 1, 1, 0, 0, 0]
+        self._joints = len(profile.joint_names)
+        self._tip_site = self.model.site(profile.model.gripper_prefix + profile.model.tip_site).id
+        self._cube_q = self.model.joint("cube_joint").qposadr[0]
+        self._cube_v = self.model.joint("cube_joint").dofadr[0]
+        self._hand_geoms = self._robot_geoms()
+        self._table = self.model.geom("table").id
+        self._rest = self.kinematics.solve(np.array([0.47, 0.0, 0.15]), profile.home)
+        self._closed = self._close_gripper()
+        self.time_offset_s = 0.0
+        self.reset("reach", seed)
+
+    # -- what a real arm offers ------------------------------------------------------------------------------
+
+    @property
+    def time_s(self) -> float:
+        return self.time_offset_s + self.data.time
+
+    def command(self, trajectory: Trajectory) -> bool:
+        """Offers a trajectory to the arm's controller; False when it lies wholly in the past."""
+        return self._controller.accept(trajectory, self.time_s)
+
+    def state(self) -> RobotState:
+        """Measured joints now."""
+        return RobotState(self.time_s, self.data.qpos[: self._joints].copy(), self.data.qvel[: self._joints].copy())
+
+    def images(self) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+        """A frame of every camera, RGB, captured now."""
+        return self._render(self.data)
+
+    def camera_info(self, camera: str) -> tuple[Float[np.ndarray, "3 3"], int, int]:
+        """Intrinsic matrix, width and height [px] of an ideal pinhole."""
+        size = scenes.IMAGE_SIZE
+        focal = size / 2 / np.tan(np.radians(self.model.camera(camera).fovy[0]) / 2)
+        return np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]), size, size
+
+    # -- what a simulation offers beyond ----------------------------------------------------------------------
+
+    def reset(self, task: Task, seed: int, shift: scenes.Shift = "none") -> Scenario:
+        """A new episode; time goes on from where it was. Same seed, same episode."""
+        rng = np.random.default_rng([seed, 7])
+        setting = draw(task, rng)
+        self.look_like(scenes.shifted_appearance(shift, rng))
+        self.place(setting)
+        self._place_on(self._goal_data, setting.goal_tip, setting.goal_cube, setting.cube_yaw)
+        return Scenario(
+            task, seed, self._render(self._goal_data), setting.goal_tip.copy(),
+            np.array([*setting.goal_cube, scenes.CUBE_HALF]), TIME_LIMIT_S[task],
+        )
+
+    def place(self, setting: Setting) -> None:
+        """Puts arm and cube at the start of a setting, at rest, and lets the judge begin anew."""
+        self.time_offset_s = self.time_s
+        mujoco.mj_resetData(self.model, self.data)
+        q = self._place_on(self.data, setting.tip, setting.cube, setting.cube_yaw)
+        self._controller = TrajectoryController(q, self.time_s)
+        self.setting = setting
+        self._held_since: float | None = None
+        self._success, self._violations, self._detail = False, 0, ""
+        self._broken: set[str] = set()
+
+    def look_like(self, appearance: scenes.Appearance) -> None:
+        """Changes colours, light and cameras; the physics stays as it is."""
+        if appearance is not self.appearance:
+            self.appearance = appearance
+            scenes.apply(self.model, appearance)
+
+    def advance(self, duration_s: float) -> None:
+        """Physics at 500 Hz for that long; the controller runs at the same rate."""
+        steps = round(duration_s / scenes.PHYSICS_STEP_S)
+        q, dq = self._controller.setpoints(self.time_s + scenes.PHYSICS_STEP_S * np.arange(1, steps + 1))
+        for i, servo in enumerate(q + SERVO_LAG_S * dq):
+            self.data.ctrl[: self._joints] = servo
+            mujoco.mj_step(self.model, self.data)
+            if i % JUDGE_EVERY == 0:
+                self._judge()
+
+    def truth(self) -> Truth:
+        d = self.data
+        jacobian = np.zeros((3, self.model.nv))
+        mujoco.mj_jacSite(self.model, d, jacobian, None, self._tip_site)
+        cube = d.qpos[self._cube_q : self._cube_q + 7]
+        speed = float(np.linalg.norm(d.qvel[self._cube_v : self._cube_v + 3]))
+        return Truth(d.site_xpos[self._tip_site].copy(), jacobian @ d.qvel, cube[:3].copy(), cube[3:].copy(), speed)
+
+    def judgement(self) -> Judgement:
+        held = 0.0 if self._held_since is None else self.time_s - self._held_since
+        return Judgement(self._success, held, self._distance(), self._violations, self._detail)
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _distance(self) -> float:
+        if self.setting.task == "reach":
+            return float(np.linalg.norm(self.data.site_xpos[self._tip_site] - self.setting.goal_tip))
+        return float(np.linalg.norm(self.data.qpos[self._cube_q : self._cube_q + 2] - self.setting.goal_cube))
+
+    def _judge(self) -> None:
+        """Success by holding still at the goal, and limits as the true states keep or break them."""
+        truth, profile = self.truth(), self.profile
+        tip_speed = float(np.linalg.norm(truth.tip_velocity))
+        tolerance = REACH_TOLERANCE_M if self.setting.task == "reach" else PUSH_TOLERANCE_M
+        still = tip_speed < REST_SPEED_M_S and truth.object_speed < REST_SPEED_M_S
+        if not (still and self._distance() < tolerance):
+            self._held_since = None
+        elif self._held_since is None:
+            self._held_since = self.time_s
+        elif self.time_s - self._held_since >= REST_S - 1e-9:
+            self._success = True
+        q, dq = self.data.qpos[: self._joints], self.data.qvel[: self._joints]
+        low, high = profile.workspace_min - WORKSPACE_SLACK_M, profile.workspace_max + WORKSPACE_SLACK_M
+        broken = {
+            "joint position": bool((q < profile.position_min).any() or (q > profile.position_max).any()),
+            "joint velocity": bool((np.abs(dq) > SPEED_SLACK * profile.velocity_max).any()),
+            "tip speed": tip_speed > SPEED_SLACK * profile.tip_speed_max,
+            "workspace": bool((truth.tip < low).any() or (truth.tip > high).any()),
+            "arm on table": self._touches_table(),
+        }
+        for name in (n for n, b in broken.items() if b and n not in self._broken):
+            self._violations += 1
+            self._detail = f"{name} at {self.time_s:.2f} s"
+        self._broken = {n for n, b in broken.items() if b}
+
+    def _touches_table(self) -> bool:
+        contacts = self.data.contact.geom[: self.data.ncon]
+        other = np.where(contacts[:, 0] == self._table, contacts[:, 1], np.where(contacts[:, 1] == self._table, contacts[:, 0], -1))
+        return bool(np.isin(other, self._hand_geoms).any())
+
+    def _robot_geoms(self) -> np.ndarray:
+        """Geoms of every body that hangs on the arm, without its base, which stands on the table."""
+        base = self.model.body("base").id
+        moving = [b for b in range(self.model.nbody) if b != base and self.model.body_rootid[b] == self.model.body_rootid[base]]
+        return np.flatnonzero(np.isin(self.model.geom_bodyid, moving))
+
+    def _close_gripper(self) -> np.ndarray:
+        """Joint positions of the closed gripper, found by letting the physics close it once."""
+        self.data.qpos[: self._joints] = self._rest
+        self.data.ctrl[: self._joints] = self._rest
+        self.data.qpos[self._cube_q : self._cube_q + 3] = [0.6, 0.4, scenes.CUBE_HALF]
+        self.data.ctrl[self._joints] = scenes.FINGER_COMMAND
+        mujoco.mj_step(self.model, self.data, 500)
+        return self.data.qpos[self._joints : self._cube_q].copy()
+
+    def _place_on(self, data: mujoco.MjData, tip: np.ndarray, cube: np.ndarray, yaw: float) -> np.ndarray:
+        q = self.kinematics.solve(tip, self._rest)
+        if q is None:
+            raise ValueError(f"The arm cannot put its tip at {np.round(tip, 3).tolist()} m.")
+        data.qpos[: self._joints], data.qpos[self._joints : self._cube_q] = q, self._closed
+        data.qpos[self._cube_q : self._cube_q + 7] = [*cube, scenes.CUBE_HALF, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+        data.qvel[:] = 0
+        data.ctrl[: self._joints], data.ctrl[self._joints] = q, scenes.FINGER_COMMAND
+        mujoco.mj_forward(self.model, data)
+        return q
+
+    def _render(self, data: mujoco.MjData) -> dict[str, np.ndarray]:
+        if self._renderer is None:
+            self._renderer = mujoco.Renderer(self.model, scenes.IMAGE_SIZE, scenes.IMAGE_SIZE)
+            flags = self._renderer.scene.flags
+            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = self.look == "full"
+            flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
+            scenes.apply(self.model, self.appearance)
+        if data is self.data:
+            mujoco.mj_camlight(self.model, data)  # cameras and lights as they stand now, without touching the physics
+        else:
+            mujoco.mj_forward(self.model, data)
+        frames = {}
+        for camera in self.cameras:
+            self._renderer.update_scene(data, camera, self._options)
+            frames[camera] = self._renderer.render().copy()
+        return frames

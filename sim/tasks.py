@@ -1,0 +1,66 @@
+"""What is wanted: where things start, where they should end, and when that is achieved. Knows no rendering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from sim.scenes import CUBE_HALF
+
+Task = Literal["reach", "push", "push_object_goal"]
+TASKS: tuple[str, ...] = get_args(Task)
+
+REACH_TOLERANCE_M, PUSH_TOLERANCE_M = 0.02, 0.03
+REST_SPEED_M_S, REST_S = 0.01, 0.5
+TIME_LIMIT_S = {"reach": 6.0, "push": 12.0, "push_object_goal": 12.0}
+CUBE_MIN, CUBE_MAX = np.array([0.34, -0.22]), np.array([0.60, 0.22])
+TIP_MIN, TIP_MAX = np.array([0.30, -0.28, 0.05]), np.array([0.66, 0.28, 0.22])
+CONTACT_M = CUBE_HALF + 0.013  # between the centres of cube and fingertips when they touch
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Start and goal of one episode. Positions [m], yaw [rad], base frame."""
+
+    task: Task
+    tip: np.ndarray  # (3,) at the start
+    cube: np.ndarray  # (2,) at the start
+    cube_yaw: float
+    goal_tip: np.ndarray  # (3,) in the goal image
+    goal_cube: np.ndarray  # (2,)
+
+
+def draw(task: Task, rng: np.random.Generator) -> Setting:
+    """A random setting whose start does not already fulfil its goal."""
+    if task not in TASKS:
+        raise ValueError(f"Task '{task}' is unknown. Available: {', '.join(TASKS)}.")
+    cube, yaw = rng.uniform(CUBE_MIN, CUBE_MAX), rng.uniform(-np.pi, np.pi)
+    tip = free_tip(rng, cube)
+    if task == "reach":
+        while True:
+            goal_tip = free_tip(rng, cube)
+            if np.linalg.norm(goal_tip - tip) > 0.08:
+                return Setting(task, tip, cube, yaw, goal_tip, cube)
+    while True:
+        direction = rng.uniform(-np.pi, np.pi)
+        step = np.array([np.cos(direction), np.sin(direction)])
+        goal_cube = cube + rng.uniform(0.08, 0.15) * step
+        behind = goal_cube - CONTACT_M * step
+        if (goal_cube > CUBE_MIN).all() and (goal_cube < CUBE_MAX).all():
+            break
+    if task == "push":
+        return Setting(task, tip, cube, yaw, np.array([*behind, 0.03]), goal_cube)
+    while True:
+        elsewhere = free_tip(rng, goal_cube)
+        if np.linalg.norm(elsewhere[:2] - goal_cube) > 0.10:
+            return Setting(task, tip, cube, yaw, elsewhere, goal_cube)
+
+
+def free_tip(rng: np.random.Generator, cube: np.ndarray) -> np.ndarray:
+    """A tip position that does not touch the cube."""
+    while True:
+        tip = rng.uniform(TIP_MIN, TIP_MAX)
+        if np.linalg.norm(tip[:2] - cube) > 0.08 or tip[2] > 0.10:
+            return tip

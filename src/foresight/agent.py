@@ -1,0 +1,102 @@
+"""The whole loop of Foresight in one place: observe, believe, plan, move, check. Read this first.
+
+The ROS nodes do the same steps in separate processes; simulated episodes and tests do them here. Time comes in with every
+call, chance from a seed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from foresight.control.motion import joint_trajectory, start_of
+from foresight.data import Belief, Candidate, Goal, Plan, RobotState, Trajectory, Verdict
+from foresight.perception.perception import Perception, Refusal
+from foresight.planning.config import PlannerConfig, Policy
+from foresight.planning.planner import Planner
+from foresight.planning.pursuit import Outcome, Pursuit, PursuitConfig
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import load_profile
+from foresight.safety.guard import Guard
+from foresight.world_model import checkpoint
+from foresight.world_model.belief import BeliefFilter
+from foresight.world_model.goals import goal_from_images
+from foresight.world_model.model import WorldModel
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one turn of the loop came to; the parts after the one that refused are None."""
+
+    trajectory: Trajectory | None = None  # to send to the arm
+    refusal: Refusal | None = None  # by perception
+    belief: Belief | None = None
+    plan: Plan | None = None
+    verdict: Verdict | None = None  # by the guard
+    outcome: Outcome | None = None  # once the goal is reached or given up
+
+
+class Agent:
+    """One robot, one model, one goal at a time."""
+
+    def __init__(self, model: WorldModel, profile_name: str, config: PlannerConfig = PlannerConfig(), clock: Callable[[], float] = time.monotonic) -> None:
+        self.model, self.clock = model, clock
+        self.profile = load_profile(profile_name)
+        self.kinematics = MujocoKinematics(self.profile)
+        self.perception = Perception(model.contract, self.profile, self.kinematics)
+        self.filter = BeliefFilter(model)
+        self.planner = Planner(model, self.profile, config)
+        self.reset()
+
+    @staticmethod
+    def load(path: Path | str, profile_name: str = "ur5e", policy: Policy = "both", seed: int = 0, **search) -> "Agent":
+        """An agent from a checkpoint; `search` overrides fields of PlannerConfig."""
+        return Agent(checkpoint.load(path), profile_name, PlannerConfig(policy=policy, seed=seed, **search))
+
+    def reset(self) -> None:
+        """Forgets everything but the model: a new episode, or an arm that was moved by hand."""
+        self.perception.reset()
+        self.filter.reset()
+        self.guard = Guard(self.profile, self.kinematics)
+        self.generator = torch.Generator().manual_seed(self.planner.config.seed)
+        self.goal: Goal | None = None
+        self.pursuit: Pursuit | None = None
+        self.last_plan: Plan | None = None
+
+    def set_goal(self, goal: Goal, now_s: float, config: PursuitConfig = PursuitConfig()) -> None:
+        self.goal, self.last_plan, self.pursuit = goal, None, Pursuit(now_s, config)
+
+    def set_goal_images(self, images: dict[str, np.ndarray], now_s: float, object_only: bool = False, config: PursuitConfig = PursuitConfig()) -> None:
+        """A goal seen in images (RGB by camera); `object_only` when the arm may end anywhere."""
+        self.set_goal(goal_from_images(self.model, images, object_only), now_s, config)
+
+    def step(self, images: dict[str, np.ndarray], state: RobotState, now_s: float) -> Step:
+        """One turn: frames and joints captured at `state.stamp_s` become a checked trajectory, or a reason why not."""
+        observation = self.observe(images, state, now_s)
+        if isinstance(observation, Refusal):
+            return Step(refusal=observation)
+        belief = self.filter.update(observation)
+        if self.goal is None or self.pursuit is None:
+            return Step(belief=belief)
+        start = start_of(self.guard.in_force, belief.stamp_s, now_s, self.model.contract.step_s, self.kinematics)
+        plan = self.planner.plan(belief, self.goal, start, self.generator, self.clock, self.last_plan)
+        outcome = self.pursuit.update(plan, belief, now_s)
+        if outcome is not None:
+            self.goal = self.pursuit = None  # the arm comes to rest on the trajectory that it has
+            return Step(belief=belief, plan=plan, outcome=outcome)
+        trajectory = joint_trajectory(plan, self.guard.in_force, state, now_s, self.kinematics, self.profile)
+        candidate = Candidate(trajectory, self.profile.joint_names, belief.stamp_s, now_s, belief.model_id)
+        verdict = self.guard.offer(candidate, state, now_s)
+        self.last_plan = plan if verdict.ok else None
+        return Step(trajectory if verdict.ok else None, belief=belief, plan=plan, verdict=verdict)
+
+    def observe(self, images: dict[str, np.ndarray], state: RobotState, now_s: float):
+        self.perception.add_state(state)
+        for camera, image in images.items():
+            self.perception.add_image(camera, state.stamp_s, image)
+        return self.perception.observe(now_s)

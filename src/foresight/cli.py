@@ -1,0 +1,316 @@
+"""The `foresight` command: collect, train, evaluate, up, report, demo, env.
+
+Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
+is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
+command's work takes. Exit codes: 0 done, 1 the work failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from inspect import cleandoc
+from io import StringIO
+from pathlib import Path
+from time import strftime
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from foresight.evaluation.config import EvaluateConfig
+    from foresight.evaluation.results import Report
+
+ROOT = Path(__file__).resolve().parents[2]
+Config = TypeVar("Config")
+
+
+class InputError(Exception):
+    """What the user gave cannot be used; the message is one line: what is wrong, expected, available, what to do."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if words[0] not in COMMANDS:
+        return _fail(f"Command '{words[0]}' is unknown. Commands: {', '.join(COMMANDS)}. See `foresight --help`.")
+    try:
+        return COMMANDS[words[0]](words[1:]) or 0
+    except KeyboardInterrupt:
+        print(f"\nforesight {words[0]}: interrupted; files that were not finished are not there.", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        return _fail(f"{error}. It is needed for `foresight {words[0]}`; run `make setup`.")
+    except (InputError, ValueError) as error:
+        return _fail(str(error))
+    except OSError as error:  # a missing file, a full disk, a folder that may not be written
+        return _fail(f"{error.strerror}: {error.filename}. Nothing was half written." if error.filename else str(error))
+    except RuntimeError as error:  # CheckpointError, WorkspaceError and the like carry a sentence; others keep their trace
+        if type(error) is RuntimeError:
+            raise
+        return _fail(str(error))
+
+
+def collect(words: list[str]) -> int:
+    """Collect play episodes in simulation into one HDF5 file (resumable)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from sim.collect import CollectConfig
+    from sim.collect import collect as run
+
+    config = _parse(CollectConfig, "collect", collect, words)
+    _prepare_rendering()
+    columns = ("collecting", BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left", TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=config.episodes)
+        path = run(config, lambda done, total: bar.update(task, completed=done, total=total))
+    print(
+        f"{config.episodes} episodes of {config.steps} steps in {path} ({path.stat().st_size / 2**20:.0f} MB). Next: "
+        "foresight train --help"
+    )
+    return 0
+
+
+def train(words: list[str]) -> int:
+    """Train the world model, actor, critic and readouts from a collected file (resumable)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.training.train import TrainConfig
+    from foresight.training.train import train as run
+
+    config = _parse(TrainConfig, "train", train, words)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        "left",
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[line]}"),
+    )
+    with Progress(*columns) as bar:
+        stages: dict[str, int] = {}
+
+        def show(stage: str, step: int, steps: int, line: str) -> None:
+            if stage not in stages:
+                stages[stage] = bar.add_task(stage, total=steps, line="")
+            figures, separator, health = line.partition("|")
+            bar.update(stages[stage], completed=step, total=steps, line=figures.strip())
+            if separator:  # the health of the latents stays on the screen
+                bar.console.print(f"{stage} {step}/{steps}: {health.strip()}", highlight=False)
+
+        path = run(config, show)
+    print(f"Checkpoint in {path}. Next: foresight evaluate --checkpoint {path} --episodes 20")
+    return 0
+
+
+def evaluate(words: list[str]) -> int:
+    """Run episodes on held-out scenes, in process or through the ROS graph (--ros), and count successes."""
+    from foresight.evaluation.config import EvaluateConfig
+
+    config = _parse(EvaluateConfig, "evaluate", evaluate, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    if config.ros:
+        return _run_in_ros(config)
+    _prepare_rendering()
+    from foresight.evaluation.report import write_report
+    from foresight.evaluation.table import LiveTable
+    from sim.episodes import evaluate as run
+
+    planned = {(task, config.policy): config.episodes for task in config.task}
+    planned |= {(task, "random"): config.random_floor for task in config.task if config.random_floor}
+    with LiveTable(planned, title=f"seed {config.seed}, shift {config.shift}") as table:
+        report, episodes = run(config, table.add)
+    if config.report:
+        write_report(config.report, report, episodes, config.checkpoint)
+    _finish(config, report)
+    return 0
+
+
+def demo(words: list[str]) -> int:
+    """The ROS graph starts, the simulated arm runs 5 reach and 5 push episodes, and a report appears."""
+    from foresight.evaluation.config import EvaluateConfig
+
+    config = _parse(Demo, "demo", demo, words)
+    folder = config.out or Path("runs/demo") / strftime("%Y-%m-%d_%H-%M-%S")
+    checkpoint = find_checkpoint(config.checkpoint)
+    return _run_in_ros(
+        EvaluateConfig(
+            task=("reach", "push"),
+            episodes=config.episodes,
+            seed=config.seed,
+            checkpoint=checkpoint,
+            random_episodes=config.episodes,
+            report=folder,
+            videos=config.episodes,
+            ros=True,
+        )
+    )
+
+
+def report(words: list[str]) -> int:
+    """Build report.html again from a folder's report.json, episodes.json and videos."""
+    config = _parse(ReportCommand, "report", report, words)
+    from foresight.evaluation.report import write_report
+    from foresight.evaluation.results import read_results
+
+    summary, episodes = read_results(config.folder)
+    print(write_report(config.folder, summary, episodes, find_checkpoint(config.checkpoint, required=False)))
+    return 0
+
+
+def up(words: list[str]) -> int:
+    """Start the ROS graph (sim, stack or robot) where `ros2 launch` is not installed; arguments as in the launch files."""
+    return _become([sys.executable, "-m", "foresight_bringup.up", *words])
+
+
+def env(words: list[str]) -> int:
+    """Run a command in the ROS environment: foresight env -- ros2 topic list."""
+    command = words[1:] if words and words[0] == "--" else words
+    if not command or command[0] in ("-h", "--help"):
+        print(
+            "usage: foresight env -- COMMAND [ARGUMENT ...]\n\nRuns the command with ROS 2 and Foresight's workspace in its "
+            "environment."
+        )
+        return 0 if command else 2
+    return _become(command)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "up": up, "env": env,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demonstration runs."""
+
+    episodes: int = 5
+    """Episodes of each task."""
+    seed: int = 100
+    """Held-out scenes start at seed * 100000."""
+    checkpoint: Path = Path("models/ur5e")
+    """Folder of the checkpoint; the default is the one shipped."""
+    out: Path | None = None
+    """Folder for the report; by default runs/demo/<time>."""
+
+
+@dataclass(frozen=True)
+class ReportCommand:
+    """Which folder to report on."""
+
+    folder: Path
+    """Folder that holds report.json and episodes.json, as `foresight evaluate --report` writes them."""
+    checkpoint: Path = Path("models/ur5e")
+    """Checkpoint whose model card is quoted."""
+
+
+def find_checkpoint(path: Path, required: bool = True) -> Path:
+    """The checkpoint's folder, looked for from here and from the checkout; says what exists when it is missing."""
+    for candidate in (path, ROOT / path):
+        if (candidate / "config.json").is_file():
+            return candidate
+    if not required:
+        return path
+    there = sorted(p.parent.name for p in (ROOT / "models").glob("*/config.json"))
+    available = f"Available: {', '.join('models/' + name for name in there)}" if there else "None is shipped in models/"
+    raise InputError(f"Checkpoint {path} does not exist or has no config.json. {available}. Make one with `foresight train`.")
+
+
+def _parse(kind: type[Config], name: str, function: Callable, words: list[str]) -> Config:
+    """The dataclass filled from the command line. Bad input becomes one line; --help prints and leaves with 0."""
+    import tyro
+
+    out, err = StringIO(), StringIO()
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            about = f"{function.__doc__}\n\n{cleandoc(kind.__doc__ or '')}"
+            return tyro.cli(
+                kind, prog=f"foresight {name}", description=about, args=words, config=(tyro.conf.PositionalRequiredArgs,)
+            )
+    except SystemExit as leaving:
+        if not leaving.code:
+            print(out.getvalue(), end="")
+            raise
+        raise InputError(f"{_one_line(err.getvalue() + out.getvalue())} See `foresight {name} --help`.") from None
+
+
+def _one_line(box: str) -> str:
+    """The words inside the frame that tyro draws around an error: those between the first two rules."""
+    lines = [line.strip(" │|") for line in box.splitlines()]
+    rules = [i for i, line in enumerate(lines) if line and not line.strip("-─╭╮╰╯├┤")]
+    kept = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines
+    return " ".join(" ".join(kept).removeprefix("Error parsing ").split()).removesuffix(".") + "."
+
+
+def _run_in_ros(config: "EvaluateConfig") -> int:
+    """The same evaluation by the ROS runner, in the ROS environment; Ctrl-C is the runner's to answer."""
+    folder = config.report or Path("runs/evaluate") / strftime("%Y-%m-%d_%H-%M-%S")
+    absolute = replace(
+        config, checkpoint=config.checkpoint.resolve(), report=folder.resolve(), json=config.json and config.json.resolve()
+    )
+    runner = subprocess.Popen(
+        [sys.executable, "-m", "foresight_nodes.run_episodes", *absolute.to_arguments()], env=_ros_environment()
+    )
+    while True:
+        try:
+            return runner.wait()
+        except KeyboardInterrupt:  # the terminal sent it to the runner too, which stops the arm and the graph
+            continue
+
+
+def _become(command: list[str]) -> int:
+    """Replaces this process by the command in the ROS environment, so that signals reach it directly."""
+    environment = _ros_environment()
+    try:
+        os.execvpe(command[0], command, environment)
+    except FileNotFoundError:
+        raise InputError(f"Command '{command[0]}' is not installed, or not on the PATH.") from None
+
+
+def _ros_environment() -> dict[str, str]:
+    from foresight.ros_environment import environment
+
+    return environment()
+
+
+def _prepare_rendering() -> None:
+    """Offscreen rendering unless the user chose otherwise, and whether it works; must come before MuJoCo is imported."""
+    from foresight.ros_environment import mujoco_gl
+
+    os.environ.setdefault("MUJOCO_GL", mujoco_gl())
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # a software renderer on one thread a process
+    from sim.rendering import check_rendering
+
+    check_rendering()
+
+
+def _finish(config: "EvaluateConfig", report: "Report") -> None:
+    from json import dumps
+
+    from foresight.files import write_atomically
+
+    if config.json:
+        write_atomically(config.json, dumps(report.to_json(), indent=2) + "\n")
+    for place in (config.json, config.report and config.report / "report.html"):
+        if place:
+            print(f"Written: {place}")
+
+
+def _overview() -> str:
+    lines = [f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in COMMANDS.items()]
+    return "\n".join(["usage: foresight COMMAND [--help]", "", "Robot arms that imagine before they move.", "", *lines])
+
+
+def _fail(message: str) -> int:
+    print(f"foresight: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

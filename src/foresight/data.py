@@ -1,0 +1,165 @@
+"""What crosses a boundary between the parts: frozen values with shapes, units and frames.
+
+Knows no ROS, no clock, no device. Positions are in the robot's base frame, SI units and radians
+throughout. `stamp_s` is always the capture time of the image a datum comes from, in seconds of the
+clock that the caller runs on (wall, ROS or simulated); it travels unchanged from camera to motor.
+
+Shape letters: C cameras, h w image height and width, J joints, P proprioception, D latent,
+H horizon in blocks, K steps in a block, N trajectory points, S samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+
+@dataclass(frozen=True)
+class RobotState:
+    """Measured joint state, in the order of the robot profile."""
+
+    stamp_s: float
+    q: Float[np.ndarray, "J"]  # [rad]
+    dq: Float[np.ndarray, "J"]  # [rad/s]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One model-ready datum: prepared images and the joint state at their capture time."""
+
+    stamp_s: float
+    images: UInt8[np.ndarray, "C h w 3"]  # RGB, cameras in the order of the model's contract
+    q: Float[np.ndarray, "J"]  # [rad]
+    dq: Float[np.ndarray, "J"]  # [rad/s]
+    tip: Float[np.ndarray, "3"]  # [m] tool centre point in the base frame
+    tip_velocity: Float[np.ndarray, "3"]  # [m/s]
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What the model makes of an observation, and how surprised it was."""
+
+    stamp_s: float
+    model_id: str
+    latent: Float32[np.ndarray, "D"]
+    proprio: Float32[np.ndarray, "P"]  # [q, tip, tip_velocity], SI units
+    surprise: float  # one-step imagination error over its held-out mean; 1 is ordinary, NaN is "not yet known"
+
+    @property
+    def tip(self) -> Float32[np.ndarray, "3"]:
+        return self.proprio[-6:-3]
+
+    @property
+    def tip_velocity(self) -> Float32[np.ndarray, "3"]:
+        return self.proprio[-3:]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted: any of a scene seen in a goal image, a tip position, an object position.
+
+    A part that is None does not matter. Weights scale the parts' shares of the cost.
+    """
+
+    latent: Float32[np.ndarray, "D"] | None = None
+    tip: Float[np.ndarray, "3"] | None = None  # [m]
+    object: Float[np.ndarray, "3"] | None = None  # [m]
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of latent, tip, object
+
+    def __post_init__(self) -> None:
+        if self.latent is None and self.tip is None and self.object is None:
+            raise ValueError("A goal needs at least one of latent (goal image), tip, object; all are None.")
+        if len(self.weights) != 3 or not all(np.isfinite(self.weights)) or min(self.weights) < 0:
+            raise ValueError(f"Goal weights must be three finite numbers >= 0 (latent, tip, object), got {self.weights}.")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a plan begins: the motion already commanded, which the plan joins.
+
+    `velocity` is the commanded tip velocity at the observation's stamp; `committed` are the commanded tip
+    velocities at the ends of the first steps, which the arm will execute whatever is planned.
+    """
+
+    velocity: Float[np.ndarray, "3"]  # [m/s]
+    committed: Float[np.ndarray, "n 3"] = field(default_factory=lambda: np.zeros((0, 3)))  # [m/s]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chosen motion of the tip and why it was chosen.
+
+    Between knots the tip velocity is linear, so displacement i is `dt_s * (v[i-1] + v[i]) / 2`.
+    """
+
+    stamp_s: float  # of the observation; knot i is at stamp_s + (i + 1) * dt_s
+    model_id: str
+    dt_s: float
+    tip_velocity: Float[np.ndarray, "HK 3"]  # [m/s] at the knots
+    cost: float
+    terms: dict[str, float]  # cost by term, same unit as cost (blocks still to go)
+    distance: float  # critic's estimate of the time to go now [s]
+    imagined: Float32[np.ndarray, "H D"]
+    candidates: int
+    planning_s: float
+    source: str  # which proposal won: "actor", "search", "stay" ...
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Joint positions and velocities at increasing times; cubic between points, holding the last point after it.
+
+    The point at `times_s[0]` is where the motion joins the one before.
+    """
+
+    times_s: Float[np.ndarray, "N"]  # absolute [s], strictly increasing
+    q: Float[np.ndarray, "N J"]  # [rad]
+    dq: Float[np.ndarray, "N J"]  # [rad/s]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trajectory offered to the guard, with what the guard needs to judge its age."""
+
+    trajectory: Trajectory
+    joint_names: tuple[str, ...]
+    observation_stamp_s: float
+    plan_stamp_s: float  # when planning finished
+    model_id: str = ""
+
+
+class Reason(str, Enum):
+    """Why the guard decided as it did. OK is the only one that lets a trajectory pass."""
+
+    OK = "ok"
+    NOT_FINITE = "not_finite"
+    WRONG_JOINTS = "wrong_joints"
+    MALFORMED = "malformed"
+    DISCONTINUOUS = "discontinuous"
+    POSITION_LIMIT = "position_limit"
+    VELOCITY_LIMIT = "velocity_limit"
+    ACCELERATION_LIMIT = "acceleration_limit"
+    TIP_SPEED_LIMIT = "tip_speed_limit"
+    WORKSPACE = "workspace"
+    NOT_AT_REST = "not_at_rest"
+    STALE_OBSERVATION = "stale_observation"
+    STALE_PLAN = "stale_plan"
+    STALE_STATE = "stale_state"
+    BAD_STATE = "bad_state"
+    WRONG_MODEL = "wrong_model"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The guard's answer: the reason, and a sentence with both numbers in it."""
+
+    reason: Reason
+    detail: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.reason is Reason.OK

@@ -1,0 +1,85 @@
+"""What to evaluate. The command line's flags derive from this; the in-process and the ROS runner both read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+TaskName = Literal["reach", "push", "push_object_goal"]
+ShiftName = Literal["none", "colour", "camera"]
+PolicyName = Literal["actor", "search", "both", "random"]
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Runs episodes on held-out seeds and counts what the judge saw.
+
+    Goals are given as images only: the scene as wanted (reach, push), or the object as wanted with the arm elsewhere
+    (push_object_goal).
+    """
+
+    task: tuple[TaskName, ...] = ("reach", "push")
+    """One or more tasks: reach (tip within 2 cm), push (cube within 3 cm), push_object_goal (goal shows the arm elsewhere)."""
+    episodes: int = 200
+    """Number of episodes of each task."""
+    seed: int = 100
+    """Held-out scenes start at seed * 100000 (0 to 9999); collection never draws from there."""
+    policy: PolicyName = "both"
+    """Who chooses: actor alone, search alone, both (the planner as shipped), or random motion."""
+    shift: ShiftName = "none"
+    """What differs from training: nothing, another table colour, or cameras moved by 3 cm."""
+    random_episodes: int | None = None
+    """Episodes of the random floor for each task, on the same seeds; by default the number of episodes, at most 50."""
+    checkpoint: Path = Path("models/ur5e")
+    """Folder of the checkpoint; the default is the one shipped."""
+    robot: str = "ur5e"
+    """Name of a shipped robot profile, or the path of its YAML file."""
+    json: Path | None = None
+    """Where to write the summary (report.json's content)."""
+    report: Path | None = None
+    """Folder for report.html, report.json, episodes.json and videos."""
+    videos: int = 5
+    """Videos of successful episodes kept for each task, with --report; every failure is kept."""
+    jobs: int = 2
+    """Processes, one thread each; in-process only."""
+    ros: bool = False
+    """Through the ROS graph: separate processes, real time, planning delay included."""
+
+    def __post_init__(self) -> None:
+        if not self.task:
+            raise ValueError("--task needs at least one of reach, push, push_object_goal.")
+        for name, low, high in (
+            ("episodes", 1, 100_000),
+            ("seed", 0, 9_999),
+            ("jobs", 1, 256),
+            ("videos", 0, 100_000),
+            ("random_episodes", 0, 100_000),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"--{name.replace('_', '-')} must lie between {low} and {high}, got {value}.")
+
+    @property
+    def random_floor(self) -> int:
+        """Episodes of the random policy to run for each task."""
+        if self.policy == "random":
+            return 0
+        return min(self.episodes, 50) if self.random_episodes is None else min(self.episodes, self.random_episodes)
+
+    def episode_seed(self, index: int) -> int:
+        """The scene of episode `index`: held out, since collection draws its scenes from a thousand million on."""
+        return self.seed * 100_000 + index
+
+    def to_arguments(self) -> list[str]:
+        """The command-line words that give this configuration again."""
+        words: list[str] = []
+        for field in fields(self):
+            value, flag = getattr(self, field.name), "--" + field.name.replace("_", "-")
+            if isinstance(value, bool):
+                words += [flag] if value else []
+            elif isinstance(value, tuple):
+                words += [flag, *value]
+            elif value is not None:
+                words += [flag, str(value)]
+        return words

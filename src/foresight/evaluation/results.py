@@ -1,0 +1,204 @@
+"""What an evaluation found: one record per episode, one summary, and their JSON.
+
+Knows no simulator and no ROS: `sim.episodes` and the ROS runner both fill these. Names no host and no path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from foresight.evaluation.statistics import percentile, wilson
+from foresight.files import write_atomically
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode as the judge saw it. Times are on the simulation's clock, latencies on the wall's."""
+
+    task: str
+    seed: int
+    shift: str
+    policy: str
+    success: bool
+    time_to_goal_s: float | None  # [s] until the goal had held long enough; None without success
+    final_distance_m: float  # [m] from tip or object to its goal at the end
+    violations: int  # limit violations counted from true states
+    violation_detail: str
+    steps: int  # control steps taken (in-process), or plans received (ROS)
+    duration_s: float  # [s] of simulated time
+    reason: str  # how it ended: "reached", "timed_out" ...
+    planning_ms: tuple[float, ...] = ()  # of each plan
+    camera_to_command_ms: tuple[float, ...] = ()  # of each command: from the image's capture until it was sent
+    surprise: tuple[float, ...] = ()  # of each belief; 1 is ordinary
+    pursued_s: float = 0.0  # [s] of simulated time for which the goal was pursued; plans per second are over this
+    video: str = ""  # path relative to the report's folder
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    p50: float | None  # [ms]
+    p99: float | None  # [ms]
+
+
+@dataclass(frozen=True)
+class Latency:
+    camera_to_command: Quantiles
+    plan: Quantiles
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    episodes: int
+    successes: int
+    ci95: tuple[float, float]  # of the success rate
+    random_successes: int | None  # of the random policy, in `random_episodes`; None when it was not run
+    violations: int
+    time_to_goal_s: float | None  # [s] median over the successes
+    random_episodes: int  # on the first seeds of the same list
+
+
+@dataclass(frozen=True)
+class Machine:
+    cpu: str
+    cores: int  # that this process may use
+    memory_gb: float
+    python: str
+    torch: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The content of report.json."""
+
+    tasks: dict[str, TaskSummary]
+    latency_ms: Latency
+    plan_hz: float | None  # plans per second of the clock the arm moves by
+    model_id: str
+    git: str
+    seed: int
+    machine: Machine
+    policy: str = "both"
+    shift: str = "none"
+    through: str = "in-process"  # or "ros"
+
+    def to_json(self) -> dict:
+        return json.loads(json.dumps(asdict(self), allow_nan=False))
+
+    @staticmethod
+    def from_json(raw: dict) -> "Report":
+        tasks = {name: TaskSummary(**{**task, "ci95": tuple(task["ci95"])}) for name, task in raw["tasks"].items()}
+        latency = Latency(**{name: Quantiles(**value) for name, value in raw["latency_ms"].items()})
+        return Report(**{**raw, "tasks": tasks, "latency_ms": latency, "machine": Machine(**raw["machine"])})
+
+
+def summarise(
+    episodes: Sequence[EpisodeResult], *, policy: str, seed: int, shift: str, model_id: str, through: str = "in-process"
+) -> Report:
+    """The report of the episodes of `policy`; those of policy "random" are the floor they are compared with."""
+    own = [e for e in episodes if e.policy == policy]
+    tasks = {}
+    for task in dict.fromkeys(e.task for e in own):
+        ours = [e for e in own if e.task == task]
+        floor = [e for e in episodes if e.task == task and e.policy == "random"]
+        successes = sum(e.success for e in ours)
+        tasks[task] = TaskSummary(
+            episodes=len(ours),
+            successes=successes,
+            ci95=wilson(successes, len(ours)),
+            random_successes=sum(e.success for e in floor) if floor else None,
+            violations=sum(e.violations for e in ours),
+            time_to_goal_s=percentile([e.time_to_goal_s for e in ours if e.time_to_goal_s is not None], 50),
+            random_episodes=len(floor),
+        )
+    planning = [ms for e in own for ms in e.planning_ms]
+    command = [ms for e in own for ms in e.camera_to_command_ms]
+    pursued_s = sum(e.pursued_s for e in own)
+    return Report(
+        tasks=tasks,
+        latency_ms=Latency(
+            camera_to_command=Quantiles(percentile(command, 50), percentile(command, 99)),
+            plan=Quantiles(percentile(planning, 50), percentile(planning, 99)),
+        ),
+        plan_hz=len(planning) / pursued_s if pursued_s > 0 else None,
+        model_id=model_id,
+        git=git_commit(),
+        seed=seed,
+        machine=machine(),
+        policy=policy,
+        shift=shift,
+        through=through,
+    )
+
+
+def write_results(directory: Path, report: Report, episodes: Sequence[EpisodeResult]) -> None:
+    """report.json (the summary) and episodes.json (everything), each complete or absent."""
+    write_atomically(directory / "report.json", json.dumps(report.to_json(), indent=2) + "\n")
+    write_atomically(directory / "episodes.json", json.dumps([_without_nan(asdict(e)) for e in episodes]) + "\n")
+
+
+def read_results(directory: Path) -> tuple[Report, list[EpisodeResult]]:
+    """What `write_results` wrote; a FileNotFoundError or ValueError names the file and what to do."""
+    for name in ("report.json", "episodes.json"):
+        if not (directory / name).is_file():
+            raise FileNotFoundError(f"{directory / name} does not exist. Make it with `foresight evaluate --report {directory}`.")
+    try:
+        report = Report.from_json(json.loads((directory / "report.json").read_text()))
+        episodes = [_episode(raw) for raw in json.loads((directory / "episodes.json").read_text())]
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{directory} holds no readable results ({error}). Make them again with `foresight evaluate --report {directory}`."
+        ) from error
+    return report, episodes
+
+
+def machine() -> Machine:
+    """What the figures were measured on; no host name, no path."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        cpu = next(
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        pass  # not Linux, or a CPU that does not tell
+    try:
+        torch_version = version("torch")
+    except PackageNotFoundError:
+        torch_version = "not installed"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return Machine(cpu, len(os.sched_getaffinity(0)), round(memory, 1), platform.python_version(), torch_version)
+
+
+def git_commit() -> str:
+    """The commit of the code that runs, with "+" when files differ from it; "unknown" outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
+
+    def ask(*words: str) -> str:
+        return subprocess.run([*git, *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return ask("rev-parse", "--short=12", "HEAD") + ("+" if ask("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _without_nan(raw: dict) -> dict:
+    """JSON has no NaN: a surprise not yet known is written as null."""
+    raw["surprise"] = [s if np.isfinite(s) else None for s in raw["surprise"]]
+    return raw
+
+
+def _episode(raw: dict) -> EpisodeResult:
+    surprise = tuple(float("nan") if s is None else s for s in raw["surprise"])
+    latencies = {name: tuple(raw[name]) for name in ("planning_ms", "camera_to_command_ms")}
+    return EpisodeResult(**{**raw, **latencies, "surprise": surprise})

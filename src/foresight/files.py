@@ -1,0 +1,41 @@
+"""A saved file is complete or absent: written under a temporary name, forced to disk, then renamed.
+
+Knows no formats. What interrupts the writing (full disk, Ctrl-C) leaves the old file, or none, and no temporary one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], object]) -> Path:
+    """Writes `content` to `path`, or lets a callable write the temporary file it is given; returns the path.
+
+    The folder is made if it is missing. The temporary file lies beside the target and keeps its suffix, because some
+    writers choose their format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        _force_to_disk(temporary)
+        os.replace(temporary, path)
+    except BaseException:  # Ctrl-C too: clean up, then let it pass
+        temporary.unlink(missing_ok=True)
+        raise
+    _force_to_disk(path.parent)  # the new name itself
+    return path
+
+
+def _force_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,46 @@
+"""What the planner may do, how long it may think, and what it weighs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Policy = Literal["both", "actor", "search", "random"]
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """Search, limits and weights. Costs are in blocks (0.3 s) still to go."""
+
+    policy: Policy = "both"  # actor proposals judged and refined in imagination; or one part alone; or random motion
+    horizon: int = 4  # blocks imagined ahead
+    aims: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)  # how many blocks away the actor is told the goal is, one proposal each
+    noisy_per_aim: int = 1  # further proposals per aim, with noise on the actor's motion
+    proposal_noise: float = 0.04  # [m/s] of those
+    samples: int = 48  # of each refinement of the proposals
+    iterations: int = 1  # refinements; 0 leaves the choice among proposals
+    elites: int = 6
+    refine_noise: float = 0.03  # [m/s] first standard deviation of a refinement
+    search_samples: int = 128  # of the search without an actor
+    search_iterations: int = 4
+    search_noise: float = 0.12  # [m/s]
+    speed_max: float = 0.25  # [m/s] of the tip
+    acceleration_max: float = 1.5  # [m/s^2] of the tip
+    wall_margin: float = 0.005  # [m] kept from the workspace's walls
+    effort_weight: float = 0.25  # blocks, for moving at full speed all along
+    smooth_weight: float = 0.25  # blocks, for full acceleration all along
+    final_weight: float = 1.0  # growth of the weight of later blocks: weight of block h is 1 + final_weight * h
+    improvement: float = 0.10  # blocks by which a refined motion must beat the best proposal
+    deadline_s: float = 0.080  # [s] no refinement begins that would end after this
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.policy not in get_args(Policy):
+            raise ValueError(f"Policy '{self.policy}' is unknown. Available: {', '.join(get_args(Policy))}.")
+        for name in ("horizon", "samples", "elites", "search_samples", "search_iterations", "speed_max", "acceleration_max", "deadline_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if not self.aims or min(self.aims) < 1:
+            raise ValueError(f"aims must be one or more whole numbers of at least 1 block, got {self.aims}.")
+        if self.elites > min(self.samples, self.search_samples):
+            raise ValueError(f"elites ({self.elites}) must not exceed samples ({self.samples}) or search_samples ({self.search_samples}).")

@@ -1,0 +1,89 @@
+"""Follows one goal to its end: reached, timed out, without progress, or ended from outside. Owns no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from foresight.data import Belief, Goal, Plan
+from foresight.robots.profile import RobotProfile
+
+
+class End(str, Enum):
+    """Why a pursuit ended."""
+
+    REACHED = "reached"
+    TIMED_OUT = "timed_out"
+    UNREACHABLE = "unreachable"  # the distance stopped falling
+    CANCELLED = "cancelled"
+    STALE = "stale"  # no fresh belief
+    STOPPED = "stopped"  # by the guard
+    REFUSED = "refused"  # the goal itself
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a pursuit ended, with a sentence for the person at the robot."""
+
+    end: End
+    detail: str
+
+    @property
+    def success(self) -> bool:
+        return self.end is End.REACHED
+
+
+@dataclass(frozen=True)
+class PursuitConfig:
+    """When a goal counts as reached or given up."""
+
+    near_s: float = 0.30  # [s] of motion still to go below which the goal counts as reached
+    still_m_s: float = 0.015  # [m/s] tip speed below which the arm counts as still
+    hold_s: float = 1.2  # [s] near and still without a break
+    time_limit_s: float = 60.0  # [s]
+    patience_s: float = 8.0  # [s] without progress before the goal counts as unreachable
+    progress_s: float = 0.15  # [s] of distance that counts as progress
+
+
+class Pursuit:
+    """One goal being pursued since `start_s`."""
+
+    def __init__(self, start_s: float, config: PursuitConfig = PursuitConfig()) -> None:
+        self.config, self.start_s = config, start_s
+        self._near_since: float | None = None
+        self._least, self._least_at_s = float("inf"), start_s
+
+    def update(self, plan: Plan, belief: Belief, now_s: float) -> Outcome | None:
+        """The outcome, once there is one; None while the pursuit goes on."""
+        config = self.config
+        speed = float(np.linalg.norm(belief.tip_velocity))
+        if plan.distance <= config.near_s and speed <= config.still_m_s:
+            self._near_since = now_s if self._near_since is None else self._near_since
+            if now_s - self._near_since >= config.hold_s:
+                return Outcome(End.REACHED, f"Reached after {now_s - self.start_s:.1f} s; the model sees {plan.distance:.2f} s of motion still to go.")
+        else:
+            self._near_since = None
+        if plan.distance < self._least - config.progress_s or self._near_since is not None:
+            self._least, self._least_at_s = min(self._least, plan.distance), now_s
+        if now_s - self.start_s >= config.time_limit_s:
+            return Outcome(End.TIMED_OUT, f"Not reached within {config.time_limit_s:.1f} s; the model sees {plan.distance:.2f} s of motion still to go.")
+        if now_s - self._least_at_s >= config.patience_s:
+            return Outcome(End.UNREACHABLE, f"No progress for {config.patience_s:.1f} s: the model sees {plan.distance:.2f} s still to go, {self._least:.2f} s at best.")
+        return None
+
+
+def refusal(goal: Goal, profile: RobotProfile) -> str | None:
+    """Why this goal cannot be pursued by this robot, or None."""
+    for name, value in (("tip", goal.tip), ("object", goal.object)):
+        if value is None:
+            continue
+        if not np.isfinite(value).all():
+            return f"The goal's {name} position {np.asarray(value).tolist()} is not finite."
+        low, high = profile.workspace_min, profile.workspace_max
+        if name == "object":  # it is pushed on the table: its height is not chosen
+            low, high, value = low[:2], high[:2], value[:2]
+        if (value < low).any() or (value > high).any():
+            return f"The goal's {name} position {np.round(value, 3).tolist()} m lies outside the workspace {low.tolist()} to {high.tolist()} m."
+    return None

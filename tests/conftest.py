@@ -1,0 +1,30 @@
+"""Checks every shape of `foresight` at run time while tests run, and builds the robot once."""
+
+from __future__ import annotations
+
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook("foresight", "beartype.beartype")  # before anything of foresight is imported
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from foresight.robots.kinematics import MujocoKinematics  # noqa: E402
+from foresight.robots.profile import RobotProfile, load_profile  # noqa: E402
+from tests.motions import MIDDLE  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def profile() -> RobotProfile:
+    return load_profile("ur5e")
+
+
+@pytest.fixture(scope="session")
+def kinematics(profile: RobotProfile) -> MujocoKinematics:
+    return MujocoKinematics(profile)
+
+
+@pytest.fixture(scope="session")
+def start(profile: RobotProfile, kinematics: MujocoKinematics) -> np.ndarray:
+    """Joint positions [rad] with the tip in the middle of the workspace."""
+    return kinematics.solve(MIDDLE, profile.home)

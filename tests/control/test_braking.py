@@ -1,0 +1,51 @@
+"""Braking brings any motion to rest within the limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from foresight.control.braking import BrakingError, braking
+from foresight.control.trajectory import sample
+from tests.motions import at_1khz
+
+
+@settings(deadline=None, max_examples=80, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(dq=st.lists(st.floats(-3, 3), min_size=6, max_size=6), start_s=st.floats(0, 1e6))
+def test_braking_ends_at_rest_within_limits(profile, dq, start_s):
+    """From any velocity the arm is at rest soon, starting as it was, never faster, never harder than the limit."""
+    dq = np.array(dq)
+    rest = braking(profile.home, dq, profile, start_s)
+    assert (np.diff(rest.times_s) > 0).all() and rest.times_s[0] == start_s
+    assert rest.q[0] == pytest.approx(profile.home) and (rest.dq[-1] == 0).all()
+    if np.abs(dq).max() < 1e-9:
+        assert (rest.q == profile.home).all()
+        return
+    assert rest.dq[0] == pytest.approx(dq, abs=1e-9)
+    assert rest.times_s[-1] - start_s <= np.abs(dq).max() / (0.9 * profile.acceleration_max.min()) + 0.25
+    shifted = type(rest)(rest.times_s - start_s, rest.q, rest.dq)
+    _, q = at_1khz(shifted)
+    speed, acceleration = np.abs(np.diff(q, axis=0)) / 1e-3, np.abs(np.diff(q, 2, axis=0)) / 1e-6
+    assert (speed <= np.abs(dq) + 1e-3).all()
+    assert (acceleration <= profile.acceleration_max * 1.01).all()
+
+
+def test_braking_a_resting_arm_holds_it(profile):
+    """At rest there is nothing to brake: the arm stays."""
+    rest = braking(profile.home, np.zeros(6), profile, 3.0)
+    assert np.array_equal(sample(rest, 4.0)[0], profile.home)
+
+
+def test_braking_takes_over_the_acceleration(profile):
+    """Told the acceleration, braking starts with it and does not jump."""
+    ddq = np.full(6, 2.0)
+    rest = braking(profile.home, np.full(6, 0.5), profile, 0.0, ddq)
+    assert (rest.dq[1] - rest.dq[0] > 0).all() and (rest.dq[-1] == 0).all()
+
+
+def test_nan_is_refused(profile):
+    """A velocity that is not a number has no braking motion, and the error says which velocity."""
+    with pytest.raises(BrakingError, match="nan"):
+        braking(profile.home, np.full(6, np.nan), profile, 0.0)

@@ -1,0 +1,126 @@
+"""The planner in a world whose best plan is known."""
+
+import numpy as np
+import pytest
+import torch
+from tests.planning.toy import BLOCK_M, ToyModel, belief_at, goal_at
+
+from foresight.data import Plan, Start
+from foresight.planning.config import PlannerConfig
+from foresight.planning.planner import Planner
+
+TIP, AHEAD = np.array([0.45, 0.0, 0.10]), np.array([0.45, 0.15, 0.10])
+
+
+def run(profile, tip=TIP, goal=AHEAD, start=None, seed=0, clock=lambda: 0.0, bias=(0.0, 0.0, 0.0), previous=None, **config) -> Plan:
+    planner = Planner(ToyModel(profile, bias), profile, PlannerConfig(**config))
+    start = start or Start(np.zeros(3))
+    return planner.plan(belief_at(tip, start.velocity), goal_at(goal), start, torch.Generator().manual_seed(seed), clock, previous)
+
+
+def positions(plan: Plan, tip=TIP, velocity=np.zeros(3)) -> np.ndarray:
+    v = np.vstack([velocity, plan.tip_velocity])
+    return tip + np.cumsum(plan.dt_s * (v[:-1] + v[1:]) / 2, axis=0)
+
+
+@pytest.mark.parametrize("policy", ["both", "actor", "search"])
+def test_every_policy_moves_towards_the_goal_in_a_straight_line(profile, policy):
+    """In the toy world the best motion is the straight one; each way of choosing finds nearly that."""
+    path = positions(run(profile, policy=policy))
+    assert np.linalg.norm(path[-1] - AHEAD) < 0.35 * np.linalg.norm(TIP - AHEAD)
+    assert np.abs(path[:, [0, 2]] - TIP[[0, 2]]).max() < (0.05 if policy == "search" else 0.02)
+
+
+def test_random_motion_ignores_the_goal(profile):
+    """The random floor moves the same whatever the goal is."""
+    there, elsewhere = (run(profile, goal=g, policy="random").tip_velocity for g in (AHEAD, TIP - [0, 0.15, 0]))
+    np.testing.assert_array_equal(there, elsewhere)
+
+
+def test_same_seed_same_plan(profile):
+    """The same seed and the same inputs give the same plan; another seed gives another."""
+    a, b, c = run(profile, seed=3), run(profile, seed=3), run(profile, seed=4)
+    np.testing.assert_array_equal(a.tip_velocity, b.tip_velocity)
+    assert a.terms == b.terms
+    assert not np.array_equal(run(profile, seed=3, policy="search").tip_velocity, run(profile, seed=4, policy="search").tip_velocity) or c.cost != a.cost
+
+
+@pytest.mark.parametrize("policy", ["both", "actor", "search", "random"])
+def test_plans_respect_speed_acceleration_and_workspace(profile, policy):
+    """Physical limits hold at every knot, also when the goal lies behind a wall of the workspace."""
+    tip, goal = np.array([0.45, 0.33, 0.03]), np.array([0.45, 0.9, -0.4])
+    plan = run(profile, tip=tip, goal=goal, policy=policy)
+    speeds = np.linalg.norm(plan.tip_velocity, axis=1)
+    changes = np.linalg.norm(np.diff(np.vstack([np.zeros(3), plan.tip_velocity]), axis=0), axis=1)
+    path = positions(plan, tip)
+    assert speeds.max() <= 0.25 + 1e-6
+    assert changes.max() <= 1.5 * plan.dt_s + 1e-6
+    assert (path >= profile.workspace_min).all() and (path <= profile.workspace_max).all()
+
+
+def test_at_the_goal_the_arm_stays(profile):
+    """Where nothing is to be gained the cheapest motion is none."""
+    plan = run(profile, goal=TIP)
+    assert np.abs(plan.tip_velocity).max() < 0.02
+
+
+def test_committed_motion_is_kept(profile):
+    """Steps that the arm is already bound to are part of every candidate, not searched over."""
+    committed = np.array([[-0.1, 0.0, 0.0], [-0.05, 0.0, 0.0]])
+    plan = run(profile, start=Start(np.array([-0.12, 0.0, 0.0]), committed))
+    np.testing.assert_allclose(plan.tip_velocity[:2], committed, atol=1e-6)
+
+
+def test_refinement_repairs_a_wrong_actor(profile):
+    """Sampling in imagination finds a cheaper motion than an actor that drifts; it never returns a dearer one."""
+    drift = (0.012, 0.0, 0.0)
+    alone, both = run(profile, bias=drift, iterations=0), run(profile, bias=drift, iterations=3, samples=128)
+    assert both.source == "search"
+    assert both.cost < alone.cost - 0.1
+
+
+def test_the_last_plan_is_tried_again(profile):
+    """A good plan is kept as time goes on: with a useless actor the shifted last plan wins."""
+    good = run(profile, iterations=0)
+    away = (0.0, -0.05, 0.0)
+    velocity = good.tip_velocity[0]
+    later = Planner(ToyModel(profile, away), profile, PlannerConfig(iterations=0)).plan(
+        belief_at(positions(good)[0], velocity, stamp_s=0.1), goal_at(AHEAD), Start(velocity), torch.Generator().manual_seed(0), lambda: 0.0, good,
+    )
+    assert later.source == "last"
+
+
+def test_no_refinement_begins_after_the_deadline(profile):
+    """The deadline leaves the proposals' best plan: late is never an option."""
+    ticks = iter(np.arange(0, 100, 0.05))
+    in_time = run(profile, iterations=5, samples=32, deadline_s=10.0)
+    late = run(profile, iterations=5, samples=32, deadline_s=0.06, clock=lambda: float(next(ticks)))
+    assert in_time.candidates - late.candidates == 5 * 32
+    assert np.isfinite(late.cost)
+
+
+def test_distance_is_seconds_to_go(profile):
+    """The critic's blocks come out in seconds."""
+    assert run(profile).distance == pytest.approx(0.15 / BLOCK_M * 0.3, rel=1e-4)
+
+
+def test_a_belief_of_another_model_is_refused(profile):
+    """Both ids stand in the message."""
+    planner = Planner(ToyModel(profile), profile)
+    stranger = belief_at(TIP)
+    object.__setattr__(stranger, "model_id", "abc")
+    with pytest.raises(ValueError, match="'abc'.*'toy'"):
+        planner.plan(stranger, goal_at(AHEAD), Start(np.zeros(3)), torch.Generator(), lambda: 0.0)
+
+
+def test_a_belief_with_nan_is_refused(profile):
+    """A belief that is not finite makes no plan."""
+    with pytest.raises(ValueError, match="not finite"):
+        run(profile, tip=np.array([np.nan, 0.0, 0.1]))
+
+
+@pytest.mark.parametrize("field, value", [("horizon", 0), ("deadline_s", 0.0), ("aims", ()), ("elites", 1000)])
+def test_nonsense_configuration_is_refused(field, value):
+    """The message names the field."""
+    with pytest.raises(ValueError, match="(?i)" + field):
+        PlannerConfig(**{field: value})

@@ -1,0 +1,208 @@
+"""All nodes together with a stand-in driver: goals are pursued, refused, cancelled, and any silence leaves the arm at rest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from foresight_msgs.action import Pursue
+from foresight_msgs.msg import GuardState
+from geometry_msgs.msg import Point, Pose
+from rclpy.action import ActionClient
+from std_srvs.srv import Trigger
+
+from foresight_nodes import composed, convert, topics
+from foresight_nodes.guard_node import GuardNode
+from foresight_nodes.mock_driver_node import MockDriverNode
+from foresight_nodes.mock_driver_node import test_pattern as picture
+from foresight_nodes.part import Part
+from foresight_nodes.perception_node import PerceptionNode
+from foresight_nodes.planner_node import PlannerNode
+from foresight_nodes.world_model_node import WorldModelNode
+from tests.ros.conftest import Bench, parameters
+
+CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
+QUICK = {"planner__samples": 6, "planner__elites": 2, "planner__noisy_per_aim": 0, "planner__policy": "random"}  # random motion is motion
+
+
+class Line:
+    """The whole line from camera to motor, and a client that wants something."""
+
+    def __init__(self, bench: Bench, checkpoint: Path, start: np.ndarray, planner_checkpoint: Path | None = None, **planner) -> None:
+        self.bench = bench
+        common = {"robot": "ur5e", "checkpoint": str(checkpoint)}
+        self.driver = bench.add(MockDriverNode, robot="ur5e", image_width=64, image_height=48, joint_states_hz=100.0, start=start.tolist())
+        self.guard = bench.add(GuardNode, robot="ur5e")
+        self.perception, self.world_model = bench.add(PerceptionNode, **common), bench.add(WorldModelNode, **common)
+        self.planner = bench.add(PlannerNode, **{**common, "checkpoint": str(planner_checkpoint or checkpoint), **QUICK, **planner})
+        self.states, self.commands = bench.listen(topics.JOINT_STATES), bench.listen(CONTROLLER)
+        self.plans, self.guard_states = bench.listen(topics.PLAN), bench.listen(topics.GUARD_STATE)
+        bench.bring_up(self.guard, self.driver, self.perception, self.world_model, self.planner)
+        self.client = ActionClient(bench.node, topics.PURSUE[1], topics.PURSUE[0])
+        bench.until(self.client.server_is_ready, "the planner offers pursue")
+        self.feedback: list = []
+
+    def pursue(self, **goal):
+        """A goal that the planner has accepted."""
+        goal = Pursue.Goal(**{"time_limit_s": 60.0, "use_tip": True, "tip": Pose(position=Point(x=0.5, y=0.2, z=0.2)), **goal})
+        call = self.client.send_goal_async(goal, feedback_callback=self.feedback.append)
+        self.bench.until(call.done, "the goal is answered")
+        assert call.result().accepted
+        return call.result()
+
+    def result(self, handle, advance_s: float = 0.0) -> Pursue.Result:
+        call = handle.get_result_async()
+        self.bench.until(call.done, "the result arrives", advance_s)
+        return call.result().result
+
+    def move(self) -> None:
+        """Until the arm moves on the commands of the planner."""
+        self.bench.until(lambda: self.speed() > 0.02, "the arm moves", advance_s=0.02)
+
+    def speed(self) -> float:
+        return max((abs(v) for v in self.states[-1].velocity), default=0.0) if self.states else 0.0
+
+
+@pytest.fixture
+def line(bench: Bench, checkpoint: Path, start: np.ndarray) -> Line:
+    return Line(bench, checkpoint, start)
+
+
+def test_no_goal_no_plan_and_a_goal_moves_the_arm(line: Line):
+    """Beliefs alone make no plan; a goal makes plans, and what the guard forwards moves the arm."""
+    line.bench.advance(0.4, step_s=0.02)
+    assert line.plans == [] and line.speed() == 0.0
+    line.pursue()
+    line.move()
+    line.bench.until(lambda: line.guard_states[-1].accepted >= 3, "several plans pass", advance_s=0.02)
+    assert line.guard_states[-1].refused == 0
+    line.bench.until(lambda: line.feedback, "feedback arrives")
+    said = line.feedback[0].feedback
+    assert said.cost_names and len(said.cost_names) == len(said.costs) and said.source == "random"
+
+
+@pytest.mark.parametrize("silent", ["perception", "world_model", "planner", "guard"])
+def test_when_a_node_falls_silent_the_arm_comes_to_rest(line: Line, silent: str):
+    """Whatever dies, the last trajectory ends at rest, and no command follows."""
+    line.pursue()
+    line.move()
+    line.bench.silence(getattr(line, silent))
+    line.bench.advance(1.2, step_s=0.02)
+    assert line.speed() == 0.0
+    heard = len(line.commands)
+    line.bench.advance(0.5, step_s=0.02)
+    assert line.speed() == 0.0 and len(line.commands) == heard
+
+
+def test_silence_of_the_beliefs_ends_the_goal_as_stale(line: Line):
+    """The client is told that beliefs stopped coming."""
+    handle = line.pursue()
+    line.move()
+    line.bench.silence(line.world_model)
+    result = line.result(handle, advance_s=0.05)
+    assert (result.success, result.reason) == (False, Pursue.Result.STALE) and "No belief for" in result.detail
+
+
+def test_a_goal_can_be_cancelled(line: Line):
+    """It ends with its typed reason, and the arm comes to rest."""
+    handle = line.pursue()
+    line.move()
+    cancelled = handle.cancel_goal_async()
+    line.bench.until(cancelled.done, "the cancellation is answered")
+    assert line.result(handle, advance_s=0.05).reason == Pursue.Result.CANCELLED
+    line.bench.advance(1.2, step_s=0.02)
+    assert line.speed() == 0.0
+
+
+def test_a_goal_times_out(line: Line):
+    """The time limit counts on the node's clock."""
+    result = line.result(line.pursue(time_limit_s=0.5), advance_s=0.02)
+    assert result.reason == Pursue.Result.TIMED_OUT and 0.5 <= result.elapsed_s < 0.8 and result.plans > 0
+
+
+def test_a_new_goal_replaces_the_old_one(line: Line):
+    """The first client is told; the second is served."""
+    first = line.pursue()
+    line.pursue()
+    assert line.result(first).reason == Pursue.Result.REPLACED
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        ({"use_tip": False}, "at least one of latent"),
+        ({"time_limit_s": 0.0}, "time_limit_s must be above 0"),
+        ({"tip": Pose(position=Point(x=2.0))}, "outside the workspace"),
+        ({"tip": Pose(position=Point(x=float("nan")))}, "not finite"),
+        ({"object_only": True}, "needs goal images"),
+        ({"weight_tip": -1.0}, "weights must be"),
+    ],
+)
+def test_an_impossible_goal_is_refused_with_a_sentence(line: Line, goal: dict, said: str):
+    """The result's type is REFUSED and its text says why."""
+    result = line.result(line.pursue(**goal))
+    assert result.reason == Pursue.Result.REFUSED and said in result.detail
+
+
+def test_goal_images_of_other_cameras_are_refused_and_the_right_ones_accepted(line: Line):
+    """Each camera of the model needs its goal image, of its size, named by frame_id."""
+    front, wrist, small = (convert.image_to_msg(picture(h, 64, 0.1), 0.0, name) for h, name in ((48, "front"), (48, "wrist"), (24, "wrist")))
+    assert "'wrist'" in line.result(line.pursue(goal_images=[front], use_tip=False)).detail
+    assert "(24, 64, 3)" in line.result(line.pursue(goal_images=[front, small], use_tip=False)).detail
+    line.pursue(goal_images=[front, wrist], use_tip=False)
+    line.move()
+
+
+def test_stopping_the_guard_ends_the_goal_and_reset_allows_the_next(line: Line):
+    """Stop brakes and ends the pursuit; after reset a new goal moves the arm again."""
+    handle = line.pursue()
+    line.move()
+    assert line.bench.call(topics.GUARD_STOP, line.guard, Trigger.Request()).success
+    assert line.result(handle, advance_s=0.02).reason == Pursue.Result.STOPPED
+    line.bench.advance(1.5, step_s=0.02)
+    assert line.speed() == 0.0
+    assert line.bench.call(topics.GUARD_RESET, line.guard, Trigger.Request()).success
+    line.bench.until(lambda: line.guard_states[-1].state == GuardState.ACTIVE, "the guard is active again")
+    line.pursue()
+    line.move()
+
+
+def test_a_planner_that_starts_again_joins_the_motion_in_force(line: Line):
+    """It learns the last command from the controller's topic, so the guard accepts its first plan."""
+    line.pursue()
+    line.move()
+    line.planner.trigger_deactivate()
+    line.planner.trigger_cleanup()
+    line.bench.advance(1.2, step_s=0.02)
+    line.bench.bring_up(line.planner)
+    refused = line.guard_states[-1].refused
+    line.bench.until(line.client.server_is_ready, "the planner offers pursue again")
+    line.pursue()
+    line.move()
+    assert line.guard_states[-1].refused == refused
+
+
+def test_a_planner_with_another_model_refuses_the_belief(bench: Bench, checkpoint: Path, start: np.ndarray, tmp_path: Path):
+    """The goal ends as refused, and both model ids are named."""
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    line = Line(bench, checkpoint, start, other)
+    result = line.result(line.pursue(), advance_s=0.02)
+    assert result.reason == Pursue.Result.REFUSED and "The belief comes from model" in result.detail
+    assert line.plans == []
+
+
+def test_composed_the_nodes_share_one_model_and_do_the_same(bench: Bench, checkpoint: Path, start: np.ndarray):
+    """One process, one loaded model: the line moves the arm as it does with separate nodes."""
+    overrides = parameters(use_sim_time=True, robot="ur5e", checkpoint=str(checkpoint), **QUICK)
+    driver = bench.add(MockDriverNode, robot="ur5e", image_width=64, image_height=48, joint_states_hz=100.0, start=start.tolist())
+    guard, states = bench.add(GuardNode, robot="ur5e"), bench.listen(topics.JOINT_STATES)
+    parts: list[Part] = [bench.adopt(part) for part in composed.nodes(parameter_overrides=overrides)]
+    bench.bring_up(guard, driver, *parts)
+    assert parts[1]._model is parts[2]._model
+    client = ActionClient(bench.node, topics.PURSUE[1], topics.PURSUE[0])
+    bench.until(client.server_is_ready, "the planner offers pursue")
+    client.send_goal_async(Pursue.Goal(time_limit_s=60.0, use_tip=True, tip=Pose(position=Point(x=0.5, y=0.2, z=0.2))))
+    bench.until(lambda: max(abs(v) for v in states[-1].velocity) > 0.02, "the arm moves", advance_s=0.02)

@@ -1,0 +1,137 @@
+"""The simulator as a ROS node looks like a robot with a joint trajectory controller and cameras, and keeps time by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from foresight_msgs.srv import ResetSimulation, Step
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from std_srvs.srv import SetBool
+
+from foresight_nodes import convert, topics
+from foresight_nodes.sim_node import SimNode
+from tests.motions import minimum_jerk
+from tests.ros.conftest import PATIENCE_S, parameters
+
+CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
+
+
+class Simulated:
+    """An active simulator in simulated time, and somebody who listens and calls."""
+
+    def __init__(self) -> None:
+        self.sim = SimNode(parameter_overrides=parameters(use_sim_time=True, robot="ur5e", seed=3))
+        self.node, self.executor = Node("listener"), SingleThreadedExecutor()
+        for node in (self.sim, self.node):
+            self.executor.add_node(node)
+        self.states, self.truth, self.clock = (self.listen(t) for t in (topics.JOINT_STATES, topics.SIM_STATE, topics.CLOCK))
+        self.images, self.infos = self.listen(topics.image("front")), self.listen(topics.camera_info("wrist"))
+        assert self.sim.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        assert self.sim.trigger_activate() is TransitionCallbackReturn.SUCCESS
+        self.until(lambda: self.states and self.truth and self.clock and self.images and self.infos, "all messages arrive")
+
+    def listen(self, topic: topics.Topic) -> list:
+        heard: list = []
+        self.node.create_subscription(topic.type, topic.name, heard.append, topic.publish_qos)
+        return heard
+
+    def until(self, holds: Callable[[], object], what: str) -> None:
+        begin_s = time.monotonic()
+        while not holds():
+            assert time.monotonic() - begin_s < PATIENCE_S, f"not within {PATIENCE_S:.0f} s: {what}"
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def call(self, service: topics.Service, request):
+        client = self.node.create_client(service.type, f"sim/{service.name.removeprefix('~/')}")
+        self.until(client.service_is_ready, "the service is there")
+        answer = client.call_async(request)
+        self.until(answer.done, "the service answers")
+        return answer.result()
+
+    def pause(self, paused: bool = True) -> None:
+        assert self.call(topics.SIM_PAUSE, SetBool.Request(data=paused)).success
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    simulated = Simulated()
+    yield simulated
+    simulated.sim.stop()
+    simulated.sim.trigger_cleanup()
+    simulated.executor.shutdown()
+    for node in (simulated.sim, simulated.node):
+        node.destroy_node()
+
+
+def test_rates_are_those_of_a_robot(simulated: Simulated):
+    """In simulated time: joint states at 125 Hz, frames at 30 Hz, the clock at 100 Hz, all stamped with it."""
+    for heard in (simulated.states, simulated.images, simulated.clock):
+        heard.clear()
+    simulated.until(lambda: len(simulated.images) > 12, "frames arrive")
+    periods = [np.diff([convert.seconds(m.header.stamp) for m in heard]) for heard in (simulated.states, simulated.images)]
+    periods.append(np.diff([convert.seconds(m.clock) for m in simulated.clock]))
+    assert [np.median(p) for p in periods] == pytest.approx([1 / 125, 1 / 30, 1 / 100], abs=1.1e-3)
+    assert all((p > 0).all() for p in periods)
+
+
+def test_frames_and_calibration_are_as_a_driver_sends_them(simulated: Simulated, profile):
+    """rgb8 of the camera's size in its optical frame; names and order of the joints are the robot's."""
+    image = simulated.images[-1]
+    assert convert.image_from_msg(image).std() > 10 and (image.encoding, image.header.frame_id) == ("rgb8", "front_optical_frame")
+    info = simulated.infos[-1]
+    assert (info.width, info.height) == (image.width, image.height) and info.k[0] == info.k[4] > 0
+    assert tuple(simulated.states[-1].name) == profile.joint_names
+
+
+def test_it_follows_a_trajectory_while_time_goes_on(simulated: Simulated, profile):
+    """A command on the controller's topic moves the measured joints; the judge counts it."""
+    command = CONTROLLER.publisher(simulated.node)
+    simulated.until(lambda: command.get_subscription_count() > 0, "the controller listens")
+    begin = np.array(simulated.states[-1].position)
+    motion = minimum_jerk(begin, np.array([0.05, 0, 0, 0, 0, 0]), convert.seconds(simulated.states[-1].header.stamp) + 0.1)
+    command.publish(convert.trajectory_to_msg(motion, profile.joint_names))
+    simulated.until(lambda: convert.seconds(simulated.states[-1].header.stamp) > motion.times_s[-1] + 0.4, "the motion ends")
+    assert simulated.states[-1].position[0] - begin[0] == pytest.approx(0.05, abs=5e-3)
+    assert simulated.truth[-1].commands == 1 and simulated.truth[-1].violations == 0
+
+
+def test_reset_gives_a_goal_and_the_same_seed_the_same_one(simulated: Simulated):
+    """One goal image per camera, where tip and object should be, and the time allowed."""
+    first, again = (simulated.call(topics.SIM_RESET, ResetSimulation.Request(task="push", seed=5)) for _ in range(2))
+    assert first.ok and [i.header.frame_id for i in first.goal_images] == ["front", "wrist"] and first.time_limit_s == 12.0
+    assert first.goal_object == again.goal_object and first.goal_images[0].data == again.goal_images[0].data
+    simulated.until(lambda: simulated.truth[-1].task == "push" and simulated.truth[-1].seed == 5, "the judge knows")
+    assert convert.seconds(again.stamp) >= convert.seconds(first.stamp)  # the clock does not go back
+
+
+@pytest.mark.parametrize(("request_", "said"), [({"task": "juggle"}, "Available: reach, push"), ({"task": "reach", "shift": "dark"}, "Available: none, colour, camera")])
+def test_an_unknown_task_or_shift_is_refused(simulated: Simulated, request_: dict, said: str):
+    """With what there is instead."""
+    answer = simulated.call(topics.SIM_RESET, ResetSimulation.Request(**request_))
+    assert not answer.ok and said in answer.message
+
+
+def test_pause_stops_time_and_step_lets_some_pass(simulated: Simulated):
+    """While paused nothing is published; a step of 0.2 s is 0.2 s; stepping a running simulation is refused."""
+    assert not simulated.call(topics.SIM_STEP, Step.Request(duration_s=0.1)).ok
+    simulated.pause()
+    at_s = convert.seconds(simulated.truth[-1].header.stamp)
+    simulated.until(lambda: simulated.truth[-1].paused, "the pause is told")
+    at_s = convert.seconds(simulated.truth[-1].header.stamp)
+    answer = simulated.call(topics.SIM_STEP, Step.Request(duration_s=0.2))
+    assert answer.ok and convert.seconds(answer.stamp) - at_s == pytest.approx(0.2, abs=2.1e-3)
+    assert not simulated.call(topics.SIM_STEP, Step.Request(duration_s=-1.0)).ok
+    simulated.pause(False)
+    simulated.until(lambda: convert.seconds(simulated.truth[-1].header.stamp) > at_s + 0.25, "time goes on")
+
+
+def test_a_real_time_factor_needs_simulated_time():
+    """With the wall clock the world cannot run faster than the clock."""
+    node = SimNode(parameter_overrides=parameters(robot="ur5e", real_time_factor=2.0))
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    node.destroy_node()

@@ -1,0 +1,84 @@
+"""The world model as a ROS node: a belief for each observation it was trained for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rclpy.lifecycle import TransitionCallbackReturn
+
+from foresight.data import Observation
+from foresight.world_model.checkpoint import fingerprint, read_contract
+from foresight_nodes import convert, topics
+from foresight_nodes.world_model_node import WorldModelNode
+from tests.ros.conftest import Bench
+
+
+@pytest.fixture
+def believing(bench: Bench, checkpoint: Path):
+    """An active node, what it publishes, and a way to observe."""
+    node, beliefs = bench.add(WorldModelNode, robot="ur5e", checkpoint=str(checkpoint)), bench.listen(topics.BELIEF)
+    bench.bring_up(node)
+    return node, beliefs, bench.publisher(topics.OBSERVATION), read_contract(checkpoint)
+
+
+def observation(stamp_s: float, seed: int = 0) -> Observation:
+    images = np.random.default_rng(seed).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    return Observation(stamp_s, images, np.arange(6.0), np.zeros(6), np.array([0.4, 0.0, 0.2]), np.array([0.0, 0.1, 0.0]))
+
+
+def test_the_first_observation_becomes_a_belief(bench: Bench, believing, checkpoint: Path):
+    """With the stamp of the images, the checkpoint's id, the measured proprioception and an unknown surprise."""
+    _, beliefs, observe, contract = believing
+    observe.publish(convert.observation_to_msg(observation(bench.now_s), contract, "base_link"))
+    bench.until(lambda: beliefs, "a belief arrives")
+    belief = convert.belief_from_msg(beliefs[0])
+    assert belief.stamp_s == pytest.approx(bench.now_s, abs=1e-6) and belief.model_id == fingerprint(checkpoint)
+    assert belief.proprio[:6] == pytest.approx(np.arange(6.0)) and belief.tip == pytest.approx([0.4, 0.0, 0.2]) and np.isnan(belief.surprise)
+    assert np.isfinite(belief.latent).all() and len(belief.latent) == 16
+
+
+def test_after_a_block_the_surprise_is_known(bench: Bench, believing):
+    """Three steps later the foreseen latent can be compared with the seen one."""
+    _, beliefs, observe, contract = believing
+    for i in range(4):
+        observe.publish(convert.observation_to_msg(observation(bench.now_s + 0.1 * i, i), contract, "base_link"))
+        bench.until(lambda i=i: len(beliefs) == i + 1, "a belief arrives")
+    assert [np.isfinite(b.surprise) for b in beliefs] == [False, False, False, True]
+
+
+def test_an_observation_for_another_model_is_refused(bench: Bench, believing):
+    """No belief; the diagnostics name both contracts."""
+    node, beliefs, observe, contract = believing
+    diagnostics = bench.listen(topics.DIAGNOSTICS)
+    message = convert.observation_to_msg(observation(bench.now_s), contract, "base_link")
+    message.contract = "another"
+    observe.publish(message)
+    bench.until(lambda: any("contract another" in s.message and contract.fingerprint in s.message for m in diagnostics for s in m.status), "it is told")
+    assert beliefs == []
+
+
+def test_a_truncated_checkpoint_is_refused(bench: Bench, checkpoint: Path, tmp_path: Path):
+    """Half a weights file is no model: one line, no traceback."""
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    heard = bench.listen(topics.DIAGNOSTICS)
+    node = bench.add(WorldModelNode, robot="ur5e", checkpoint=str(broken))
+    bench.until(lambda: heard, "diagnostics arrive")
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    bench.until(lambda: any("damaged" in s.message for m in heard for s in m.status), "the reason is told")
+
+
+def test_a_checkpoint_of_another_robot_is_refused(bench: Bench, checkpoint: Path, tmp_path: Path):
+    """Both robots are named."""
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    config = other / "config.json"
+    config.write_text(config.read_text().replace('"ur5e"', '"fr3"'))
+    heard = bench.listen(topics.DIAGNOSTICS)
+    node = bench.add(WorldModelNode, robot="ur5e", checkpoint=str(other))
+    bench.until(lambda: heard, "diagnostics arrive")
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    bench.until(lambda: any("robot 'fr3'" in s.message and "'ur5e'" in s.message for m in heard for s in m.status), "the reason is told")

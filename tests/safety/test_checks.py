@@ -1,0 +1,347 @@
+"""The guard lets legal motion pass and refuses everything else, each with its own reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from foresight.control.trajectory import hold
+from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
+from foresight.safety.checks import check, extremes
+from foresight.safety.config import GuardConfig
+from tests.motions import at_1khz, candidate, minimum_jerk, tips_at
+
+CONFIG = GuardConfig()
+WAY = np.array([0.06, -0.03, 0.05, -0.02, 0.03, 0.04])  # [rad] a legal motion from home in 0.5 s
+
+
+@pytest.fixture
+def judge(profile, kinematics, start):
+    """check() at time 0 with the arm held at home and fresh; any argument can be replaced."""
+
+    def judge(offered: Candidate | Trajectory, **changes) -> Verdict:
+        if isinstance(offered, Trajectory):
+            offered = candidate(offered, profile)
+        known = {"in_force": hold(start, -1.0), "state": RobotState(-0.01, start, np.zeros(6)), "profile": profile, **changes}
+        return check(offered, kinematics=kinematics, config=CONFIG, now_s=0.0, **known)
+
+    return judge
+
+
+@pytest.fixture
+def legal(start) -> Trajectory:
+    return minimum_jerk(start, WAY)
+
+
+def corrupted(trajectory: Trajectory, **changes) -> Trajectory:
+    """A trajectory as broken as only a foreign process can make it, past the shape checks of the tests."""
+    copy = replace(trajectory)
+    for name, value in changes.items():
+        object.__setattr__(copy, name, value)
+    return copy
+
+
+def changed(array: np.ndarray, index, value: float) -> np.ndarray:
+    copy = array.copy()
+    copy[index] = value
+    return copy
+
+
+def test_legal_motion_passes(judge, legal):
+    """A smooth motion from the command in force to rest is let through."""
+    assert judge(legal) == Verdict(Reason.OK)
+
+
+def test_hold_passes(judge, start):
+    """Staying where the arm is held is always allowed."""
+    assert judge(hold(start, 0.05)).ok
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"q": np.zeros((12, 5))},
+        {"dq": np.zeros((11, 6))},
+        {"times_s": np.zeros((12, 1))},
+        {"times_s": np.zeros(0), "q": np.zeros((0, 6)), "dq": np.zeros((0, 6))},
+        {"q": [[0.0] * 6] * 12},
+        {"dq": np.zeros((12, 6), dtype=np.int64)},
+        {"times_s": np.linspace(0, 1, 5000), "q": np.zeros((5000, 6)), "dq": np.zeros((5000, 6))},
+    ],
+    ids=["joint count", "point count", "times 2-d", "empty", "lists", "integers", "endless"],
+)
+def test_wrong_shapes_are_malformed(judge, legal, changes):
+    """Arrays that do not fit together are refused before anything is computed with them."""
+    assert judge(corrupted(legal, **changes)).reason is Reason.MALFORMED
+
+
+def test_times_must_increase(judge, legal):
+    """Two points at one time, or going back, are malformed."""
+    for value in (legal.times_s[4], legal.times_s[3]):
+        verdict = judge(replace(legal, times_s=changed(legal.times_s, 5, value)))
+        assert verdict.reason is Reason.MALFORMED and "point 5" in verdict.detail
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name, index", [("q", (3, 2)), ("dq", (3, 2)), ("times_s", -1)])
+def test_numbers_must_be_finite(judge, legal, name, index, value):
+    """One NaN or infinity anywhere in the trajectory refuses it."""
+    verdict = judge(replace(legal, **{name: changed(getattr(legal, name), index, value)}))
+    assert verdict.reason in (
+        (Reason.NOT_FINITE, Reason.MALFORMED) if value == -np.inf and name == "times_s" else (Reason.NOT_FINITE,)
+    )
+
+
+@pytest.mark.parametrize("name", ["observation_stamp_s", "plan_stamp_s"])
+def test_stamps_must_be_finite(judge, legal, profile, name):
+    """A NaN age is no age: it compares false with every limit, and is refused by name."""
+    assert judge(candidate(legal, profile, **{name: float("nan")})).reason is Reason.NOT_FINITE
+
+
+def test_joint_names_must_match_in_order(judge, legal, profile):
+    """A missing, unknown, repeated or reordered joint is refused, and the sentence says which."""
+    names = profile.joint_names
+    for wrong, word in (
+        (names[:5], "missing ['wrist_3_joint']"),
+        ((*names, "gripper"), "unknown ['gripper']"),
+        ((names[1], names[0], *names[2:]), "another order"),
+        ((*names, names[0]), "twice"),
+    ):
+        verdict = judge(candidate(legal, profile, joint_names=wrong))
+        assert verdict.reason is Reason.WRONG_JOINTS and word in verdict.detail
+
+
+def test_state_must_be_there_and_fresh(judge, legal, start):
+    """Without a joint state of the last 0.1 s, or with one from the future, nothing moves."""
+    assert judge(legal, state=None).reason is Reason.STALE_STATE
+    for stamp_s, number in ((-0.15, "0.1500"), (0.05, "future")):
+        verdict = judge(legal, state=RobotState(stamp_s, start, np.zeros(6)))
+        assert verdict.reason is Reason.STALE_STATE and number in verdict.detail and "Joint state" in verdict.detail
+
+
+def test_state_must_be_finite_and_complete(judge, legal, start):
+    """NaN in a measured position, velocity or stamp, or a joint too few, is a bad state."""
+    nan = float("nan")
+    for state in (
+        RobotState(-0.01, changed(start, 2, nan), np.zeros(6)),
+        RobotState(-0.01, start, changed(np.zeros(6), 5, nan)),
+        RobotState(nan, start, np.zeros(6)),
+        RobotState(-0.01, start[:5], np.zeros(5)),
+    ):
+        assert judge(legal, state=state).reason is Reason.BAD_STATE
+
+
+def test_arm_must_follow(judge, legal, start):
+    """An arm that is not where it was told to be gets no further command."""
+    state = RobotState(-0.01, changed(start, 1, start[1] + 0.2), np.zeros(6))
+    verdict = judge(legal, state=state)
+    assert verdict.reason is Reason.BAD_STATE and "shoulder_lift_joint is 0.2000" in verdict.detail and "0.15" in verdict.detail
+
+
+def test_old_observation_is_refused(judge, legal, profile):
+    """What was seen longer than 0.3 s ago, or lies in the future, is no ground for motion."""
+    assert judge(candidate(legal, profile, observation_stamp_s=-0.29)).ok
+    for stamp_s in (-0.31, 0.03):
+        assert judge(candidate(legal, profile, observation_stamp_s=stamp_s)).reason is Reason.STALE_OBSERVATION
+
+
+def test_old_plan_is_refused(judge, legal, profile):
+    """A plan finished longer than 0.1 s ago, or in the future, is not executed."""
+    assert judge(candidate(legal, profile, plan_stamp_s=-0.09)).ok
+    for stamp_s in (-0.11, 0.03):
+        assert judge(candidate(legal, profile, plan_stamp_s=stamp_s)).reason is Reason.STALE_PLAN
+
+
+def test_trajectory_must_be_of_now(judge, start):
+    """Motion that begins late, began long ago, has ended, or never ends is refused."""
+    still = np.zeros(6)
+    assert judge(minimum_jerk(start, still, start_s=0.24)).ok
+    assert judge(minimum_jerk(start, still, start_s=0.26)).reason is Reason.MALFORMED
+    assert judge(minimum_jerk(start, still, start_s=-0.11)).reason is Reason.STALE_PLAN
+    assert judge(minimum_jerk(start, still, start_s=-0.09, duration_s=0.08)).reason is Reason.STALE_PLAN
+    assert judge(minimum_jerk(start, still, start_s=-0.08, duration_s=0.08)).reason is Reason.STALE_PLAN
+    assert judge(minimum_jerk(start, still, duration_s=5.1, points=300)).reason is Reason.MALFORMED
+
+
+def test_position_must_join(judge, legal, start):
+    """A start 2 mrad off the command in force is a step, and refused; 0.5 mrad is rounding."""
+    assert judge(minimum_jerk(start + 5e-4, WAY)).ok
+    verdict = judge(minimum_jerk(start + 2e-3, WAY))
+    assert verdict.reason is Reason.DISCONTINUOUS and "0.00200" in verdict.detail
+
+
+def test_velocity_must_join(judge, start):
+    """A motion that begins moving while the arm is held is refused."""
+    ramp = Trajectory(np.array([0.0, 0.1]), np.stack([start, start + 0.0055]), np.stack([np.full(6, 0.11), np.zeros(6)]))
+    verdict = judge(ramp)
+    assert verdict.reason is Reason.DISCONTINUOUS and "velocity" in verdict.detail
+
+
+def test_late_trajectory_must_join_where_the_arm_is_now(judge, start):
+    """A trajectory that fitted at its start, but began before now, has left the arm behind."""
+    assert judge(minimum_jerk(start, WAY, start_s=-0.005)).ok
+    verdict = judge(minimum_jerk(start, 2 * WAY, start_s=-0.09))
+    assert verdict.reason is Reason.DISCONTINUOUS
+
+
+def test_first_motion_starts_at_rest_where_the_arm_is(judge, legal, start):
+    """With nothing in force the first trajectory starts at rest near the measured position of a resting arm."""
+    assert judge(legal, in_force=None).ok
+    assert judge(minimum_jerk(start + 0.06, WAY), in_force=None).reason is Reason.DISCONTINUOUS
+    moving = replace(legal, dq=changed(legal.dq, (0, 0), 0.01))
+    assert judge(moving, in_force=None).reason is Reason.DISCONTINUOUS
+    assert judge(legal, in_force=None, state=RobotState(-0.01, start, np.full(6, 0.2))).reason is Reason.BAD_STATE
+
+
+def test_position_limits_hold_between_points(judge, profile, start):
+    """A cubic that leaves the joint's range only between its points is refused, with joint and number."""
+    times = np.array([0.0, 0.4, 0.8])
+    q, dq = np.tile(start, (3, 1)), np.zeros((3, 6))
+    q[1:, 5], dq[1, 5] = start[5] + 0.04, 0.1
+    over = Trajectory(times, q, dq)
+    top = at_1khz(over)[1][:, 5].max()
+    assert top > q[:, 5].max() + 1e-3
+    assert judge(over, profile=replace(profile, position_max=changed(profile.position_max, 5, top + 1e-4))).ok
+    verdict = judge(over, profile=replace(profile, position_max=changed(profile.position_max, 5, top - 1e-4)))
+    assert verdict.reason is Reason.POSITION_LIMIT and "wrist_3_joint" in verdict.detail
+
+
+def test_lower_position_limit_holds(judge, legal, profile, start):
+    """The range is checked at both ends."""
+    verdict = judge(legal, profile=replace(profile, position_min=changed(profile.position_min, 1, start[1] - 0.01)))
+    assert verdict.reason is Reason.POSITION_LIMIT and "shoulder_lift_joint" in verdict.detail
+
+
+def test_velocity_limit_holds_between_points(judge, profile, start):
+    """Two points at rest can hide a fast cubic between them; it is refused."""
+    q = np.stack([start, changed(start, 5, start[5] + 0.1)])
+    rest_to_rest = Trajectory(np.array([0.0, 0.5]), q, np.zeros((2, 6)))  # peaks at 1.5 * 0.1 / 0.5 = 0.3 rad/s
+    assert judge(rest_to_rest, profile=replace(profile, velocity_max=np.full(6, 0.301))).ok
+    verdict = judge(rest_to_rest, profile=replace(profile, velocity_max=np.full(6, 0.299)))
+    assert verdict.reason is Reason.VELOCITY_LIMIT and "0.3000" in verdict.detail and "0.299" in verdict.detail
+
+
+def test_acceleration_limit_holds(judge, start):
+    """The acceleration at the ends of a cubic is its greatest, and is refused above the limit."""
+    q = np.stack([start, changed(start, 5, start[5] + 0.1)])
+    rest_to_rest = Trajectory(np.array([0.0, 0.4]), q, np.zeros((2, 6)))  # 6 * 0.1 / 0.4^2 = 3.75 rad/s^2
+    assert judge(rest_to_rest).ok
+    verdict = judge(replace(rest_to_rest, times_s=np.array([0.0, 0.3])))  # 6.67 rad/s^2
+    assert verdict.reason is Reason.ACCELERATION_LIMIT and "6.6667" in verdict.detail and "5.0" in verdict.detail
+
+
+def test_tip_speed_limit_holds(judge, profile, start):
+    """Joints well within their limits can still move the tip too fast."""
+    turn = minimum_jerk(start, changed(np.zeros(6), 0, 0.4), duration_s=1.0)
+    assert extremes(turn)[2].max() < 0.8 < profile.velocity_max[0]
+    verdict = judge(turn)
+    assert verdict.reason is Reason.TIP_SPEED_LIMIT and str(profile.tip_speed_max) in verdict.detail
+
+
+def test_tip_stays_in_its_workspace(judge, legal, profile, kinematics, start):
+    """A motion that leaves the box and comes back is refused although both its ends are inside."""
+    there, back = minimum_jerk(start, WAY), minimum_jerk(start + WAY, -WAY, start_s=0.5)
+    both = Trajectory(*(np.concatenate([getattr(there, n), getattr(back, n)[1:]]) for n in ("times_s", "q", "dq")))
+    tips = np.array([kinematics.tip(q) for q in both.q])
+    axis = int(np.argmax(np.abs(tips[11] - tips[0])))
+    assert judge(both).ok
+    half = (tips[0, axis] + tips[11, axis]) / 2
+    name = "workspace_max" if tips[11, axis] > half else "workspace_min"
+    verdict = judge(both, profile=replace(profile, **{name: changed(getattr(profile, name), axis, half)}))
+    assert verdict.reason is Reason.WORKSPACE and "xyz"[axis] in verdict.detail
+
+
+def test_way_back_into_the_workspace_is_open(judge, legal, profile, kinematics, start):
+    """From outside the box the arm may move back towards it, and no further out."""
+    begin, end = kinematics.tip(legal.q[0]), kinematics.tip(legal.q[-1])
+    axis = int(np.argmax(np.abs(end - begin)))
+    way = end[axis] - begin[axis]
+    ahead = end[axis] - 0.1 * way  # the box begins near the end of the motion
+    name = "workspace_min" if way > 0 else "workspace_max"
+    boxed = replace(profile, **{name: changed(getattr(profile, name), axis, ahead)})
+    assert judge(legal, profile=boxed).ok
+    assert judge(minimum_jerk(start, -WAY), profile=boxed).reason is Reason.WORKSPACE
+    assert judge(hold(start, 0.0), profile=boxed).ok
+
+
+def test_motion_must_end_at_rest(judge, legal):
+    """A trajectory whose stop is cut off is refused: whatever dies next, the arm must come to rest."""
+    cut = Trajectory(legal.times_s[:6], legal.q[:6], legal.dq[:6])
+    assert judge(cut).reason is Reason.NOT_AT_REST
+
+
+def test_first_failure_is_the_one_reported(judge, legal, profile):
+    """Among many faults the reason is the most basic one, so that numbers are only computed from sound input."""
+    broken = corrupted(replace(legal, dq=changed(legal.dq, (2, 2), np.nan)), q=np.zeros((3, 2)))
+    assert judge(candidate(broken, profile, joint_names=("a",), plan_stamp_s=-9.0), state=None).reason is Reason.MALFORMED
+
+
+@settings(deadline=None, max_examples=150, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    points=st.integers(1, 8),
+    spacing_s=st.lists(st.floats(0.01, 0.5), min_size=8, max_size=8),
+    numbers=st.lists(st.floats(-1, 1), min_size=16, max_size=16),
+)
+def test_extremes_bound_every_instant(profile, points, spacing_s, numbers):
+    """Between its points too, a cubic never exceeds the extremes computed in closed form, and reaches them."""
+    q, dq = (np.tile(np.array(part[:points])[:, None], 6) for part in (numbers[:8], numbers[8:]))
+    trajectory = Trajectory(np.cumsum(spacing_s[:points]), q, dq)
+    low, high, speed, _ = extremes(trajectory)
+    if points == 1:
+        assert low[0] == high[0] == q[0, 0]
+        return
+    positions = at_1khz(trajectory)[1][:, 0]
+    velocities = np.diff(positions) / 1e-3
+    slack = np.abs(velocities).max(initial=0) * 1e-3 + 1e-9  # what happens between two samples
+    assert low[0] <= positions.min() + 1e-9 and positions.min() <= low[0] + slack
+    assert high[0] >= positions.max() - 1e-9 and positions.max() >= high[0] - slack
+    assert speed[0] >= np.abs(velocities).max(initial=0) - 1e-6
+
+
+def test_what_passes_keeps_every_limit_at_1khz(judge, profile, kinematics, start):
+    """However a trajectory is mutated, if it passes, then sampled at 1 kHz by other code it breaks no limit."""
+    outcomes: list[Reason] = []
+
+    @settings(deadline=None, max_examples=250, derandomize=True, phases=[Phase.explicit, Phase.generate])
+    @given(
+        way=st.lists(st.floats(-0.15, 0.15), min_size=6, max_size=6),
+        duration_s=st.floats(0.2, 1.5),
+        points=st.integers(2, 20),
+        spot=st.tuples(st.integers(0, 19), st.integers(0, 5)),
+        push=st.floats(-1, 1),
+        size=st.sampled_from([0.0, 0.003, 0.03, 1.0]),
+        on_velocity=st.booleans(),
+    )
+    def mutate(way, duration_s, points, spot, push, size, on_velocity):
+        trajectory = minimum_jerk(start, np.array(way), duration_s=duration_s, points=points)
+        array = trajectory.dq if on_velocity else trajectory.q
+        array[spot[0] % points, spot[1]] += push * size
+        verdict = judge(trajectory)
+        outcomes.append(verdict.reason)
+        if not verdict.ok:
+            return
+        _, q = at_1khz(trajectory)
+        speed, acceleration = np.abs(np.diff(q, axis=0)) / 1e-3, np.abs(np.diff(q, 2, axis=0)) / 1e-6
+        tips = tips_at(kinematics, q)
+        assert (q <= profile.position_max).all() and (q >= profile.position_min).all()
+        assert (speed <= profile.velocity_max * 1.001).all()
+        assert (acceleration <= profile.acceleration_max * 1.001 + 1e-6).all()
+        assert np.linalg.norm(np.diff(tips, axis=0), axis=1).max() / 1e-3 <= profile.tip_speed_max * 1.02  # seen every 20 ms
+        assert (tips <= profile.workspace_max + 2e-4).all() and (tips >= profile.workspace_min - 2e-4).all()
+        assert np.abs(q[0] - start).max() <= 1e-3 and np.abs(trajectory.dq[-1]).max() <= 1e-4
+
+    mutate()
+    assert outcomes.count(Reason.OK) >= 30 and len(set(outcomes)) >= 4, f"the mutations test too little: {outcomes}"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"state_age_max_s": 0.0}, {"tip_sample_s": 0.05}, {"duration_max_s": float("nan")}, {"history_s": 0.05}]
+)
+def test_config_refuses_what_would_switch_a_check_off(wrong):
+    """Zero, NaN, a coarse sampling and a short memory are refused, naming the field and the value."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        GuardConfig(**wrong)

@@ -1,0 +1,185 @@
+"""The guard remembers the motion in force, stops it to rest, and stays stopped until it is reset."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from foresight.control.braking import braking
+from foresight.control.trajectory import hold, sample
+from foresight.data import Reason, RobotState, Trajectory
+from foresight.safety.checks import extremes
+from foresight.safety.guard import Guard, splice
+from tests.motions import at_1khz, candidate, drive, minimum_jerk
+
+WAY = np.array([0.06, -0.03, 0.05, -0.02, 0.03, 0.04])
+
+
+@pytest.fixture
+def guard(profile, kinematics) -> Guard:
+    return Guard(profile, kinematics)
+
+
+def following(guard: Guard, now_s: float) -> RobotState:
+    """The state of an arm that follows exactly."""
+    return RobotState(now_s, *sample(guard.in_force, now_s))
+
+
+@pytest.fixture
+def moving(guard, profile, start) -> Guard:
+    """A guard whose arm moves from home, from time 0 to 0.5 s."""
+    assert guard.offer(candidate(minimum_jerk(start, WAY), profile), RobotState(0.0, start, np.zeros(6)), 0.0).ok
+    return guard
+
+
+def test_fast_legal_plans_pass(profile, kinematics):
+    """Of plans at the planner's full speed, replanned at 10 Hz, at least 99 % pass, and the tip really moves fast."""
+    verdicts, fastest = [], 0.0
+    for seed in range(4):
+        guard = Guard(profile, kinematics)
+        for made in drive(seed, 40, profile, kinematics):
+            verdicts.append(guard.offer(candidate(made.trajectory, profile, made.now_s), made.state, made.now_s))
+            if verdicts[-1].ok:
+                fastest = max(
+                    fastest,
+                    *(
+                        np.linalg.norm(kinematics.tip_velocity(*qd))
+                        for qd in zip(made.trajectory.q, made.trajectory.dq, strict=True)
+                    ),
+                )
+            made.in_force = guard.in_force
+    refused = [v for v in verdicts if not v.ok]
+    assert len(refused) <= 0.01 * len(verdicts), refused
+    assert fastest > 0.23
+
+
+def test_refused_motion_changes_nothing(moving, profile, start):
+    """A refused candidate leaves the motion in force as it was, and is counted under its reason."""
+    before = moving.in_force
+    verdict = moving.offer(candidate(hold(start + 1.0, 0.3), profile, 0.25), following(moving, 0.25), 0.25)
+    assert verdict.reason is Reason.DISCONTINUOUS and moving.last == verdict
+    assert moving.in_force is before
+    assert moving.counts == {Reason.OK: 1, Reason.DISCONTINUOUS: 1}
+
+
+def test_motion_in_force_knows_its_past(moving, profile):
+    """After a replacement, what was commanded in the last half second can still be compared with late states."""
+    old = moving.in_force
+    q, dq = sample(old, 0.3)
+    rest = moving.stop("test", None, 0.3)
+    assert np.array(sample(moving.in_force, 0.25)) == pytest.approx(np.array(sample(old, 0.25)), abs=1e-9)
+    assert sample(moving.in_force, 0.3)[0] == pytest.approx(q) and sample(moving.in_force, 0.3)[1] == pytest.approx(dq)
+    end_s = rest.times_s[-1]
+    assert sample(moving.in_force, end_s)[0] == pytest.approx(rest.q[-1])
+
+
+def test_splice_keeps_until_the_join_and_forgets_the_old(profile, start):
+    """Spliced, a motion is the old one before the join and the new one after, and no longer than its memory."""
+    old = minimum_jerk(start, WAY, start_s=0.0, duration_s=2.0, points=40)
+    new = braking(*sample(old, 1.0), profile, 1.0)
+    both = splice(old, new, 0.5)
+    for t in np.linspace(0.5, 0.9999, 37):
+        assert sample(both, t)[0] == pytest.approx(sample(old, t)[0], abs=1e-9)
+    assert both.times_s[0] == 0.5 and sample(both, 1.2)[0] == pytest.approx(sample(new, 1.2)[0])
+    assert splice(None, new, 0.5) is new and splice(old, new, 1.5) is new
+
+
+@pytest.mark.parametrize("now_s", [0.05, 0.2, 0.25, 0.3, 0.45])
+def test_stop_brakes_from_the_motion_in_force_to_rest(moving, profile, now_s):
+    """Whenever it comes, a stop starts where the arm is commanded, ends at rest, and keeps the joint limits."""
+    q, dq = sample(moving.in_force, now_s)
+    rest = moving.stop("test", following(moving, now_s), now_s)
+    assert rest.times_s[0] == now_s and rest.q[0] == pytest.approx(q) and rest.dq[0] == pytest.approx(dq)
+    assert (rest.dq[-1] == 0).all() and rest.times_s[-1] - now_s < 0.5
+    _, _, speed, acceleration = extremes(rest)
+    assert (acceleration <= profile.acceleration_max).all() and (speed <= np.abs(dq).max() + 1e-3).all()
+
+
+def test_stop_at_rest_is_a_hold(moving):
+    """An arm that has come to rest is held where its last command left it."""
+    rest = moving.stop("test", None, 0.6)
+    assert rest.times_s[-1] > 0.6 and rest.q[0] == pytest.approx(moving.in_force.q[-1]) and (rest.dq == 0).all()
+
+
+def test_stop_without_motion_invents_no_command(guard, profile, start):
+    """With nothing in force and the arm at rest, or nothing known of it, stopping sends nothing, and still latches."""
+    assert guard.stop("test", RobotState(0.0, start, np.zeros(6)), 0.0) is None
+    assert guard.offer(candidate(hold(start, 0.0), profile), RobotState(0.0, start, np.zeros(6)), 0.0).reason is Reason.STOPPED
+
+
+def test_stop_brakes_an_arm_that_something_else_moves(guard, profile, start):
+    """With nothing in force, a measured motion is braked; a state with NaN is no ground to command anything."""
+    rest = guard.stop("test", RobotState(0.0, start, np.full(6, 0.4)), 0.0)
+    assert rest.q[0] == pytest.approx(start) and rest.dq[0] == pytest.approx(np.full(6, 0.4)) and (rest.dq[-1] == 0).all()
+    other = Guard(profile, guard.kinematics)
+    assert other.stop("test", RobotState(0.0, start, np.full(6, np.nan)), 0.0) is None and other.stopped
+
+
+def test_stopped_stays_stopped(moving, profile):
+    """While latched every candidate is refused with the cause of the stop; a second stop changes nothing."""
+    rest = moving.stop("camera silent", None, 0.25)
+    assert moving.stop("another", None, 0.3) is rest
+    for now_s in (0.3, 1.0, 100.0):
+        verdict = moving.offer(candidate(hold(rest.q[-1], now_s), profile, now_s), following(moving, now_s), now_s)
+        assert verdict.reason is Reason.STOPPED and "camera silent" in verdict.detail
+
+
+def test_reset_waits_for_cooldown_and_rest(moving, profile):
+    """A stop cannot be reset within half a second, nor while the arm moves; then motion is judged again."""
+    moving.stop("test", None, 0.25)
+    assert moving.reset(0.7).reason is Reason.STOPPED and moving.stopped
+    assert moving.reset(0.9, RobotState(0.9, moving.in_force.q[-1], np.full(6, 0.3))).reason is Reason.STOPPED and moving.stopped
+    assert moving.reset(0.9, RobotState(0.5, moving.in_force.q[-1], np.zeros(6))).reason is Reason.STALE_STATE and moving.stopped
+    assert moving.reset(0.9, following(moving, 0.9)).ok and moving.stopped is None
+    assert moving.offer(
+        candidate(minimum_jerk(moving.in_force.q[-1], -WAY, start_s=1.0), profile, 1.0), following(moving, 1.0), 1.0
+    ).ok
+
+
+def test_reset_is_refused_while_braking(profile, kinematics, start):
+    """A brake that outlasts the cool-down must end before motion is allowed again."""
+    guard = Guard(profile, kinematics)
+    guard.in_force = Trajectory(np.array([0.0, 2.0]), np.stack([start, start + 5.0]), np.zeros((2, 6)))
+    rest = guard.stop("test", None, 1.0)  # from 3.75 rad/s
+    assert rest.times_s[-1] > 1.6
+    verdict = guard.reset(1.6)
+    assert verdict.reason is Reason.STOPPED and "braking" in verdict.detail
+    assert guard.reset(float(rest.times_s[-1]) + 0.01).ok
+
+
+def test_arm_moved_by_hand_while_stopped_starts_from_where_it_is(moving, profile, start):
+    """After a reset far from the last command, the next motion starts at the measured position, not at the old command."""
+    moving.stop("test", None, 0.6)
+    here = start + 0.3 * np.array([0, 0, 0, 0, 0, 1.0])
+    assert moving.reset(1.2, RobotState(1.2, here, np.zeros(6))).ok
+    assert moving.offer(
+        candidate(minimum_jerk(here, 0 * WAY, start_s=1.25), profile, 1.25), RobotState(1.25, here, np.zeros(6)), 1.25
+    ).ok
+
+
+def test_wrong_model_is_refused(profile, kinematics, start):
+    """When a model is pinned, plans of any other are refused, naming both."""
+    guard, state = Guard(profile, kinematics, expected_model_id="aaa"), RobotState(0.0, start, np.zeros(6))
+    verdict = guard.offer(candidate(hold(start, 0.0), profile, model_id="bbb"), state, 0.0)
+    assert verdict.reason is Reason.WRONG_MODEL and "aaa" in verdict.detail and "bbb" in verdict.detail
+    assert guard.offer(candidate(hold(start, 0.0), profile, model_id="aaa"), state, 0.0).ok
+
+
+def test_stop_in_full_drive_keeps_joint_limits(profile, kinematics):
+    """Stopped in the middle of fast replanned motion, the arm's whole commanded history keeps its limits."""
+    guard = Guard(profile, kinematics)
+    for made in drive(7, 15, profile, kinematics):
+        assert guard.offer(candidate(made.trajectory, profile, made.now_s), made.state, made.now_s).ok
+        made.in_force = guard.in_force
+    guard.stop("test", None, made.now_s + 0.08)
+    _, q = at_1khz(guard.in_force)
+    assert (np.abs(np.diff(q, 2, axis=0)).max(0) / 1e-6 <= 2.5 * profile.acceleration_max).all()
+    assert (np.abs(np.diff(q, axis=0)).max(0) / 1e-3 <= profile.velocity_max).all()
+
+
+def test_stop_at_the_instant_of_setting_off_still_stops(guard, profile, start):
+    """Commanded speed is zero when a motion begins, yet the stop must replace it: it reaches beyond now."""
+    assert guard.offer(candidate(minimum_jerk(start, WAY), profile), RobotState(0.0, start, np.zeros(6)), 0.0).ok
+    rest = guard.stop("test", None, 0.0)
+    assert rest.times_s[-1] > 0.05
+    assert sample(guard.in_force, 0.5)[0] == pytest.approx(start)

@@ -1,0 +1,113 @@
+"""The whole loop in one process: what it refuses, and that its arm always has a way to rest."""
+
+import numpy as np
+import pytest
+import torch
+
+from foresight.agent import Agent
+from foresight.data import Goal, RobotState
+from foresight.perception.perception import Refusal
+from foresight.planning.config import PlannerConfig
+from foresight.planning.pursuit import End, PursuitConfig
+from foresight.world_model.model import ModelConfig, WorldModel
+from sim.scenes import contract
+from sim.simulation import Simulation
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    from foresight.robots.profile import load_profile
+
+    simulation = Simulation(0, load_profile("ur5e"))
+    yield simulation
+    simulation.close()
+
+
+@pytest.fixture(scope="module")
+def model(simulation) -> WorldModel:
+    torch.manual_seed(0)
+    config = ModelConfig(latent=8, encoder_width=4, predictor_width=16, predictor_depth=1, head_width=16, max_blocks=4)
+    return WorldModel(contract(simulation.profile), config).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def agent(model) -> Agent:
+    return Agent(model, "ur5e", PlannerConfig(policy="random"), clock=lambda: 0.0)
+
+
+def turn(agent, simulation):
+    step = agent.step(simulation.images(), simulation.state(), simulation.time_s)
+    if step.trajectory is not None:
+        simulation.command(step.trajectory)
+    simulation.advance(0.1)
+    return step
+
+
+def test_without_a_goal_it_only_watches(agent, simulation):
+    """It believes, but plans nothing and sends nothing."""
+    simulation.reset("reach", 1)
+    step = turn(agent, simulation)
+    assert step.belief is not None and step.plan is None and step.trajectory is None
+
+
+def test_every_command_ends_at_rest_and_passes_the_guard(agent, simulation):
+    """Whatever an untrained model wants: what is sent was checked, and its last point is still."""
+    scenario = simulation.reset("push", 2)
+    agent.set_goal_images(scenario.goal_images, simulation.time_s)
+    sent = 0
+    for _ in range(15):
+        step = turn(agent, simulation)
+        if step.trajectory is not None:
+            sent += 1
+            assert step.verdict.ok
+            np.testing.assert_array_equal(step.trajectory.dq[-1], 0)
+    assert sent >= 12
+    assert simulation.judgement().violations == 0
+
+
+def test_when_it_falls_silent_the_arm_comes_to_rest(agent, simulation):
+    """After the last command the arm stops on the motion it has, with nobody's help."""
+    scenario = simulation.reset("push", 3)
+    agent.set_goal_images(scenario.goal_images, simulation.time_s)
+    for _ in range(6):
+        turn(agent, simulation)
+    simulation.advance(1.0)
+    assert np.linalg.norm(simulation.truth().tip_velocity) < 1e-3
+
+
+def test_a_joint_state_with_nan_moves_nothing(agent, simulation):
+    """Refused with a reason; no plan is made of it."""
+    scenario = simulation.reset("reach", 4)
+    agent.set_goal_images(scenario.goal_images, simulation.time_s)
+    state = simulation.state()
+    broken = RobotState(state.stamp_s, np.full(6, np.nan), state.dq)
+    step = agent.step(simulation.images(), broken, simulation.time_s)
+    assert isinstance(step.refusal, Refusal) and step.plan is None and step.trajectory is None
+
+
+def test_same_seed_same_episode(agent, simulation):
+    """Two runs of an episode send the same commands."""
+    runs = []
+    for _ in range(2):
+        scenario = simulation.reset("push", 5)
+        agent.reset()
+        agent.set_goal_images(scenario.goal_images, simulation.time_s)
+        runs.append([turn(agent, simulation).plan.tip_velocity for _ in range(5)])
+    np.testing.assert_array_equal(runs[0], runs[1])
+
+
+def test_a_goal_that_comes_no_nearer_is_given_up(agent, simulation):
+    """The pursuit ends with a typed reason and nothing more is sent."""
+    simulation.reset("reach", 6)
+    agent.set_goal(Goal(tip=np.array([0.5, 0.0, 0.2])), simulation.time_s, PursuitConfig(patience_s=0.5, near_s=1e-6))
+    ends = [turn(agent, simulation).outcome for _ in range(12)]
+    outcome = next(e for e in ends if e is not None)
+    assert outcome.end is End.UNREACHABLE
+    assert turn(agent, simulation).plan is None
+
+
+def test_goal_images_of_a_missing_camera_are_refused(agent, simulation):
+    """The message names the camera that is missing and those that came."""
+    scenario = simulation.reset("reach", 7)
+    with pytest.raises(ValueError, match=r"\['wrist'\] are missing.*\['front'\]"):
+        agent.set_goal_images({"front": scenario.goal_images["front"]}, simulation.time_s)

@@ -1,0 +1,141 @@
+"""The command line: help with units and defaults, and one line for whatever cannot be used."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foresight import cli
+
+
+def run(capsys, *words: str) -> tuple[int, str, str]:
+    try:
+        code = cli.main(list(words))
+    except SystemExit as leaving:
+        code = leaving.code or 0
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_help_lists_every_command_with_a_line(capsys):
+    """`foresight --help` names each command and what it does."""
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for command in ("demo", "collect", "train", "evaluate", "report", "up", "env"):
+        assert any(line.strip().startswith(command + " ") and line.rstrip().endswith(".") for line in out.splitlines())
+
+
+def test_help_shows_units_and_defaults(capsys):
+    """Flags of `evaluate` come with their meaning, unit and default."""
+    code, out, _ = run(capsys, "evaluate", "--help")
+    text = " ".join(out.split())
+    assert code == 0
+    for words in (
+        "--episodes INT Number of episodes of each task. (default: 200)",
+        "within 2 cm",
+        "(default: 100)",
+        "--shift {none,colour,camera}",
+        "--policy {actor,search,both,random}",
+    ):
+        assert words in text
+
+
+def test_overview_loads_no_heavy_library():
+    """The overview and a typing error answer without torch, MuJoCo or ROS."""
+    code = (
+        "import sys; from foresight import cli; cli.main(['--help']); cli.main(['nothing']); "
+        "print(sorted({'torch', 'mujoco', 'rclpy', 'cv2', 'sim'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fly"], ["fly", "Commands: demo"]),
+        (["evaluate", "--task", "lift"], ["'lift'", "'reach', 'push', 'push_object_goal'"]),
+        (["evaluate", "--episodes", "0"], ["--episodes", "got 0"]),
+        (["evaluate", "--seed", "10000"], ["--seed", "9999", "got 10000"]),
+        (["evaluate", "--epsodes", "3"], ["--epsodes"]),
+        (["evaluate", "--checkpoint", "nowhere"], ["Checkpoint nowhere does not exist", "foresight train"]),
+        (["report", "nowhere"], ["nowhere/report.json does not exist", "foresight evaluate --report"]),
+        (["env"], []),
+    ],
+)
+def test_bad_input_gives_one_line_and_code_2(capsys, words, said):
+    """What is wrong and what exists fit into one line, without a trace."""
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert all(part in err for part in said)
+    assert "Traceback" not in err and len(err.strip().splitlines()) <= 1
+
+
+def test_interruption_gives_one_line_and_code_130(capsys, monkeypatch):
+    """Ctrl-C is answered with one line."""
+
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "train", interrupted)
+    code, _, err = run(capsys, "train")
+    assert code == 130 and "interrupted" in err and "Traceback" not in err
+
+
+def test_a_full_disk_gives_one_line(capsys, monkeypatch):
+    """An error of the file system names the file and is no trace."""
+
+    def full(words):
+        raise OSError(28, "No space left on device", "runs/report.json")
+
+    monkeypatch.setitem(cli.COMMANDS, "report", full)
+    code, _, err = run(capsys, "report")
+    assert code == 2 and "No space left on device: runs/report.json" in err and len(err.splitlines()) == 1
+
+
+def test_a_defect_keeps_its_trace(monkeypatch):
+    """What is our own fault is not dressed up as the user's."""
+
+    def broken(words):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setitem(cli.COMMANDS, "report", broken)
+    with pytest.raises(RuntimeError):
+        cli.main(["report"])
+
+
+def test_configuration_survives_the_way_through_the_command_line():
+    """The words handed to the ROS runner give the same configuration again."""
+    import tyro
+
+    from foresight.evaluation.config import EvaluateConfig
+
+    config = EvaluateConfig(task=("push",), episodes=7, shift="camera", report=Path("a b"), random_episodes=0, ros=True)
+    assert tyro.cli(EvaluateConfig, args=config.to_arguments()) == config
+
+
+def test_a_dependency_that_is_missing_names_itself(capsys, monkeypatch):
+    """A library that is not installed gives a line and a way out."""
+
+    def missing(words):
+        raise ModuleNotFoundError("No module named 'mujoco'", name="mujoco")
+
+    monkeypatch.setitem(cli.COMMANDS, "collect", missing)
+    code, _, err = run(capsys, "collect")
+    assert code == 2 and "mujoco" in err and "make setup" in err
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "glfw"])
+def test_no_gl_library_gives_one_line_and_what_to_install(wrong):
+    """Where pictures cannot be drawn, `evaluate` and `collect` say so before they start, and how to mend it."""
+    run = (
+        "import sys; from sim.rendering import check_rendering, RenderingError\n"
+        "try: check_rendering()\nexcept RenderingError as e: print(e)"
+    )
+    variables = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")} | {"MUJOCO_GL": wrong}
+    out = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", run], capture_output=True, text=True, check=True, timeout=60, env=variables
+    ).stdout
+    assert len(out.splitlines()) == 1 and f"MUJOCO_GL={wrong}" in out and "libosmesa6" in out

@@ -1,0 +1,53 @@
+"""A saved file is complete or absent."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from foresight.files import write_atomically
+
+
+def test_content_lands_under_its_name_and_nothing_else_stays(tmp_path):
+    """Bytes, text and a writing function all give exactly the one file, in folders that are made as needed."""
+    write_atomically(tmp_path / "a/b.bin", b"\x00\x01")
+    write_atomically(tmp_path / "a/c.txt", "ü")
+    write_atomically(tmp_path / "a/d.txt", lambda path: path.write_text(path.suffix))
+    assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == {
+        "b.bin": b"\x00\x01",
+        "c.txt": "ü".encode(),
+        "d.txt": b".txt",
+    }
+
+
+@pytest.mark.parametrize("interruption", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("before", [None, "old and whole"])
+def test_an_interrupted_write_leaves_what_was_there(tmp_path, interruption, before):
+    """A full disk or Ctrl-C halfway leaves the old file, or none, and no temporary one."""
+    target = tmp_path / "model.bin"
+    if before:
+        target.write_text(before)
+
+    def half(path: Path) -> None:
+        path.write_text("half of wh")
+        raise interruption
+
+    with pytest.raises(type(interruption)):
+        write_atomically(target, half)
+    assert [p.name for p in tmp_path.iterdir()] == (["model.bin"] if before else [])
+    assert not before or target.read_text() == before
+
+
+def test_a_disk_that_fails_to_sync_leaves_the_old_file(tmp_path, monkeypatch):
+    """What did not reach the disk does not get the name."""
+    target = tmp_path / "report.json"
+    target.write_text("old")
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError):
+        write_atomically(target, "new")
+    assert target.read_text() == "old" and len(list(tmp_path.iterdir())) == 1

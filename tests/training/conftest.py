@@ -1,0 +1,38 @@
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from foresight.contract import CameraContract, Contract
+
+EPISODES, STEPS = 24, 24
+
+
+@pytest.fixture
+def play(profile, tmp_path):
+    """A small dataset of a dot that follows the tip: learnable in seconds."""
+    rng = np.random.default_rng(0)
+    cameras = tuple(CameraContract(n, 32, 32, (0, 0, 32, 32), 16) for n in ("front", "wrist"))
+    rows = EPISODES * STEPS
+    velocity = np.repeat(rng.uniform(-0.02, 0.02, (rows // 6, 3)), 6, axis=0).astype(np.float32)
+    tip = np.concatenate([np.cumsum(velocity[e * STEPS : (e + 1) * STEPS], 0) for e in range(EPISODES)]).astype(np.float32)
+    tip = np.clip(tip, -0.15, 0.15) + np.array([0.45, 0, 0.15], np.float32)
+    pixels = np.zeros((rows, 16, 16, 3), np.uint8)
+    y, x = np.mgrid[:16, :16]
+    for i in range(rows):
+        spot = (tip[i, :2] - [0.3, -0.15]) / 0.3 * 15
+        pixels[i] = (255 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / 6))[..., None]
+    path = tmp_path / "play.h5"
+    with h5py.File(path, "w") as file:
+        for camera in cameras:
+            file[f"pixels_{camera.name}"] = pixels
+        file["tip"], file["q"], file["tip_velocity"] = tip, np.zeros((rows, 6), np.float32), 10 * velocity
+        file["object"] = np.tile(np.array([0.5, 0, 0.025, 1, 0, 0, 0], np.float32), (rows, 1))
+        action = np.concatenate([np.diff(tip, axis=0), np.zeros((1, 3), np.float32)])
+        action[STEPS - 1 :: STEPS] = np.nan
+        file["action"] = action
+        file["ep_len"], file["ep_offset"] = np.full(EPISODES, STEPS), np.arange(EPISODES) * STEPS
+        file.attrs["contract"] = json.dumps(Contract(profile.name, profile.joint_names, cameras).to_json())
+        file.attrs["seed"] = 0
+    return path

@@ -1,0 +1,99 @@
+"""Training learns, resumes to the same weights, and calls a collapse a collapse."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foresight.training import train as training
+from foresight.training.health import Health, effective_rank, measure, probe_error
+from foresight.training.train import CollapseError, TrainConfig, command_line, train
+from foresight.world_model.checkpoint import CARD, WEIGHTS, load
+from foresight.world_model.model import ModelConfig
+
+SIZES = ModelConfig(latent=8, encoder_width=8, predictor_width=32, predictor_depth=1, head_width=32, max_blocks=4)
+
+
+def config(play, out, **changes) -> TrainConfig:
+    base = TrainConfig(data=play, out=out, steps=12, batch=16, head_steps=6, decoder_steps=3, sigreg_slices=16, threads=1, model=SIZES)
+    return dataclasses.replace(base, **changes)
+
+
+def test_the_checkpoint_says_what_made_it(play, tmp_path):
+    """All stages run and the card repeats the command, the data and the measures."""
+    stages = set()
+    out = train(config(play, tmp_path / "model"), lambda stage, *_: stages.add(stage))
+    assert set(training.STAGES) <= stages
+    card = (out / CARD).read_text()
+    assert "--steps 12" in card and "23 episodes" in card and "skill" in card
+    assert load(out).surprise_scale > 0
+    assert not list(tmp_path.glob("*.training.pt")) and not list(tmp_path.glob("*.partial"))
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(play, tmp_path):
+    """Ctrl-C in the middle costs nothing: the resumed run ends bit for bit where an unbroken one does."""
+    whole = load_file(train(config(play, tmp_path / "whole")) / WEIGHTS)
+
+    def interrupt(stage, step, *_):
+        if step == 11:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(play, tmp_path / "broken"), interrupt)
+    assert not (tmp_path / "broken").exists()
+    resumed = load_file(train(config(play, tmp_path / "broken")) / WEIGHTS)
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_another_run_is_not_resumed_by_mistake(play, tmp_path):
+    """Different settings beside an interrupted run are refused, unless it is forgotten on purpose."""
+
+    def interrupt(stage, step, *_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(play, tmp_path / "m"), interrupt)
+    with pytest.raises(ValueError, match="--fresh"):
+        train(config(play, tmp_path / "m", lr=5e-4))
+    assert train(config(play, tmp_path / "m", lr=5e-4, fresh=True)).exists()
+
+
+def test_prediction_beats_persistence_on_a_learnable_world(play, tmp_path):
+    """In a world of one moving dot a minute model foresees better than "nothing changes"."""
+    seen = []
+    train(config(play, tmp_path / "m", steps=300, batch=48, head_steps=3, sigreg_weight=0.5, sigreg_slices=64), lambda stage, step, steps, line: seen.append(line))
+    final = [line for line in seen if "skill" in line][-1]
+    assert float(final.split("skill")[1].split()[0]) > 0.3, final
+
+
+def test_a_collapse_ends_training(play, tmp_path, monkeypatch):
+    """Latents that lost their spread for three checks end the run with a remedy in the message."""
+    monkeypatch.setattr(training, "measure_health", lambda *_: Health(0.01, 1.2, 0.0, 10.0, 10.0))
+    with pytest.raises(CollapseError, match="--sigreg-weight"):
+        train(config(play, tmp_path / "m", steps=1000, batch=4, sigreg_slices=2))
+
+
+def test_collapse_is_seen_by_spread_and_by_rank():
+    """Constant latents and latents on a line are both called collapsed; normal ones are not."""
+    normal = torch.randn(500, 16)
+    line = torch.randn(500, 1) * torch.ones(16)
+    place = normal[:, :3] + 0
+    assert not measure(normal, normal + 0.1, normal + 0.1, place, place).collapsed
+    assert measure(line, line, line, place, place).collapsed
+    assert measure(0 * normal, 0 * normal, 0 * normal, place, place).collapsed
+
+
+def test_effective_rank_and_probe():
+    """Rank of isotropic noise is nearly full; a probe finds what is linearly there and misses what is not."""
+    z = torch.randn(2000, 8)
+    assert effective_rank(z) == pytest.approx(8, abs=0.2)
+    assert probe_error(z, z[:, :3]) < 0.02
+    assert probe_error(z, torch.randn(2000, 3)) > 1.0
+
+
+def test_the_command_names_what_differs_from_the_defaults():
+    """The card's command is short and whole."""
+    assert command_line(TrainConfig()) == "foresight train"
+    assert command_line(TrainConfig(lr=5e-4, model=ModelConfig(latent=64))) == "foresight train --lr 0.0005 --model.latent 64"

@@ -1,0 +1,77 @@
+"""The world model's faces: shapes, units, goals, surprise."""
+
+import numpy as np
+import pytest
+import torch
+
+from foresight.data import Goal, Observation
+from foresight.world_model.belief import BeliefFilter
+
+
+def observation(stamp_s, tip=(0.4, 0.0, 0.1), seed=0):
+    images = np.random.default_rng(seed).integers(0, 255, (2, 16, 16, 3), np.uint8)
+    return Observation(stamp_s, images, np.zeros(6), np.zeros(6), np.array(tip), np.zeros(3))
+
+
+def test_imagination_is_in_physical_units(tiny):
+    """An untrained predictor changes nothing: proprioception comes back as it was, in SI units."""
+    tiny.proprio_mean.fill_(0.3)
+    tiny.proprio_std.fill_(2.0)
+    z, p = torch.randn(5, 8), torch.randn(5, 12)
+    later, proprio = tiny.imagine(z, p, torch.randn(5, 9))
+    torch.testing.assert_close(later, z)
+    torch.testing.assert_close(proprio, p)
+
+
+def test_only_the_given_parts_of_a_goal_matter(tiny):
+    """Proposals for an object goal do not change with a latent that is weighted zero."""
+    z, p, k = torch.randn(3, 8), torch.randn(3, 12), torch.ones(3)
+    spot = np.array([0.5, 0.1, 0.02])
+    plain = tiny.propose(z, p, Goal(object=spot), k)
+    ignored = tiny.propose(z, p, Goal(latent=np.ones(8, np.float32), object=spot, weights=(0.0, 1.0, 1.0)), k)
+    counted = tiny.propose(z, p, Goal(latent=np.ones(8, np.float32), object=spot), k)
+    torch.testing.assert_close(plain, ignored)
+    assert not torch.allclose(plain, counted)
+
+
+def test_the_critic_stays_within_its_range(tiny):
+    """Blocks to go lie between zero and the farthest distance it knows."""
+    to_go = tiny.blocks_to_go(torch.randn(50, 8), torch.randn(50, 12), Goal(tip=np.zeros(3)))
+    assert ((to_go >= 0) & (to_go <= tiny.config.max_blocks)).all()
+
+
+def test_images_of_the_wrong_size_are_refused(tiny):
+    """Both shapes stand in the message."""
+    with pytest.raises(ValueError, match=r"\(2, 16, 16, 3\).*\(2, 8, 8, 3\)"):
+        tiny.encode_images(np.zeros((2, 8, 8, 3), np.uint8))
+
+
+def test_decoded_latents_are_pictures_of_every_camera(tiny):
+    """Bytes, one picture a camera."""
+    pictures = tiny.decode(torch.randn(4, 8))
+    assert pictures.shape == (4, 2, 16, 16, 3) and pictures.dtype == np.uint8
+
+
+def test_surprise_needs_a_block_of_memory(tiny):
+    """Unknown at first; after one block a number: the imagination's error over its usual size."""
+    beliefs = BeliefFilter(tiny)
+    surprises = [beliefs.update(observation(0.1 * i, seed=3)).surprise for i in range(5)]
+    assert all(np.isnan(s) for s in surprises[:3])
+    assert surprises[3] == pytest.approx(0.0, abs=1e-6)  # nothing changed, and the untrained predictor says so
+    tiny.surprise_scale.fill_(1e-9)  # an untrained encoder hardly tells pictures apart
+    assert beliefs.update(observation(0.5, seed=4)).surprise > 1
+
+
+def test_time_that_goes_backwards_clears_the_memory(tiny):
+    """A reset simulation or a corrected clock gives no false surprise."""
+    beliefs = BeliefFilter(tiny)
+    for i in range(5):
+        beliefs.update(observation(10 + 0.1 * i, seed=3))
+    assert np.isnan(beliefs.update(observation(1.0, seed=9)).surprise)
+
+
+def test_a_long_silence_gives_no_surprise(tiny):
+    """Beliefs older than two blocks are no ground for comparison."""
+    beliefs = BeliefFilter(tiny)
+    beliefs.update(observation(0.0))
+    assert np.isnan(beliefs.update(observation(2.0, seed=5)).surprise)

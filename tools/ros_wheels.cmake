@@ -1,0 +1,20 @@
+# Needed only when ROS 2 comes from PyPI wheels; tools/setup passes it as CMAKE_PROJECT_INCLUDE.
+# Some wheels export include directories of the machine they were built on, and CMake refuses imported
+# targets whose include directories do not exist. At the end of the directory, drop those that do not.
+function(foresight_drop_missing_includes)
+  get_property(imported DIRECTORY PROPERTY IMPORTED_TARGETS)
+  foreach(target IN LISTS imported)
+    get_target_property(includes ${target} INTERFACE_INCLUDE_DIRECTORIES)
+    if(NOT includes)
+      continue()
+    endif()
+    set(kept "")
+    foreach(include IN LISTS includes)
+      if(include MATCHES "\\$<" OR EXISTS "${include}")
+        list(APPEND kept "${include}")
+      endif()
+    endforeach()
+    set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${kept}")
+  endforeach()
+endfunction()
+cmake_language(DEFER CALL foresight_drop_missing_includes)
