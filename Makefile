@@ -20,7 +20,7 @@ test: setup  ## every test (ARGS="tests/sim -x" narrows it)
 	@$(IN_ROS) $(PYTHON_ENV) -m pytest $(ARGS)
 
 lint:  ## ruff, where it is installed
-	@ruff check . && ruff format --check .
+	@ruff check .
 
 clean:  ## remove what setup made: .venv and the workspace's build (data/ and runs/ stay)
 	rm -rf .venv ros_ws/build ros_ws/install ros_ws/log src/*.egg-info

@@ -47,7 +47,10 @@ def collect(config: CollectConfig, progress: Callable[[int, int], None] = lambda
     settings = {k: str(v) for k, v in asdict(config).items() if k not in ("out", "jobs", "episodes")}
     marker = folder / "config.json"
     if marker.exists() and json.loads(marker.read_text()) != settings:
-        raise ValueError(f"{folder} holds parts of another collection {marker.read_text()}, this one is {json.dumps(settings)}. Delete the folder or choose another --out.")
+        raise ValueError(
+            f"{folder} holds parts of another collection {marker.read_text()}, this one is {json.dumps(settings)}. "
+            "Delete the folder or choose another --out."
+        )
     marker.write_text(json.dumps(settings))
     paths = [folder / f"{s.start:06d}-{s.stop:06d}.h5" for s in shards]
     todo = [(config, s, p) for s, p in zip(shards, paths, strict=True) if not p.exists()]
@@ -101,7 +104,9 @@ def collect_episode(simulation, rng: np.random.Generator, steps: int) -> dict[st
     cameras = contract(profile).cameras
     simulation.place(draw("reach", rng))
     player = Player(rng)
-    columns: dict[str, list] = {k: [] for k in ("q", "dq", "tip", "tip_velocity", "object", *(f"pixels_{c.name}" for c in cameras))}
+    columns: dict[str, list] = {
+        k: [] for k in ("q", "dq", "tip", "tip_velocity", "object", *(f"pixels_{c.name}" for c in cameras))
+    }
     in_force = None
     for _ in range(steps):
         simulation.look_like(Appearance() if rng.random() < NOMINAL_SHARE else random_appearance(rng))

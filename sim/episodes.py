@@ -215,7 +215,9 @@ def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
     from foresight.robots.profile import load_profile
     from sim.simulation import Simulation
 
-    return Simulation(0, load_profile(config.robot)), Agent.load(config.checkpoint, config.robot, policy=policy, seed=0)
+    return Simulation(0, load_profile(config.robot)), Agent.load(
+        config.checkpoint, config.robot, policy=policy, seed=0, deadline_s=float("inf")
+    )  # simulated time stands still meanwhile: outcomes must not depend on load
 
 
 def _model_id(config: EvaluateConfig, build: Build) -> str:

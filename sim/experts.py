@@ -55,7 +55,9 @@ class Push:
         if gap < 0.012 or (low and gap < 0.03 and along < -CONTACT_M):
             return approach(tip, np.array([*behind, PUSH_Z]), MAX_SPEED)
         clear = np.linalg.norm(offset) > 0.075 or tip[2] > TRAVEL_Z - 0.02
-        if low and not clear or tip[2] < TRAVEL_Z - 0.02 and gap > 0.03 and not (low and self._free_path(tip[:2], behind, cube[:2])):
+        if (low and not clear) or (
+            tip[2] < TRAVEL_Z - 0.02 and gap > 0.03 and not (low and self._free_path(tip[:2], behind, cube[:2]))
+        ):
             rise = np.array([*(tip[:2] + 0.02 * offset / (np.linalg.norm(offset) + 1e-6)), TRAVEL_Z])
             return approach(tip, rise, MAX_SPEED)
         height = PUSH_Z if low and clear else TRAVEL_Z - max(0.0, 0.03 - gap)

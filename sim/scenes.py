@@ -19,6 +19,7 @@ Look = Literal["fast", "full"]
 Shift = Literal["none", "colour", "camera"]
 
 CUBE_HALF = 0.025  # [m]
+SQUARE_M = 0.06  # [m] side of the mat's squares
 PHYSICS_STEP_S = 0.002
 CAMERAS = ("front", "wrist")
 IMAGE_SIZE = 128  # [px] side of a delivered frame
@@ -59,11 +60,17 @@ def random_appearance(rng: np.random.Generator) -> Appearance:
         table = colour()
     cube = np.clip(np.array([0.85, 0.12, 0.10]) + rng.uniform(-0.12, 0.12, 3), 0, 1)
     return Appearance(
-        table=table, floor=colour(), cube=tuple(cube), arm=tuple(np.clip(rng.uniform(0.5, 0.95) + rng.uniform(-0.08, 0.08, 3), 0, 1)),
-        light=rng.uniform(0.45, 0.95), ambient=rng.uniform(0.2, 0.5),
+        table=table,
+        floor=colour(),
+        cube=tuple(cube),
+        arm=tuple(np.clip(rng.uniform(0.5, 0.95) + rng.uniform(-0.08, 0.08, 3), 0, 1)),
+        light=rng.uniform(0.45, 0.95),
+        ambient=rng.uniform(0.2, 0.5),
         light_position=(rng.uniform(-0.3, 1.3), rng.uniform(-1.0, 1.0), rng.uniform(1.3, 2.5)),
-        front_offset=tuple(rng.uniform(-0.04, 0.04, 3)), front_turn=tuple(rng.uniform(-0.03, 0.03, 3)),
-        wrist_offset=tuple(rng.uniform(-0.008, 0.008, 3)), wrist_turn=tuple(rng.uniform(-0.03, 0.03, 3)),
+        front_offset=tuple(rng.uniform(-0.04, 0.04, 3)),
+        front_turn=tuple(rng.uniform(-0.03, 0.03, 3)),
+        wrist_offset=tuple(rng.uniform(-0.008, 0.008, 3)),
+        wrist_turn=tuple(rng.uniform(-0.03, 0.03, 3)),
     )
 
 
@@ -101,15 +108,72 @@ def build(profile: RobotProfile, look: Look = "fast") -> mujoco.MjModel:
                 geom.group = 1
     world = spec.worldbody
     full = look == "full"
-    world.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_BOX, size=[3, 3, 0.01], pos=[0, 0, -0.75], rgba=[*Appearance().floor, 1], contype=0, conaffinity=0)
-    world.add_geom(name="table", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.55, 0.60, 0.02], pos=[0.42, 0, -0.02], rgba=[*Appearance().table, 1], friction=[0.6, 0.005, 0.0001])
+    world.add_geom(
+        name="floor",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[3, 3, 0.01],
+        pos=[0, 0, -0.75],
+        rgba=[*Appearance().floor, 1],
+        contype=0,
+        conaffinity=0,
+    )
+    # A mat with 6 cm squares lies on the table: on a bare one the wrist camera could not tell how high it is.
+    spec.add_texture(
+        name="squares",
+        type=mujoco.mjtTexture.mjTEXTURE_2D,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+        width=128,
+        height=128,
+        rgb1=[1, 1, 1],
+        rgb2=[0.78, 0.78, 0.78],
+    )
+    mat = spec.add_material(name="mat", texrepeat=[1 / (2 * SQUARE_M), 1 / (2 * SQUARE_M)], texuniform=True)
+    mat.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "squares"
+    world.add_geom(
+        name="table",
+        material="mat",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[0.55, 0.60, 0.02],
+        pos=[0.42, 0, -0.02],
+        rgba=[*Appearance().table, 1],
+        friction=[0.6, 0.005, 0.0001],
+    )
     cube = world.add_body(name="cube", pos=[0.5, 0, CUBE_HALF])
     cube.add_freejoint(name="cube_joint")
-    cube.add_geom(name="cube", type=mujoco.mjtGeom.mjGEOM_BOX, size=[CUBE_HALF] * 3, mass=0.15, rgba=[*Appearance().cube, 1], friction=[0.5, 0.005, 0.0001])
-    cube.add_geom(name="cube_top", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.009, 0.018, 0.0006], pos=[0.010, 0, CUBE_HALF], mass=0, rgba=[0.95, 0.9, 0.85, 1], contype=0, conaffinity=0)
-    world.add_light(name="lamp", pos=[0.6, 0.4, 2.0], dir=[0, 0, -1], diffuse=[0.75] * 3, specular=[0.1] * 3, castshadow=full, type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    cube.add_geom(
+        name="cube",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[CUBE_HALF] * 3,
+        mass=0.15,
+        rgba=[*Appearance().cube, 1],
+        friction=[0.5, 0.005, 0.0001],
+    )
+    cube.add_geom(
+        name="cube_top",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[0.009, 0.018, 0.0006],
+        pos=[0.010, 0, CUBE_HALF],
+        mass=0,
+        rgba=[0.95, 0.9, 0.85, 1],
+        contype=0,
+        conaffinity=0,
+    )
+    world.add_light(
+        name="lamp",
+        pos=[0.6, 0.4, 2.0],
+        dir=[0, 0, -1],
+        diffuse=[0.75] * 3,
+        specular=[0.1] * 3,
+        castshadow=full,
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+    )
     world.add_camera(name="front", pos=FRONT_POSITION, fovy=FRONT_FOV, quat=_look_at(FRONT_POSITION, FRONT_TARGET))
-    spec.body(prefix + "base").add_camera(name="wrist", pos=WRIST_POSITION, fovy=WRIST_FOV, quat=_look_at(WRIST_POSITION, WRIST_TARGET, up=np.array([0.0, -1.0, 0.0])))
+    spec.body(prefix + "base").add_camera(
+        name="wrist",
+        pos=WRIST_POSITION,
+        fovy=WRIST_FOV,
+        quat=_look_at(WRIST_POSITION, WRIST_TARGET, up=np.array([0.0, -1.0, 0.0])),
+    )
     spec.visual.quality.offsamples = 4 if full else 0
     spec.visual.quality.shadowsize = 2048 if full else 0
     spec.visual.headlight.diffuse = [0.0] * 3
@@ -129,10 +193,24 @@ def _simplify_gripper(spec: mujoco.MjSpec, prefix: str) -> None:
         elif geom.name.startswith(prefix) and "pad" in geom.name:
             geom.group = 1
             geom.rgba = [0.12, 0.12, 0.13, 1]
-    spec.body(prefix + "base").add_geom(name="palm", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[0.038, 0.045, 0], pos=[0, 0, 0.045], rgba=[0.2, 0.2, 0.22, 1], mass=0, group=1)
+    spec.body(prefix + "base").add_geom(
+        name="palm",
+        type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+        size=[0.038, 0.045, 0],
+        pos=[0, 0, 0.045],
+        rgba=[0.2, 0.2, 0.22, 1],
+        mass=0,
+        group=1,
+    )
     for side in ("left", "right"):
         spec.body(f"{prefix}{side}_follower").add_geom(
-            name=f"{side}_finger", type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[0, -0.018, 0.0065, 0, -0.0115, 0.024], size=[0.008, 0, 0], rgba=[0.2, 0.2, 0.22, 1], mass=0, group=1,
+            name=f"{side}_finger",
+            type=mujoco.mjtGeom.mjGEOM_CAPSULE,
+            fromto=[0, -0.018, 0.0065, 0, -0.0115, 0.024],
+            size=[0.008, 0, 0],
+            rgba=[0.2, 0.2, 0.22, 1],
+            mass=0,
+            group=1,
         )
 
 
@@ -162,10 +240,18 @@ def apply(model: mujoco.MjModel, look: Appearance) -> None:
     direction = np.array([0.47, 0.0, 0.0]) - position
     model.light_dir[light] = direction / np.linalg.norm(direction)
     _place_camera(model, "front", FRONT_POSITION + look.front_offset, _look_at(FRONT_POSITION, FRONT_TARGET), look.front_turn)
-    _place_camera(model, "wrist", WRIST_POSITION + look.wrist_offset, _look_at(WRIST_POSITION, WRIST_TARGET, np.array([0.0, -1.0, 0.0])), look.wrist_turn)
+    _place_camera(
+        model,
+        "wrist",
+        WRIST_POSITION + look.wrist_offset,
+        _look_at(WRIST_POSITION, WRIST_TARGET, np.array([0.0, -1.0, 0.0])),
+        look.wrist_turn,
+    )
 
 
-def _place_camera(model: mujoco.MjModel, name: str, position: np.ndarray, quaternion: np.ndarray, turn: tuple[float, float, float]) -> None:
+def _place_camera(
+    model: mujoco.MjModel, name: str, position: np.ndarray, quaternion: np.ndarray, turn: tuple[float, float, float]
+) -> None:
     rotated, extra = np.zeros(4), np.zeros(4)
     angle = float(np.linalg.norm(turn))
     axis = np.array(turn) / angle if angle > 0 else np.array([1.0, 0.0, 0.0])

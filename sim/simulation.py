@@ -119,8 +119,12 @@ class Simulation:
         self.place(setting)
         self._place_on(self._goal_data, setting.goal_tip, setting.goal_cube, setting.cube_yaw)
         return Scenario(
-            task, seed, self._render(self._goal_data), setting.goal_tip.copy(),
-            np.array([*setting.goal_cube, scenes.CUBE_HALF]), TIME_LIMIT_S[task],
+            task,
+            seed,
+            self._render(self._goal_data),
+            setting.goal_tip.copy(),
+            np.array([*setting.goal_cube, scenes.CUBE_HALF]),
+            TIME_LIMIT_S[task],
         )
 
     def place(self, setting: Setting) -> None:
@@ -197,12 +201,14 @@ class Simulation:
         }
         for name in (n for n, b in broken.items() if b and n not in self._broken):
             self._violations += 1
-            self._detail = f"{name} at {self.time_s:.2f} s"
+            self._detail = self._detail or f"{name} at {self.time_s:.2f} s"  # the first: what follows is often its consequence
         self._broken = {n for n, b in broken.items() if b}
 
     def _touches_table(self) -> bool:
         contacts = self.data.contact.geom[: self.data.ncon]
-        other = np.where(contacts[:, 0] == self._table, contacts[:, 1], np.where(contacts[:, 1] == self._table, contacts[:, 0], -1))
+        other = np.where(
+            contacts[:, 0] == self._table, contacts[:, 1], np.where(contacts[:, 1] == self._table, contacts[:, 0], -1)
+        )
         return bool(np.isin(other, self._hand_geoms).any())
 
     def _robot_geoms(self) -> np.ndarray:

@@ -25,11 +25,14 @@ def run(*command: str, **options) -> subprocess.CompletedProcess:
 
 
 def readme_lines() -> list[str]:
-    """Every line of the README's shell blocks that is a command, without prompt and comment."""
+    """Every command of the README: lines of its shell blocks, and commands in running text and tables."""
     text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"^```(?:bash|sh|console|shell)?\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    lines = (line.strip().removeprefix("$ ").strip() for block in blocks for line in block.replace("\\\n", " ").splitlines())
-    return [line for line in lines if re.match(r"(make|(\.venv/bin/)?foresight|source tools/)\b", line)]
+    fenced = r"^```(\w*)\n(.*?)^```$"
+    blocks = [block for language, block in re.findall(fenced, text, flags=re.MULTILINE | re.DOTALL) if language != "mermaid"]
+    prose = re.sub(fenced, "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()] + re.findall(r"`([^`\n]+)`", prose)
+    lines = [line.strip().removeprefix("$ ").strip() for line in lines]
+    return [line for line in lines if re.match(r"(make|(\.venv/bin/)?foresight|source tools/)\b(?! *[:=.])(?!_)", line)]
 
 
 def test_make_alone_lists_every_target():
@@ -146,8 +149,8 @@ def set_up(checkout: Path, pythons: dict[str, str], **variables: str) -> subproc
     """Runs tools/setup as a user who is not root, where these Pythons (name -> script) are the only ones."""
     tools = checkout.parent / "bin"
     tools.mkdir(exist_ok=True)
-    names = "bash sh env cat cut find grep head ldconfig mkdir mktemp cp rm sed sha256sum sort tail uname wc xargs cmake g++ ninja dirname".split()
-    for name in names:
+    needed = "bash sh env cat cut find grep head ldconfig mkdir mktemp cp rm sed sha256sum sort tail uname wc xargs dirname"
+    for name in (*needed.split(), "cmake", "g++", "ninja"):
         found = shutil.which(name, path=f"{os.environ['PATH']}:/sbin:/usr/sbin")
         if found and not (tools / name).exists():
             (tools / name).symlink_to(found)

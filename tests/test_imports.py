@@ -35,23 +35,46 @@ class Rule:
 
 RULES = (
     Rule("the core imports no ROS", ("src/foresight",), ROS),
-    Rule("the core imports no simulation (its command line hands over to it)", ("src/foresight",), ("sim",), but=("src/foresight/cli.py",)),
-    Rule("safety and control import neither torch nor the world model", ("src/foresight/safety", "src/foresight/control"),
-         ("torch", "foresight.world_model", "foresight.planning", "foresight.agent")),
+    Rule(
+        "the core imports no simulation (its command line hands over to it)",
+        ("src/foresight",),
+        ("sim",),
+        but=("src/foresight/cli.py",),
+    ),
+    Rule(
+        "safety and control import neither torch nor the world model",
+        ("src/foresight/safety", "src/foresight/control"),
+        ("torch", "foresight.world_model", "foresight.planning", "foresight.agent"),
+    ),
     Rule("planning does not know the world model", ("src/foresight/planning",), ("foresight.world_model",)),
     Rule("the world model does not know planning", ("src/foresight/world_model",), ("foresight.planning",)),
-    Rule("the light parts of the core load no torch", ("src/foresight/data.py", "src/foresight/contract.py", "src/foresight/robots",
-         "src/foresight/perception", "src/foresight/ros_environment.py"), ("torch",)),
-    Rule("MuJoCo stays in the robots' kinematics", ("src/foresight",), ("mujoco", "mink"),
-         but=("src/foresight/robots",)),
+    Rule(
+        "the light parts of the core load no torch",
+        (
+            "src/foresight/data.py",
+            "src/foresight/contract.py",
+            "src/foresight/robots",
+            "src/foresight/perception",
+            "src/foresight/ros_environment.py",
+        ),
+        ("torch",),
+    ),
+    Rule("MuJoCo stays in the robots' kinematics", ("src/foresight",), ("mujoco", "mink"), but=("src/foresight/robots",)),
     Rule("sim imports no ROS", ("sim",), ROS),
     Rule("only the simulator node imports sim", ("ros_ws/src", "launch"), ("sim",), but=(SIM_NODE, EPISODES)),
     Rule("nobody imports the agent but sim and the tests", ("src", "ros_ws/src", "launch"), ("foresight.agent",)),
-    Rule("launch names nodes and imports neither them nor the core", ("launch", BRINGUP), ("foresight_nodes", "foresight", "sim", "torch")),
-    Rule("the guard's process loads no torch", (f"{NODES}/guard_node.py", f"{NODES}/part.py", f"{NODES}/topics.py", f"{NODES}/convert.py"),
-         ("torch", "foresight.world_model", "foresight.planning")),
+    Rule(
+        "launch names nodes and imports neither them nor the core",
+        ("launch", BRINGUP),
+        ("foresight_nodes", "foresight", "sim", "torch"),
+    ),
+    Rule(
+        "the guard's process loads no torch",
+        (f"{NODES}/guard_node.py", f"{NODES}/part.py", f"{NODES}/topics.py", f"{NODES}/convert.py"),
+        ("torch", "foresight.world_model", "foresight.planning"),
+    ),
     Rule("what the product runs on imports no tests", ("src", "sim", "ros_ws/src", "launch"), ("tests", "pytest", "hypothesis")),
-)  # fmt: skip
+)
 
 
 def _under(path: str, folders: tuple[str, ...]) -> bool:
@@ -103,7 +126,9 @@ def test_the_walk_reaches_the_whole_repository():
     """The walk saw every part; each rule covers a file that exists, so no rule is about a folder that has moved."""
     files = repository()
     assert len(files) >= 45, sorted(files)
-    assert all(any(rule.covers(path) for path in files) for rule in RULES), [r.says for r in RULES if not any(map(r.covers, files))]
+    assert all(any(rule.covers(path) for path in files) for rule in RULES), [
+        r.says for r in RULES if not any(map(r.covers, files))
+    ]
     places = {place for rule in RULES for place in (*rule.where, *rule.but)}
     assert {place for place in places if not (ROOT / place).exists()} == set()
 

@@ -44,7 +44,13 @@ class Step:
 class Agent:
     """One robot, one model, one goal at a time."""
 
-    def __init__(self, model: WorldModel, profile_name: str, config: PlannerConfig = PlannerConfig(), clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        profile_name: str,
+        config: PlannerConfig = PlannerConfig(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.model, self.clock = model, clock
         self.profile = load_profile(profile_name)
         self.kinematics = MujocoKinematics(self.profile)
@@ -71,7 +77,9 @@ class Agent:
     def set_goal(self, goal: Goal, now_s: float, config: PursuitConfig = PursuitConfig()) -> None:
         self.goal, self.last_plan, self.pursuit = goal, None, Pursuit(now_s, config)
 
-    def set_goal_images(self, images: dict[str, np.ndarray], now_s: float, object_only: bool = False, config: PursuitConfig = PursuitConfig()) -> None:
+    def set_goal_images(
+        self, images: dict[str, np.ndarray], now_s: float, object_only: bool = False, config: PursuitConfig = PursuitConfig()
+    ) -> None:
         """A goal seen in images (RGB by camera); `object_only` when the arm may end anywhere."""
         self.set_goal(goal_from_images(self.model, images, object_only), now_s, config)
 

@@ -11,7 +11,7 @@ H horizon in blocks, K steps in a block, N trajectory points, S samples.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -131,7 +131,7 @@ class Candidate:
     model_id: str = ""
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why the guard decided as it did. OK is the only one that lets a trajectory pass."""
 
     OK = "ok"

@@ -42,7 +42,9 @@ def environment(base: Mapping[str, str] | None = None, root: Path = ROOT, prefix
     install = root / "ros_ws" / "install"
     missing = [name for name in PACKAGES if _prefix_of(install, name) is None]
     if missing:
-        raise WorkspaceError(f"The ROS 2 workspace is not built: {', '.join(missing)} not in {install}. Run `make setup` in {root}.")
+        raise WorkspaceError(
+            f"The ROS 2 workspace is not built: {', '.join(missing)} not in {install}. Run `make setup` in {root}."
+        )
     for name in PACKAGES:
         _apply_hooks(variables, _prefix_of(install, name), name)
     _prepend(variables, "PATH", prefix / "bin")

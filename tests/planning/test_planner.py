@@ -3,19 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from tests.planning.toy import BLOCK_M, ToyModel, belief_at, goal_at
 
 from foresight.data import Plan, Start
 from foresight.planning.config import PlannerConfig
 from foresight.planning.planner import Planner
+from tests.planning.toy import BLOCK_M, ToyModel, belief_at, goal_at
 
 TIP, AHEAD = np.array([0.45, 0.0, 0.10]), np.array([0.45, 0.15, 0.10])
 
 
-def run(profile, tip=TIP, goal=AHEAD, start=None, seed=0, clock=lambda: 0.0, bias=(0.0, 0.0, 0.0), previous=None, **config) -> Plan:
+def run(
+    profile, tip=TIP, goal=AHEAD, start=None, seed=0, clock=lambda: 0.0, bias=(0.0, 0.0, 0.0), previous=None, **config
+) -> Plan:
     planner = Planner(ToyModel(profile, bias), profile, PlannerConfig(**config))
     start = start or Start(np.zeros(3))
-    return planner.plan(belief_at(tip, start.velocity), goal_at(goal), start, torch.Generator().manual_seed(seed), clock, previous)
+    return planner.plan(
+        belief_at(tip, start.velocity), goal_at(goal), start, torch.Generator().manual_seed(seed), clock, previous
+    )
 
 
 def positions(plan: Plan, tip=TIP, velocity=np.zeros(3)) -> np.ndarray:
@@ -42,7 +46,10 @@ def test_same_seed_same_plan(profile):
     a, b, c = run(profile, seed=3), run(profile, seed=3), run(profile, seed=4)
     np.testing.assert_array_equal(a.tip_velocity, b.tip_velocity)
     assert a.terms == b.terms
-    assert not np.array_equal(run(profile, seed=3, policy="search").tip_velocity, run(profile, seed=4, policy="search").tip_velocity) or c.cost != a.cost
+    assert (
+        not np.array_equal(run(profile, seed=3, policy="search").tip_velocity, run(profile, seed=4, policy="search").tip_velocity)
+        or c.cost != a.cost
+    )
 
 
 @pytest.mark.parametrize("policy", ["both", "actor", "search", "random"])
@@ -85,7 +92,12 @@ def test_the_last_plan_is_tried_again(profile):
     away = (0.0, -0.05, 0.0)
     velocity = good.tip_velocity[0]
     later = Planner(ToyModel(profile, away), profile, PlannerConfig(iterations=0)).plan(
-        belief_at(positions(good)[0], velocity, stamp_s=0.1), goal_at(AHEAD), Start(velocity), torch.Generator().manual_seed(0), lambda: 0.0, good,
+        belief_at(positions(good)[0], velocity, stamp_s=0.1),
+        goal_at(AHEAD),
+        Start(velocity),
+        torch.Generator().manual_seed(0),
+        lambda: 0.0,
+        good,
     )
     assert later.source == "last"
 
@@ -109,7 +121,7 @@ def test_a_belief_of_another_model_is_refused(profile):
     planner = Planner(ToyModel(profile), profile)
     stranger = belief_at(TIP)
     object.__setattr__(stranger, "model_id", "abc")
-    with pytest.raises(ValueError, match="'abc'.*'toy'"):
+    with pytest.raises(ValueError, match=r"'abc'.*'toy'"):
         planner.plan(stranger, goal_at(AHEAD), Start(np.zeros(3)), torch.Generator(), lambda: 0.0)
 
 

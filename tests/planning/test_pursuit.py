@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.planning.toy import belief_at
 
 from foresight.data import Goal, Plan
 from foresight.planning.pursuit import End, Pursuit, PursuitConfig, refusal
+from tests.planning.toy import belief_at
 
 TIP = np.array([0.45, 0.0, 0.1])
 
@@ -50,7 +50,11 @@ def test_progress_keeps_a_pursuit_alive_until_its_time_limit():
 
 @pytest.mark.parametrize(
     "goal, words",
-    [(Goal(tip=np.array([2.0, 0.0, 0.1])), "outside the workspace"), (Goal(object=np.array([np.nan, 0, 0])), "not finite"), (Goal(object=np.array([0.1, 0.0, 0.02])), "object")],
+    [
+        (Goal(tip=np.array([2.0, 0.0, 0.1])), "outside the workspace"),
+        (Goal(object=np.array([np.nan, 0, 0])), "not finite"),
+        (Goal(object=np.array([0.1, 0.0, 0.02])), "object"),
+    ],
 )
 def test_impossible_goals_are_refused_with_the_workspace(profile, goal, words):
     """What lies outside the workspace cannot be reached, and the sentence says so."""

@@ -18,16 +18,16 @@ os.environ.setdefault("ROS_LOG_DIR", tempfile.gettempdir())
 pytest.importorskip("rclpy", reason="ROS 2 is not here; run `make test`")
 pytest.importorskip("foresight_msgs", reason="the ROS workspace is not in the path; run `make test`")
 
-import rclpy  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rosgraph_msgs.msg import Clock  # noqa: E402
+import rclpy
+from foresight_nodes import convert, topics
+from foresight_nodes.part import Part
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
 
-from foresight.robots.profile import RobotProfile  # noqa: E402
-from foresight_nodes import convert, topics  # noqa: E402
-from foresight_nodes.part import Part  # noqa: E402
-from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from foresight.robots.profile import RobotProfile
 
 PATIENCE_S = 30.0  # [s] real time; discovery alone may take 4
 
@@ -66,7 +66,11 @@ class Bench:
         """Configures all, then activates in order, advancing time while one refuses."""
         self.configure(*parts)
         for part in parts:
-            self.until(lambda part=part: part.trigger_activate() is TransitionCallbackReturn.SUCCESS, f"{part.get_name()} activates", advance_s=0.02)
+            self.until(
+                lambda part=part: part.trigger_activate() is TransitionCallbackReturn.SUCCESS,
+                f"{part.get_name()} activates",
+                advance_s=0.02,
+            )
 
     def silence(self, part: Part) -> None:
         """The node no longer runs, as if its process had died or hung."""

@@ -65,6 +65,13 @@ def test_the_guard_never_shares_a_process():
         assert sorted(apart.nodes) == sorted(composed.nodes)
 
 
+def test_the_guard_loads_neither_torch_nor_the_world_model():
+    """Importing all that the guard's process runs leaves torch out, so that it starts quickly and cannot wait for the model."""
+    code = "import sys, foresight_nodes.guard_node; print(sorted({m.split('.')[0] for m in sys.modules} & {'torch', 'sim'}))"
+    told = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    assert told.stdout == "[]\n", told.stderr
+
+
 def test_every_executable_and_parameter_of_the_graph_exists():
     """foresight_nodes installs each executable; the node behind it declares each parameter it is given."""
     setup = (ROOT / "ros_ws/src/foresight_nodes/setup.py").read_text()
@@ -95,7 +102,7 @@ def test_the_manager_is_told_every_node_and_activates_the_guard_first():
 def test_arguments_reach_the_nodes():
     """Namespace, clock, robot, model, topics and log level arrive on the command lines."""
     given = Arguments(
-        namespace="/left/", use_sim_time="true", params_file="/p.yaml", checkpoint="/m", robot="ur5e", log_level="debug", autostart="false",
+        namespace="/left/", use_sim_time="true", params_file="/p.yaml", checkpoint="/m", log_level="debug", autostart="false",
         front_camera="/cam/color", joint_states="/arm/joint_states", controller_topic="/arm/scaled/joint_trajectory",
     )  # fmt: skip
     built = graph("robot", given)
@@ -155,7 +162,7 @@ def test_each_situation_has_a_launch_file_and_it_is_installed():
 
 
 def test_files_that_belong_to_a_robot_are_found(tmp_path):
-    """The robot's parameter file and the checkout's model are filled in, absolute; a robot without either is left to the nodes."""
+    """The robot's parameter file and the checkout's model are filled in, absolute; a robot without is left to the nodes."""
     prefix = tmp_path / "ros_ws/install/foresight_bringup"
     (tmp_path / "models/ur5e").mkdir(parents=True)
     found = complete(Arguments(), prefix, BRINGUP)
@@ -189,7 +196,8 @@ def test_the_dds_profile_makes_room_for_images_and_forgets_the_dead_soon():
 def test_the_environment_finds_the_built_workspace():
     """A fresh interpreter with these variables and nothing else imports ROS, the messages and the nodes."""
     bare = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/tmp")}
-    bare |= {name: os.environ[name] for name in ("ROS_DISTRO", "AMENT_PREFIX_PATH", "LD_LIBRARY_PATH", "PYTHONPATH") if "ROS_DISTRO" in os.environ and name in os.environ}
+    if "ROS_DISTRO" in os.environ:  # a sourced ROS 2 is part of what is given
+        bare |= {name: os.environ[name] for name in ("ROS_DISTRO", "AMENT_PREFIX_PATH", "LD_LIBRARY_PATH", "PYTHONPATH")}
     code = "import rclpy, foresight_msgs.msg, foresight_nodes, foresight_bringup; print('found')"
     told = subprocess.run([sys.executable, "-c", code], env=environment(bare), capture_output=True, text=True, timeout=60)
     assert told.stdout == "found\n", told.stderr
@@ -200,14 +208,20 @@ def test_the_environment_keeps_what_the_caller_has_set():
     mine = {**os.environ, "ROS_DOMAIN_ID": "9", "ROS_LOG_DIR": "/elsewhere", "MUJOCO_GL": "osmesa"}
     made = environment(mine)
     assert (made["ROS_DOMAIN_ID"], made["ROS_LOG_DIR"], made["MUJOCO_GL"]) == ("9", "/elsewhere", "osmesa")
-    assert Path(made["FASTDDS_DEFAULT_PROFILES_FILE" if mine.get("ROS_DISTRO") != "jazzy" else "FASTRTPS_DEFAULT_PROFILES_FILE"]).is_file()
+
+
+@pytest.mark.parametrize(("distribution", "variable"), [("jazzy", "FASTRTPS"), ("kilted", "FASTDDS"), ("", "FASTDDS")])
+def test_the_dds_profile_goes_by_the_name_that_the_distribution_reads(distribution, variable):
+    """Fast DDS 3 renamed the variable and warns of the old one."""
+    made = environment({**os.environ, "ROS_DISTRO": distribution})
+    assert Path(made[f"{variable}_DEFAULT_PROFILES_FILE"]) == BRINGUP / "config/fastdds.xml"
 
 
 def test_a_workspace_that_is_not_built_is_named_with_the_remedy(tmp_path):
     """Without install/ the message says which packages are missing and to run make setup."""
-    with pytest.raises(WorkspaceError, match=f"{PACKAGES[0]}.*make setup"):
+    with pytest.raises(WorkspaceError, match=rf"{PACKAGES[0]}.*make setup"):
         environment(root=tmp_path)
-    with pytest.raises(WorkspaceError, match="neither sourced nor installed.*make setup"):
+    with pytest.raises(WorkspaceError, match=r"neither sourced nor installed.*make setup"):
         environment({"PATH": ""}, root=tmp_path, prefix=tmp_path)
 
 
@@ -218,7 +232,9 @@ def test_wheels_do_not_start_python_twice(tmp_path):
     (tmp_path / "lib/python3.11/site-packages/ros_rcl.libs").mkdir(parents=True)
     made = environment({"LD_LIBRARY_PATH": "/mine"}, prefix=tmp_path)
     assert made[WHEELS_GUARD] == "1"
-    assert {str(tmp_path / "lib"), str(tmp_path / "lib/python3.11/site-packages/ros_rcl.libs"), "/mine"} <= set(made["LD_LIBRARY_PATH"].split(":"))
+    assert {str(tmp_path / "lib"), str(tmp_path / "lib/python3.11/site-packages/ros_rcl.libs"), "/mine"} <= set(
+        made["LD_LIBRARY_PATH"].split(":")
+    )
 
 
 # --- The launcher, with stand-in executables -----------------------------------------------------------------------
@@ -282,14 +298,17 @@ class StandIns:
         return self.launch([sys.executable, "-m", "foresight_bringup.up", "stack", *words])
 
     def launch(self, command: list[str]) -> subprocess.Popen:
-        process = subprocess.Popen(command, env=self.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
+        process = subprocess.Popen(
+            command, env=self.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        )
         self._running.append(process)
         return process
 
     def close(self) -> None:
         for process in self._running:
             if process.poll() is None:
-                process.kill()
+                for pid in (*children_of(process.pid), process.pid):  # also those that ignore every gentler signal
+                    os.kill(pid, signal.SIGKILL)
             process.wait()
             process.stdout.close()
 

@@ -9,10 +9,6 @@ import numpy as np
 import pytest
 from foresight_msgs.action import Pursue
 from foresight_msgs.msg import GuardState
-from geometry_msgs.msg import Point, Pose
-from rclpy.action import ActionClient
-from std_srvs.srv import Trigger
-
 from foresight_nodes import composed, convert, topics
 from foresight_nodes.guard_node import GuardNode
 from foresight_nodes.mock_driver_node import MockDriverNode
@@ -21,22 +17,33 @@ from foresight_nodes.part import Part
 from foresight_nodes.perception_node import PerceptionNode
 from foresight_nodes.planner_node import PlannerNode
 from foresight_nodes.world_model_node import WorldModelNode
+from geometry_msgs.msg import Point, Pose
+from rclpy.action import ActionClient
+from std_srvs.srv import Trigger
+
 from tests.ros.conftest import Bench, parameters
 
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
-QUICK = {"planner__samples": 6, "planner__elites": 2, "planner__noisy_per_aim": 0, "planner__policy": "random"}  # random motion is motion
+# random motion is motion
+QUICK = {"planner__samples": 6, "planner__elites": 2, "planner__noisy_per_aim": 0, "planner__policy": "random"}
 
 
 class Line:
     """The whole line from camera to motor, and a client that wants something."""
 
-    def __init__(self, bench: Bench, checkpoint: Path, start: np.ndarray, planner_checkpoint: Path | None = None, **planner) -> None:
+    def __init__(
+        self, bench: Bench, checkpoint: Path, start: np.ndarray, planner_checkpoint: Path | None = None, **planner
+    ) -> None:
         self.bench = bench
         common = {"robot": "ur5e", "checkpoint": str(checkpoint)}
-        self.driver = bench.add(MockDriverNode, robot="ur5e", image_width=64, image_height=48, joint_states_hz=100.0, start=start.tolist())
+        self.driver = bench.add(
+            MockDriverNode, robot="ur5e", image_width=64, image_height=48, joint_states_hz=100.0, start=start.tolist()
+        )
         self.guard = bench.add(GuardNode, robot="ur5e")
         self.perception, self.world_model = bench.add(PerceptionNode, **common), bench.add(WorldModelNode, **common)
-        self.planner = bench.add(PlannerNode, **{**common, "checkpoint": str(planner_checkpoint or checkpoint), **QUICK, **planner})
+        self.planner = bench.add(
+            PlannerNode, **{**common, "checkpoint": str(planner_checkpoint or checkpoint), **QUICK, **planner}
+        )
         self.states, self.commands = bench.listen(topics.JOINT_STATES), bench.listen(CONTROLLER)
         self.plans, self.guard_states = bench.listen(topics.PLAN), bench.listen(topics.GUARD_STATE)
         bench.bring_up(self.guard, self.driver, self.perception, self.world_model, self.planner)
@@ -148,7 +155,9 @@ def test_an_impossible_goal_is_refused_with_a_sentence(line: Line, goal: dict, s
 
 def test_goal_images_of_other_cameras_are_refused_and_the_right_ones_accepted(line: Line):
     """Each camera of the model needs its goal image, of its size, named by frame_id."""
-    front, wrist, small = (convert.image_to_msg(picture(h, 64, 0.1), 0.0, name) for h, name in ((48, "front"), (48, "wrist"), (24, "wrist")))
+    front, wrist, small = (
+        convert.image_to_msg(picture(h, 64, 0.1), 0.0, name) for h, name in ((48, "front"), (48, "wrist"), (24, "wrist"))
+    )
     assert "'wrist'" in line.result(line.pursue(goal_images=[front], use_tip=False)).detail
     assert "(24, 64, 3)" in line.result(line.pursue(goal_images=[front, small], use_tip=False)).detail
     line.pursue(goal_images=[front, wrist], use_tip=False)

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from foresight_msgs.msg import GuardState
 from foresight_msgs.msg import Plan as PlanMsg
+from foresight_nodes import convert, topics
+from foresight_nodes.guard_node import GuardNode
+from foresight_nodes.lifecycle_manager import LifecycleManager
 from std_srvs.srv import Trigger
 
 from foresight.control.motion import joint_trajectory
 from foresight.data import RobotState, Start
-from foresight_nodes import convert, topics
-from foresight_nodes.guard_node import GuardNode
-from foresight_nodes.lifecycle_manager import LifecycleManager
 from tests.motions import MIDDLE, plan_towards
 from tests.ros.conftest import Bench, parameters
 
@@ -46,7 +46,7 @@ class Guarded:
     def plan(self, **changes) -> PlanMsg:
         """A legal plan that moves the tip sideways, as made just now."""
         now_s = self.bench.now_s
-        made = plan_towards(MIDDLE + [0.0, 0.2, 0.0], MIDDLE, Start(np.zeros(3)), now_s - 0.1)
+        made = plan_towards(MIDDLE + np.array([0.0, 0.2, 0.0]), MIDDLE, Start(np.zeros(3)), now_s - 0.1)
         motion = joint_trajectory(made, None, RobotState(now_s, self.q, np.zeros(6)), now_s + 0.05, self.kinematics, self.profile)
         message = convert.plan_to_msg(made, motion, self.profile.joint_names, now_s - 0.01, 7, "base_link")
         for name, value in changes.items():
@@ -57,10 +57,10 @@ class Guarded:
         """The guard's answer to a plan."""
         decided = self.states[-1].accepted + self.states[-1].refused if self.states else 0
         self._plans.publish(message)
-        self.bench.until(lambda: self.states and self.states[-1].accepted + self.states[-1].refused > decided, "the guard decides")
+        self.bench.until(
+            lambda: self.states and self.states[-1].accepted + self.states[-1].refused > decided, "the guard decides"
+        )
         return self.states[-1]
-
-
 
 
 @pytest.fixture
@@ -102,7 +102,13 @@ def _moving_at_the_end(message: PlanMsg) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
-    [(_nan, "not_finite"), (_reordered, "wrong_joints"), (_without_velocity, "malformed"), (_old, "stale_observation"), (_moving_at_the_end, "not_at_rest")],
+    [
+        (_nan, "not_finite"),
+        (_reordered, "wrong_joints"),
+        (_without_velocity, "malformed"),
+        (_old, "stale_observation"),
+        (_moving_at_the_end, "not_at_rest"),
+    ],
 )
 def test_a_bad_plan_is_refused_with_its_reason(guarded: Guarded, spoil, reason: str):
     """Nothing reaches the controller."""
@@ -115,7 +121,9 @@ def test_a_bad_plan_is_refused_with_its_reason(guarded: Guarded, spoil, reason: 
 
 def test_a_plan_of_another_model_is_refused(bench: Bench, profile, kinematics, start):
     """A guard told which model to trust names both."""
-    state = Guarded(bench, profile, kinematics, start, model_id="other").offer(Guarded.plan(_stub(bench, profile, kinematics, start)))
+    state = Guarded(bench, profile, kinematics, start, model_id="other").offer(
+        Guarded.plan(_stub(bench, profile, kinematics, start))
+    )
     assert state.reason == "wrong_model" and "'toy'" in state.detail and "'other'" in state.detail
 
 
@@ -150,6 +158,21 @@ def test_stop_brakes_and_refuses_until_reset(guarded: Guarded):
     assert guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request()).success
     guarded.q = rest
     guarded.measure(rest)
+    assert guarded.offer(guarded.plan()).reason == "ok"
+
+
+def test_after_a_reset_the_next_plan_starts_where_the_arm_is_measured(guarded: Guarded):
+    """Also without a stop: an arm that was put elsewhere (a new scene) is not held to its last command, once that has ended."""
+    guarded.offer(guarded.plan())
+    guarded.measure(guarded.q)
+    refused = guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request())
+    assert not refused.success and "in force for another" in refused.message
+    guarded.bench.advance(1.5, step_s=0.1)
+    guarded.q = guarded.q + 0.1
+    guarded.measure(guarded.q)
+    assert guarded.offer(guarded.plan()).reason == "discontinuous"
+    assert guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request()).success
+    guarded.bench.until(lambda: not guarded.states[-1].in_force, "the guard says that nothing is in force")
     assert guarded.offer(guarded.plan()).reason == "ok"
 
 
@@ -207,9 +230,21 @@ def test_the_guards_process_has_no_torch_and_ends_cleanly(spawn):
 
 
 def test_a_guard_that_is_told_to_end_first_brings_the_arm_to_rest(bench: Bench, spawn, profile, kinematics, start):
-    """SIGTERM while the arm moves: the braking motion is sent, then the process ends with code 0. On the wall clock, with generous ages."""
-    generous = {"state_age_max_s": 9.0, "history_s": 9.5, "plan_age_max_s": 9.0, "observation_age_max_s": 9.0, "start_ahead_max_s": 9.0}
-    arguments = ["--ros-args", "-p", "robot:=ur5e", *(word for name, value in generous.items() for word in ("-p", f"guard.{name}:={value}"))]
+    """SIGTERM while the arm moves: the braking motion is sent, then the process ends with code 0. On the wall clock."""
+    generous = {
+        "state_age_max_s": 9.0,
+        "history_s": 9.5,
+        "plan_age_max_s": 9.0,
+        "observation_age_max_s": 9.0,
+        "start_ahead_max_s": 9.0,
+        "future_max_s": 9.0,
+    }
+    arguments = [
+        "--ros-args",
+        "-p",
+        "robot:=ur5e",
+        *(word for name, value in generous.items() for word in ("-p", f"guard.{name}:={value}")),
+    ]
     process = spawn("from foresight_nodes import run; run.guard()", *arguments)
     manager = bench.adopt(LifecycleManager(parameter_overrides=parameters(node_names=["guard"])))
     bench.until(lambda: manager.up, "the guard is active")
@@ -219,9 +254,12 @@ def test_a_guard_that_is_told_to_end_first_brings_the_arm_to_rest(bench: Bench, 
     bench.until(lambda: guarded.states, "the guard's state arrives")
     bench.now_s = time.time()
     guarded.measure(start)
+    bench.now_s = time.time() + 1.0  # time for the guard to decide before the motion begins
     state = guarded.offer(guarded.plan())
     assert state.reason == "ok", state.detail
-    bench.until(lambda: guarded.commands and time.time() > convert.seconds(guarded.commands[0].header.stamp) + 0.15, "the arm moves")
+    bench.until(
+        lambda: guarded.commands and time.time() > convert.seconds(guarded.commands[0].header.stamp) + 0.15, "the arm moves"
+    )
     process.send_signal(signal.SIGTERM)
     bench.until(lambda: len(guarded.commands) == 2, "the braking motion is sent")
     assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6

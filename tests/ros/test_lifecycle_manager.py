@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from std_srvs.srv import Trigger
-
 from foresight_nodes import topics
 from foresight_nodes.lifecycle_manager import LifecycleManager
 from foresight_nodes.part import Part
+from std_srvs.srv import Trigger
+
 from tests.ros.conftest import Bench, parameters
 
 
@@ -45,7 +45,9 @@ def managed(bench: Bench, *toys: Toy, **values) -> LifecycleManager:
     """A manager of these nodes; the bench spins all of them."""
     for toy in toys:
         bench.adopt(toy)
-    manager = LifecycleManager(parameter_overrides=parameters(node_names=[t.get_name() for t in toys], activate_timeout_s=0.5, **values))
+    manager = LifecycleManager(
+        parameter_overrides=parameters(node_names=[t.get_name() for t in toys], activate_timeout_s=0.5, **values)
+    )
     bench.adopt(manager)
     return manager
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from foresight.control.trajectory import hold
 from foresight_nodes import convert, topics
 from foresight_nodes.mock_driver_node import MockDriverNode
+
+from foresight.control.trajectory import hold
 from tests.motions import minimum_jerk
 from tests.ros.conftest import Bench
 

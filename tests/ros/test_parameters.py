@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from foresight_nodes.parameters import declare, read
 from rclpy.node import Node
 
-from foresight_nodes.parameters import declare, read
 from tests.ros.conftest import parameters
 
 
@@ -66,7 +66,7 @@ def test_a_value_of_another_type_is_refused(value: object, said: str):
 
 def test_the_dataclass_validates():
     """A value the core refuses is refused here in the core's words."""
-    with pytest.raises(ValueError, match="gain must not be negative, got -1.0"):
+    with pytest.raises(ValueError, match=r"gain must not be negative, got -1\.0"):
         outer(robot="ur5e", inner__gain=-1.0)
 
 

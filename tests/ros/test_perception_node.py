@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foresight_nodes import convert, topics
+from foresight_nodes.mock_driver_node import test_pattern as picture
+from foresight_nodes.perception_node import PerceptionNode
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from foresight.data import RobotState
 from foresight.world_model.checkpoint import read_contract
-from foresight_nodes import convert, topics
-from foresight_nodes.mock_driver_node import test_pattern as picture
-from foresight_nodes.perception_node import PerceptionNode
 from tests.ros.conftest import Bench
 
 
@@ -29,18 +29,24 @@ class Sensed:
         self.joints = bench.publisher(topics.JOINT_STATES)
         self.q = np.arange(6) / 10.0
 
-    def frames(self, height: int = 48, width: int = 64, encoding: str = "rgb8", cameras: tuple[str, ...] = ("front", "wrist")) -> None:
+    def frames(
+        self, height: int = 48, width: int = 64, encoding: str = "rgb8", cameras: tuple[str, ...] = ("front", "wrist")
+    ) -> None:
         """One frame of each camera and one joint state, captured now."""
         self.state()
         for name in cameras:
-            message = convert.image_to_msg(picture(height, width, self.bench.now_s), self.bench.now_s, convert.optical_frame(name))
+            message = convert.image_to_msg(
+                picture(height, width, self.bench.now_s), self.bench.now_s, convert.optical_frame(name)
+            )
             message.encoding = encoding
             self.images[name].publish(message)
         self.settle()
 
     def state(self, q: np.ndarray | None = None, names: tuple[str, ...] | None = None) -> None:
         q = self.q if q is None else q
-        self.joints.publish(convert.robot_state_to_msg(RobotState(self.bench.now_s, q, np.zeros(len(q))), names or self.profile.joint_names))
+        self.joints.publish(
+            convert.robot_state_to_msg(RobotState(self.bench.now_s, q, np.zeros(len(q))), names or self.profile.joint_names)
+        )
         self.settle()
 
     def settle(self) -> None:
@@ -70,7 +76,8 @@ def test_the_first_set_of_frames_becomes_an_observation(sensed: Sensed):
     sensed.frames()
     sensed.bench.until(lambda: sensed.observations, "an observation arrives")
     message = sensed.observations[0]
-    assert convert.seconds(message.header.stamp) == pytest.approx(sensed.bench.now_s, abs=1e-6) and message.header.frame_id == "base_link"
+    assert convert.seconds(message.header.stamp) == pytest.approx(sensed.bench.now_s, abs=1e-6)
+    assert message.header.frame_id == "base_link"
     read = convert.observation_from_msg(message, sensed.contract)
     assert read.images.shape == (2, 32, 32, 3) and read.images.std() > 10
     assert read.q == pytest.approx(sensed.q)
@@ -170,4 +177,6 @@ def test_a_missing_checkpoint_is_named(bench: Bench):
     node = bench.add(PerceptionNode, robot="ur5e", checkpoint="/nowhere/model")
     bench.until(lambda: heard, "diagnostics arrive")
     assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
-    bench.until(lambda: any("No checkpoint folder at /nowhere/model" in s.message for m in heard for s in m.status), "the reason is told")
+    bench.until(
+        lambda: any("No checkpoint folder at /nowhere/model" in s.message for m in heard for s in m.status), "the reason is told"
+    )

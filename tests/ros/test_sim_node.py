@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from foresight_msgs.srv import ResetSimulation, Step
+from foresight_nodes import convert, topics
+from foresight_nodes.sim_node import SimNode
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from std_srvs.srv import SetBool
 
-from foresight_nodes import convert, topics
-from foresight_nodes.sim_node import SimNode
 from tests.motions import minimum_jerk
 from tests.ros.conftest import PATIENCE_S, parameters
 
@@ -109,7 +109,13 @@ def test_reset_gives_a_goal_and_the_same_seed_the_same_one(simulated: Simulated)
     assert convert.seconds(again.stamp) >= convert.seconds(first.stamp)  # the clock does not go back
 
 
-@pytest.mark.parametrize(("request_", "said"), [({"task": "juggle"}, "Available: reach, push"), ({"task": "reach", "shift": "dark"}, "Available: none, colour, camera")])
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"task": "juggle"}, "Available: reach, push"),
+        ({"task": "reach", "shift": "dark"}, "Available: none, colour, camera"),
+    ],
+)
 def test_an_unknown_task_or_shift_is_refused(simulated: Simulated, request_: dict, said: str):
     """With what there is instead."""
     answer = simulated.call(topics.SIM_RESET, ResetSimulation.Request(**request_))

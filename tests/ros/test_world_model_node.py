@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foresight_nodes import convert, topics
+from foresight_nodes.world_model_node import WorldModelNode
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from foresight.data import Observation
 from foresight.world_model.checkpoint import fingerprint, read_contract
-from foresight_nodes import convert, topics
-from foresight_nodes.world_model_node import WorldModelNode
 from tests.ros.conftest import Bench
 
 
@@ -36,7 +36,8 @@ def test_the_first_observation_becomes_a_belief(bench: Bench, believing, checkpo
     bench.until(lambda: beliefs, "a belief arrives")
     belief = convert.belief_from_msg(beliefs[0])
     assert belief.stamp_s == pytest.approx(bench.now_s, abs=1e-6) and belief.model_id == fingerprint(checkpoint)
-    assert belief.proprio[:6] == pytest.approx(np.arange(6.0)) and belief.tip == pytest.approx([0.4, 0.0, 0.2]) and np.isnan(belief.surprise)
+    assert belief.proprio[:6] == pytest.approx(np.arange(6.0)) and belief.tip == pytest.approx([0.4, 0.0, 0.2])
+    assert np.isnan(belief.surprise)
     assert np.isfinite(belief.latent).all() and len(belief.latent) == 16
 
 
@@ -51,12 +52,15 @@ def test_after_a_block_the_surprise_is_known(bench: Bench, believing):
 
 def test_an_observation_for_another_model_is_refused(bench: Bench, believing):
     """No belief; the diagnostics name both contracts."""
-    node, beliefs, observe, contract = believing
+    _, beliefs, observe, contract = believing
     diagnostics = bench.listen(topics.DIAGNOSTICS)
     message = convert.observation_to_msg(observation(bench.now_s), contract, "base_link")
     message.contract = "another"
     observe.publish(message)
-    bench.until(lambda: any("contract another" in s.message and contract.fingerprint in s.message for m in diagnostics for s in m.status), "it is told")
+    bench.until(
+        lambda: any("contract another" in s.message and contract.fingerprint in s.message for m in diagnostics for s in m.status),
+        "it is told",
+    )
     assert beliefs == []
 
 
@@ -81,4 +85,6 @@ def test_a_checkpoint_of_another_robot_is_refused(bench: Bench, checkpoint: Path
     node = bench.add(WorldModelNode, robot="ur5e", checkpoint=str(other))
     bench.until(lambda: heard, "diagnostics arrive")
     assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
-    bench.until(lambda: any("robot 'fr3'" in s.message and "'ur5e'" in s.message for m in heard for s in m.status), "the reason is told")
+    bench.until(
+        lambda: any("robot 'fr3'" in s.message and "'ur5e'" in s.message for m in heard for s in m.status), "the reason is told"
+    )

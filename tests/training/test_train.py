@@ -16,7 +16,9 @@ SIZES = ModelConfig(latent=8, encoder_width=8, predictor_width=32, predictor_dep
 
 
 def config(play, out, **changes) -> TrainConfig:
-    base = TrainConfig(data=play, out=out, steps=12, batch=16, head_steps=6, decoder_steps=3, sigreg_slices=16, threads=1, model=SIZES)
+    base = TrainConfig(
+        data=play, out=out, steps=12, batch=16, head_steps=6, decoder_steps=3, sigreg_slices=16, threads=1, model=SIZES
+    )
     return dataclasses.replace(base, **changes)
 
 
@@ -63,7 +65,10 @@ def test_another_run_is_not_resumed_by_mistake(play, tmp_path):
 def test_prediction_beats_persistence_on_a_learnable_world(play, tmp_path):
     """In a world of one moving dot a minute model foresees better than "nothing changes"."""
     seen = []
-    train(config(play, tmp_path / "m", steps=300, batch=48, head_steps=3, sigreg_weight=0.5, sigreg_slices=64), lambda stage, step, steps, line: seen.append(line))
+    train(
+        config(play, tmp_path / "m", steps=300, batch=48, head_steps=3, sigreg_weight=0.5, sigreg_slices=64),
+        lambda stage, step, steps, line: seen.append(line),
+    )
     final = [line for line in seen if "skill" in line][-1]
     assert float(final.split("skill")[1].split()[0]) > 0.3, final
 

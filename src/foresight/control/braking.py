@@ -20,7 +20,10 @@ class BrakingError(RuntimeError):
 
 
 def braking(
-    q: Float[np.ndarray, "J"], dq: Float[np.ndarray, "J"], profile: RobotProfile, start_s: float,
+    q: Float[np.ndarray, "J"],
+    dq: Float[np.ndarray, "J"],
+    profile: RobotProfile,
+    start_s: float,
     ddq: Float[np.ndarray, "J"] | None = None,
 ) -> Trajectory:
     """The quickest jerk-limited motion from (q [rad], dq [rad/s], ddq [rad/s^2]) at `start_s` to rest.

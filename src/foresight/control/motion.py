@@ -37,7 +37,12 @@ def start_of(in_force: Trajectory | None, stamp_s: float, join_s: float, dt_s: f
 
 
 def joint_trajectory(
-    plan: Plan, in_force: Trajectory | None, state: RobotState, join_s: float, kinematics: MujocoKinematics, profile: RobotProfile,
+    plan: Plan,
+    in_force: Trajectory | None,
+    state: RobotState,
+    join_s: float,
+    kinematics: MujocoKinematics,
+    profile: RobotProfile,
 ) -> Trajectory:
     """The plan from `join_s` on, KEPT_S of it, then a braking tail.
 
@@ -64,7 +69,12 @@ def joint_trajectory(
 
 
 def _follow(
-    plan: Plan, share: float, q: Float[np.ndarray, "J"], dq: Float[np.ndarray, "J"], join_s: float, kinematics: MujocoKinematics,
+    plan: Plan,
+    share: float,
+    q: Float[np.ndarray, "J"],
+    dq: Float[np.ndarray, "J"],
+    join_s: float,
+    kinematics: MujocoKinematics,
 ) -> Trajectory | None:
     """Knots of the plan after the joint in joint space; None where the arm cannot reach."""
     knots_s = plan.stamp_s + plan.dt_s * (1 + np.arange(len(plan.tip_velocity)))
@@ -76,7 +86,9 @@ def _follow(
     tip_velocity, angular_velocity = np.split(kinematics.jacobian(q) @ dq, 2)
     for knot_s, wanted in zip(knots_s[kept], share * plan.tip_velocity[kept], strict=True):
         step_s = knot_s - times[-1]
-        turning = angular_velocity + _limited(kinematics.tilt(rotation) / RIGHTING_S - angular_velocity, RIGHTING_ACCELERATION * step_s)
+        turning = angular_velocity + _limited(
+            kinematics.tilt(rotation) / RIGHTING_S - angular_velocity, RIGHTING_ACCELERATION * step_s
+        )
         tip = tip + step_s * (tip_velocity + wanted) / 2
         rotation = kinematics.turned(rotation, step_s * (angular_velocity + turning) / 2)
         solution = kinematics.solve(tip, near=positions[-1], rotation=rotation)

@@ -93,8 +93,10 @@ class _Camera:
     def watch_pixels(self, stamp_s: float, rgb: np.ndarray, q: np.ndarray | None) -> None:
         """Notes whether the pixels changed, and how far the arm has moved while they did not."""
         checksum = zlib.crc32(np.ascontiguousarray(rgb))
-        if checksum != self.checksum or self.changed_q is None:
-            self.checksum, self.changed_s, self.changed_q, self.moved_rad = checksum, stamp_s, q, 0.0
+        if checksum != self.checksum:
+            self.checksum, self.changed_s, self.changed_q, self.moved_rad = checksum, stamp_s, None, 0.0
+        elif self.changed_q is None:
+            self.changed_q = q  # measured after the change: the state before it may be that of another scene
         elif q is not None:
             self.moved_rad = max(self.moved_rad, float(np.abs(q - self.changed_q).max()))
 

@@ -37,10 +37,21 @@ class PlannerConfig:
     def __post_init__(self) -> None:
         if self.policy not in get_args(Policy):
             raise ValueError(f"Policy '{self.policy}' is unknown. Available: {', '.join(get_args(Policy))}.")
-        for name in ("horizon", "samples", "elites", "search_samples", "search_iterations", "speed_max", "acceleration_max", "deadline_s"):
+        for name in (
+            "horizon",
+            "samples",
+            "elites",
+            "search_samples",
+            "search_iterations",
+            "speed_max",
+            "acceleration_max",
+            "deadline_s",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
         if not self.aims or min(self.aims) < 1:
             raise ValueError(f"aims must be one or more whole numbers of at least 1 block, got {self.aims}.")
         if self.elites > min(self.samples, self.search_samples):
-            raise ValueError(f"elites ({self.elites}) must not exceed samples ({self.samples}) or search_samples ({self.search_samples}).")
+            raise ValueError(
+                f"elites ({self.elites}) must not exceed samples ({self.samples}) or search_samples ({self.search_samples})."
+            )

@@ -10,7 +10,11 @@ from foresight.planning.config import PlannerConfig
 
 
 def score(
-    to_go: Float[Tensor, "S H"], velocities: Float[Tensor, "S N 3"], start_velocity: Float[Tensor, "3"], step_s: float, config: PlannerConfig
+    to_go: Float[Tensor, "S H"],
+    velocities: Float[Tensor, "S N 3"],
+    start_velocity: Float[Tensor, "3"],
+    step_s: float,
+    config: PlannerConfig,
 ) -> dict[str, Float[Tensor, "S"]]:
     """Cost by term, all in blocks. The sum over the horizon with growing weight reaches goals sooner than the last step alone."""
     weight = 1 + config.final_weight * torch.arange(to_go.shape[1], dtype=to_go.dtype, device=to_go.device)

@@ -54,18 +54,28 @@ class Planner:
 
     def __init__(self, model: Model, profile: RobotProfile, config: PlannerConfig = PlannerConfig()) -> None:
         if model.contract.robot != profile.name:
-            raise ValueError(f"The model was trained on robot '{model.contract.robot}', the profile is '{profile.name}'. Choose the matching checkpoint or robot.")
+            raise ValueError(
+                f"The model was trained on robot '{model.contract.robot}', the profile is '{profile.name}'. "
+                "Choose the matching checkpoint or robot."
+            )
         self.model, self.config, self.contract = model, config, model.contract
         self.steps = config.horizon * self.contract.block_steps
         as_tensor = lambda x: torch.as_tensor(x, dtype=torch.float32)  # noqa: E731
         self.limits = TipLimits(
-            min(config.speed_max, profile.tip_speed_max), min(config.acceleration_max, profile.tip_acceleration_max),
-            as_tensor(profile.workspace_min) + config.wall_margin, as_tensor(profile.workspace_max) - config.wall_margin,
+            min(config.speed_max, profile.tip_speed_max),
+            min(config.acceleration_max, profile.tip_acceleration_max),
+            as_tensor(profile.workspace_min) + config.wall_margin,
+            as_tensor(profile.workspace_max) - config.wall_margin,
         )
 
     @torch.no_grad()
     def plan(
-        self, belief: Belief, goal: Goal, start: Start, generator: torch.Generator, clock: Callable[[], float],
+        self,
+        belief: Belief,
+        goal: Goal,
+        start: Start,
+        generator: torch.Generator,
+        clock: Callable[[], float],
         previous: Plan | None = None,
     ) -> Plan:
         """The best motion found from the belief towards the goal within the deadline.
@@ -87,19 +97,32 @@ class Planner:
             best, source, tried = self._search(imagine, generator, clock, began)
         else:
             wander = torch.randn(1, self.config.horizon, 1, 3, generator=generator).expand(-1, -1, self.contract.block_steps, -1)
-            best, source, tried = imagine(1, fixed(self.config.search_noise * wander.reshape(1, self.steps, 3), self.contract)), "random", 1
+            best, source, tried = (
+                imagine(1, fixed(self.config.search_noise * wander.reshape(1, self.steps, 3), self.contract)),
+                "random",
+                1,
+            )
         i = best.best()
         return Plan(
-            stamp_s=belief.stamp_s, model_id=belief.model_id, dt_s=self.contract.step_s,
-            tip_velocity=best.velocities[i].double().numpy(), cost=float(best.cost[i]),
-            terms={name: float(value[i]) for name, value in best.terms.items()}, distance=distance * self.contract.block_s,
-            imagined=best.latents[i].numpy(), candidates=tried, planning_s=clock() - began,
+            stamp_s=belief.stamp_s,
+            model_id=belief.model_id,
+            dt_s=self.contract.step_s,
+            tip_velocity=best.velocities[i].double().numpy(),
+            cost=float(best.cost[i]),
+            terms={name: float(value[i]) for name, value in best.terms.items()},
+            distance=distance * self.contract.block_s,
+            imagined=best.latents[i].numpy(),
+            candidates=tried,
+            planning_s=clock() - began,
             source=source[i] if isinstance(source, list) else source,
         )
 
     def _check(self, belief: Belief) -> None:
         if belief.model_id != self.model.model_id:
-            raise ValueError(f"The belief comes from model '{belief.model_id}', the planner holds '{self.model.model_id}'. Give both nodes the same checkpoint.")
+            raise ValueError(
+                f"The belief comes from model '{belief.model_id}', the planner holds '{self.model.model_id}'. "
+                "Give both nodes the same checkpoint."
+            )
         if not (np.isfinite(belief.latent).all() and np.isfinite(belief.proprio).all()):
             raise ValueError("The belief holds values that are not finite; no plan can be made from it.")
 
@@ -115,7 +138,9 @@ class Planner:
         kept = [torch.zeros(1, self.steps, 3)] + ([] if previous is None else [self._shifted(previous, belief.stamp_s)])
         names = ["actor"] * len(aims) + ["stay", "last"][: len(kept)]
         actor = self._actor_motion(aims, noise)
-        proposals = imagine(len(names), lambda h, z, p, goal, v: torch.cat([actor(h, z, p, goal, v), torch.cat(kept)[:, block(h, self.contract)]]))
+        proposals = imagine(
+            len(names), lambda h, z, p, goal, v: torch.cat([actor(h, z, p, goal, v), torch.cat(kept)[:, block(h, self.contract)]])
+        )
         best, source, tried, lasted = proposals, names, len(names), clock() - began
         spread = config.refine_noise
         for _ in range(config.iterations):
@@ -136,7 +161,7 @@ class Planner:
         config = self.config
         mean, spread = torch.zeros(self.steps, 3), torch.full((self.steps, 3), config.search_noise)
         best: Imagined | None = None
-        for i in range(config.search_iterations):
+        for _ in range(config.search_iterations):
             samples = mean + spread * self._smooth_noise(config.search_samples, generator)
             samples[0] = mean
             found = imagine(config.search_samples, fixed(samples, self.contract))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from foresight.data import Belief, Goal, Plan
 from foresight.robots.profile import RobotProfile
 
 
-class End(str, Enum):
+class End(StrEnum):
     """Why a pursuit ended."""
 
     REACHED = "reached"
@@ -62,15 +62,25 @@ class Pursuit:
         if plan.distance <= config.near_s and speed <= config.still_m_s:
             self._near_since = now_s if self._near_since is None else self._near_since
             if now_s - self._near_since >= config.hold_s:
-                return Outcome(End.REACHED, f"Reached after {now_s - self.start_s:.1f} s; the model sees {plan.distance:.2f} s of motion still to go.")
+                return Outcome(
+                    End.REACHED,
+                    f"Reached after {now_s - self.start_s:.1f} s; the model sees {plan.distance:.2f} s of motion still to go.",
+                )
         else:
             self._near_since = None
         if plan.distance < self._least - config.progress_s or self._near_since is not None:
             self._least, self._least_at_s = min(self._least, plan.distance), now_s
         if now_s - self.start_s >= config.time_limit_s:
-            return Outcome(End.TIMED_OUT, f"Not reached within {config.time_limit_s:.1f} s; the model sees {plan.distance:.2f} s of motion still to go.")
+            return Outcome(
+                End.TIMED_OUT,
+                f"Not reached within {config.time_limit_s:.1f} s; the model sees {plan.distance:.2f} s of motion still to go.",
+            )
         if now_s - self._least_at_s >= config.patience_s:
-            return Outcome(End.UNREACHABLE, f"No progress for {config.patience_s:.1f} s: the model sees {plan.distance:.2f} s still to go, {self._least:.2f} s at best.")
+            return Outcome(
+                End.UNREACHABLE,
+                f"No progress for {config.patience_s:.1f} s: the model sees {plan.distance:.2f} s still to go, "
+                f"{self._least:.2f} s at best.",
+            )
         return None
 
 
@@ -85,5 +95,8 @@ def refusal(goal: Goal, profile: RobotProfile) -> str | None:
         if name == "object":  # it is pushed on the table: its height is not chosen
             low, high, value = low[:2], high[:2], value[:2]
         if (value < low).any() or (value > high).any():
-            return f"The goal's {name} position {np.round(value, 3).tolist()} m lies outside the workspace {low.tolist()} to {high.tolist()} m."
+            return (
+                f"The goal's {name} position {np.round(value, 3).tolist()} m lies outside the workspace "
+                f"{low.tolist()} to {high.tolist()} m."
+            )
     return None

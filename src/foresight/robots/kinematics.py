@@ -28,7 +28,9 @@ class MujocoKinematics:
             raise ValueError(f"Robot '{profile.name}': profile lists joints {profile.joint_names}, its model has {names}.")
         self._site = self.model.site(profile.model.gripper_prefix + profile.model.tip_site).id
         self._configuration = mink.Configuration(self.model)
-        self._task = mink.FrameTask(profile.model.gripper_prefix + profile.model.tip_site, "site", position_cost=1.0, orientation_cost=0.3)
+        self._task = mink.FrameTask(
+            profile.model.gripper_prefix + profile.model.tip_site, "site", position_cost=1.0, orientation_cost=0.3
+        )
         self._limits = [mink.ConfigurationLimit(self.model)]
         self._rotation = self._forward(profile.home).site_xmat[self._site].reshape(3, 3).copy()
 
@@ -69,7 +71,10 @@ class MujocoKinematics:
         return mink.SO3.exp(turn).as_matrix() @ rotation
 
     def joint_velocity(
-        self, q: Float[np.ndarray, "J"], tip_velocity: Float[np.ndarray, "3"], angular_velocity: Float[np.ndarray, "3"] = np.zeros(3),
+        self,
+        q: Float[np.ndarray, "J"],
+        tip_velocity: Float[np.ndarray, "3"],
+        angular_velocity: Float[np.ndarray, "3"] = np.zeros(3),
     ) -> Float[np.ndarray, "J"]:
         """Joint velocity [rad/s] that moves [m/s] and turns [rad/s] the tip so (damped least squares)."""
         jacobian = self.jacobian(q)
@@ -77,9 +82,13 @@ class MujocoKinematics:
         return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(6), twist)
 
     def solve(
-        self, tip: Float[np.ndarray, "3"], near: Float[np.ndarray, "J"], tolerance_m: float = 2e-5, rotation: Float[np.ndarray, "3 3"] | None = None,
+        self,
+        tip: Float[np.ndarray, "3"],
+        near: Float[np.ndarray, "J"],
+        tolerance_m: float = 2e-5,
+        rotation: Float[np.ndarray, "3 3"] | None = None,
     ) -> Float[np.ndarray, "J"] | None:
-        """Joint positions [rad] that put the tip there, tool turned so or as at home, found from `near`; None when out of reach."""
+        """Joint positions [rad] that put the tip there, tool turned so or as at home, found from `near`; None if out of reach."""
         self._configuration.update(near)
         target = mink.SO3.from_matrix(self._rotation if rotation is None else rotation)
         self._task.set_target(mink.SE3.from_rotation_and_translation(target, tip))

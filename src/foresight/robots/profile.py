@@ -53,13 +53,30 @@ class RobotProfile:
             value = getattr(self, name)
             if value.shape != (joints,) or not np.isfinite(value).all():
                 raise ValueError(f"Robot '{self.name}': {name} needs {joints} finite numbers, got {value.tolist()}.")
+        for name in (
+            "velocity_max",
+            "acceleration_max",
+            "jerk_max",
+            "tip_speed_max",
+            "tip_acceleration_max",
+            "controller_rate_hz",
+        ):
+            if not (np.asarray(getattr(self, name)) > 0).all():
+                raise ValueError(f"Robot '{self.name}': {name} must be above 0, got {np.asarray(getattr(self, name)).tolist()}.")
+        if self.workspace_min.shape != (3,) or self.workspace_max.shape != (3,):
+            raise ValueError(
+                f"Robot '{self.name}': workspace_min and workspace_max need 3 numbers (x, y, z), "
+                f"got {self.workspace_min.shape} and {self.workspace_max.shape}."
+            )
         if not (self.position_min < self.position_max).all() or not (self.workspace_min < self.workspace_max).all():
             raise ValueError(f"Robot '{self.name}': every minimum must lie below its maximum.")
 
 
 def available_robots() -> list[str]:
     """Names of the profiles that ship with Foresight."""
-    return sorted(p.name.removesuffix(".yaml") for p in files("foresight.robots").joinpath("profiles").iterdir() if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml") for p in files("foresight.robots").joinpath("profiles").iterdir() if p.name.endswith(".yaml")
+    )
 
 
 def load_profile(name_or_path: str) -> RobotProfile:
@@ -67,7 +84,10 @@ def load_profile(name_or_path: str) -> RobotProfile:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if name_or_path not in available_robots():
-            raise ValueError(f"Robot '{name_or_path}' has no profile. Available: {', '.join(available_robots())}; or give a path to a .yaml file.")
+            raise ValueError(
+                f"Robot '{name_or_path}' has no profile. Available: {', '.join(available_robots())}; "
+                "or give a path to a .yaml file."
+            )
         path = Path(str(files("foresight.robots").joinpath("profiles", f"{name_or_path}.yaml")))
     if not path.is_file():
         raise FileNotFoundError(f"Robot profile {path} does not exist. Available by name: {', '.join(available_robots())}.")
@@ -76,13 +96,29 @@ def load_profile(name_or_path: str) -> RobotProfile:
 
 def parse_profile(raw: dict, origin: str) -> RobotProfile:
     """A profile from its YAML mapping; a missing or unknown key is named."""
+    if not isinstance(raw, dict):
+        raise ValueError(f"{origin}: expected a mapping of names to values, got {type(raw).__name__}.")
     wanted = {f.name: f for f in fields(RobotProfile)}
     missing, unknown = sorted(wanted.keys() - raw.keys()), sorted(raw.keys() - wanted.keys())
     if missing or unknown:
         raise ValueError(f"{origin}: missing keys {missing}, unknown keys {unknown}; expected {sorted(wanted)}.")
     values = dict(raw)
-    for key in ("position_min", "position_max", "velocity_max", "acceleration_max", "jerk_max", "workspace_min", "workspace_max", "home"):
+    for key in (
+        "position_min",
+        "position_max",
+        "velocity_max",
+        "acceleration_max",
+        "jerk_max",
+        "workspace_min",
+        "workspace_max",
+        "home",
+    ):
         values[key] = np.asarray(raw[key], dtype=np.float64)
     values["joint_names"] = tuple(raw["joint_names"])
-    values["model"] = ModelSource(**raw["model"])
+    try:
+        values["model"] = ModelSource(**raw["model"])
+    except TypeError as error:
+        raise ValueError(
+            f"{origin}: key 'model' must hold {[f.name for f in fields(ModelSource)]}, got {raw['model']}."
+        ) from error
     return RobotProfile(**values)

@@ -126,6 +126,24 @@ class Guard:
         self.stopped, self._stop_motion = None, None
         return Verdict(Reason.OK, f"Reset {since:.2f} s after the stop.")
 
+    def start_afresh(self, now_s: float, state: RobotState | None) -> Verdict:
+        """As at start-up: nothing is in force, and the next trajectory must start at rest where the arm was measured.
+
+        For an arm that was put somewhere else, by hand or by a new simulated scene. Refused while a commanded motion goes
+        on, while the arm is measured moving, and while a stop holds.
+        """
+        if self.stopped is not None:
+            return Verdict(Reason.STOPPED, f"Stopped ({self.stopped}); reset first.")
+        if self.in_force is not None and now_s < self.in_force.times_s[-1]:
+            return Verdict(
+                Reason.BAD_STATE,
+                f"A motion is in force for another {self.in_force.times_s[-1] - now_s:.3f} s; wait 0 s for its end.",
+            )
+        bad = state_refusal(state, self.profile, self.config, now_s) or following_refusal(state, None, self.profile, self.config)
+        if bad is None:
+            self.in_force = None
+        return bad or Verdict(Reason.OK, "Nothing is in force; the next motion starts where the arm was measured.")
+
 
 def splice(before: Trajectory | None, after: Trajectory, since_s: float) -> Trajectory:
     """The motion before up to where `after` begins, then that; what lies before `since_s` is forgotten.

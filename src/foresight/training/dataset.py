@@ -65,7 +65,9 @@ def load(path: Path, episodes: int | None = None) -> PlayData:
     try:
         with h5py.File(path) as file:
             if "contract" not in file.attrs:
-                raise DatasetError(f"Dataset {path} has no contract (cameras, rates, robot). Collect it with `foresight collect`.")
+                raise DatasetError(
+                    f"Dataset {path} has no contract (cameras, rates, robot). Collect it with `foresight collect`."
+                )
             contract = Contract.from_json(json.loads(file.attrs["contract"]))
             length, first = file["ep_len"][:], file["ep_offset"][:]
             length, first = (length, first) if episodes is None else (length[:episodes], first[:episodes])
@@ -75,7 +77,17 @@ def load(path: Path, episodes: int | None = None) -> PlayData:
                 images[:, i] = file[f"pixels_{camera.name}"][:rows]
             tip = file["tip"][:rows]
             proprio = np.concatenate([file["q"][:rows], tip, file["tip_velocity"][:rows]], axis=1).astype(np.float32)
-            return PlayData(contract, images, proprio, file["action"][:rows], tip, file["object"][:rows, :3], first, length, int(file.attrs["seed"]))
+            return PlayData(
+                contract,
+                images,
+                proprio,
+                file["action"][:rows],
+                tip,
+                file["object"][:rows, :3],
+                first,
+                length,
+                int(file.attrs["seed"]),
+            )
     except (OSError, KeyError) as error:
         raise DatasetError(f"Dataset {path} is damaged or incomplete ({error}). Collect it again.") from error
 
@@ -91,12 +103,18 @@ class Hindsight:
     to_go: Int[np.ndarray, "B"]  # blocks until the given parts are reached, at most `max_blocks`
     same: np.ndarray  # (B,) bool: the goal lies in the row's own episode
 
+
 GIVEN = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1], [1, 0, 1]], np.float32)
 GIVEN_SHARE = np.array([0.45, 0.30, 0.12, 0.08, 0.05])
 
 
 def hindsight(
-    data: PlayData, episodes: Int[np.ndarray, "M"], batch: int, max_blocks: int, rng: np.random.Generator, strangers: float = 0.12,
+    data: PlayData,
+    episodes: Int[np.ndarray, "M"],
+    batch: int,
+    max_blocks: int,
+    rng: np.random.Generator,
+    strangers: float = 0.12,
 ) -> Hindsight:
     """Draws rows, goals ahead of them, and the time in which the given parts of each goal were first reached."""
     step = data.contract.block_steps
@@ -122,7 +140,11 @@ def hindsight(
 def jitter(images: UInt8[Tensor, "B T C h w 3"], generator: torch.Generator) -> Float[Tensor, "B T C 3 h w"]:
     """Images in [-1, 1], channels first, each with its own colour gain, offset and pixel noise."""
     lead = images.shape[:3]
-    gain = 1 + 0.24 * (torch.rand(*lead, 1, 1, 3, generator=generator) - 0.5) + 0.24 * (torch.rand(*lead, 1, 1, 1, generator=generator) - 0.5)
+    gain = (
+        1
+        + 0.24 * (torch.rand(*lead, 1, 1, 3, generator=generator) - 0.5)
+        + 0.24 * (torch.rand(*lead, 1, 1, 1, generator=generator) - 0.5)
+    )
     offset = 0.24 * (torch.rand(*lead, 1, 1, 1, generator=generator) - 0.5)
     floats = images.float().mul_(1 / 127.5).sub_(1).mul_(gain).add_(offset)
     noise = torch.randn(floats.shape[1:], generator=generator).mul_(0.03)

@@ -27,7 +27,10 @@ class Health:
         return not np.isfinite(self.std) or self.std < COLLAPSED_STD or self.rank < COLLAPSED_RANK
 
     def __str__(self) -> str:
-        text = f"std {self.std:.2f}  rank {self.rank:.1f}  skill {self.skill:.3f}  probe tip {self.tip_cm:.2f} cm  object {self.object_cm:.2f} cm"
+        text = (
+            f"std {self.std:.2f}  rank {self.rank:.1f}  skill {self.skill:.3f}  "
+            f"probe tip {self.tip_cm:.2f} cm  object {self.object_cm:.2f} cm"
+        )
         return f"COLLAPSE: {text}" if self.collapsed else text
 
 
@@ -47,8 +50,11 @@ def probe_error(latents: Float[Tensor, "N D"], positions: Float[Tensor, "N 3"]) 
 
 
 def measure(
-    now: Float[Tensor, "N D"], later: Float[Tensor, "N D"], foreseen: Float[Tensor, "N D"],
-    tip: Float[Tensor, "N 3"], obj: Float[Tensor, "N 3"],
+    now: Float[Tensor, "N D"],
+    later: Float[Tensor, "N D"],
+    foreseen: Float[Tensor, "N D"],
+    tip: Float[Tensor, "N 3"],
+    obj: Float[Tensor, "N 3"],
 ) -> Health:
     """Health from latents one block apart, what was foreseen for the later ones, and true positions at the earlier."""
     persistence = (later - now).square().mean()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -31,6 +30,8 @@ from foresight.world_model.sigreg import sigreg
 WINDOW = 4  # frames, one block apart
 STAGES = ("world model", "readouts", "actor and critic", "decoder")
 HEALTH_ROWS = 3000
+HEAD_BATCH = 768
+CONTRAST_WEIGHT = 20.0
 Report = Callable[[str, int, int, str], None]  # stage, step, steps, one line of figures
 
 
@@ -44,10 +45,10 @@ class TrainConfig:
 
     data: Path = Path("data/ur5e_play.h5")  # dataset that `foresight collect` wrote
     out: Path = Path("runs/model")  # checkpoint folder to write
-    steps: int = 1500  # updates of encoder and predictor
+    steps: int = 1800  # updates of encoder and predictor
     batch: int = 96  # windows of 4 frames per update
-    head_steps: int = 9000  # updates of actor and critic
-    decoder_steps: int = 1500  # updates of the picture decoder
+    head_steps: int = 6000  # updates of actor and critic
+    decoder_steps: int = 1200  # updates of the picture decoder
     lr: float = 1e-3  # peak learning rate
     weight_decay: float = 1e-3
     sigreg_weight: float = 0.09
@@ -97,9 +98,16 @@ def train(config: TrainConfig, report: Report = lambda *_: None) -> Path:
     model.surprise_scale.fill_(one_block_error(model, data, latents))
     minutes = (spent + time.monotonic() - began) / 60
     facts = {
-        "command": command_line(config), "minutes": round(minutes, 1), "machine": f"{platform.machine()}, {config.threads} CPU threads",
-        "torch": torch.__version__, "episodes": len(data.training), "held_out_episodes": len(data.held_out),
-        "steps_per_episode": int(data.length[0]), "data_seed": data.seed, "seed": config.seed, "metrics": metrics,
+        "command": command_line(config),
+        "minutes": round(minutes, 1),
+        "machine": f"{platform.machine()}, {config.threads} CPU threads",
+        "torch": torch.__version__,
+        "episodes": len(data.training),
+        "held_out_episodes": len(data.held_out),
+        "steps_per_episode": int(data.length[0]),
+        "data_seed": data.seed,
+        "seed": config.seed,
+        "metrics": metrics,
     }
     checkpoint.save(model, config.out, model_card(model, facts), facts)
     state.clear()
@@ -147,9 +155,17 @@ def train_world_model(model: WorldModel, data: PlayData, config: TrainConfig, st
                 bad_checks = bad_checks + 1 if health.collapsed and step >= 300 else 0
                 state.save(learned, optimiser)
                 if bad_checks >= 3:
-                    raise CollapseError(f"The latents collapsed ({health}). Raise --sigreg-weight (now {config.sigreg_weight}) or lower --lr (now {config.lr}).")
+                    raise CollapseError(
+                        f"The latents collapsed ({health}). Raise --sigreg-weight (now {config.sigreg_weight}) "
+                        f"or lower --lr (now {config.lr})."
+                    )
             if check or step % 10 == 0:
-                report(STAGES[0], step + 1, config.steps, "  ".join(f"{k} {v:.3f}" for k, v in parts.items()) + f"  | {health}" * check)
+                report(
+                    STAGES[0],
+                    step + 1,
+                    config.steps,
+                    "  ".join(f"{k} {v:.3f}" for k, v in parts.items()) + f"  | {health}" * check,
+                )
     except KeyboardInterrupt:
         state.save(learned, optimiser)
         raise
@@ -157,7 +173,12 @@ def train_world_model(model: WorldModel, data: PlayData, config: TrainConfig, st
 
 
 def world_model_loss(
-    model: WorldModel, auxiliary: Auxiliary, data: PlayData, starts: np.ndarray, config: TrainConfig, step: int,
+    model: WorldModel,
+    auxiliary: Auxiliary,
+    data: PlayData,
+    starts: np.ndarray,
+    config: TrainConfig,
+    step: int,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """One batch of windows: prediction over 1, 2 and 3 blocks, SIGReg, and the helpers."""
     rng = np.random.default_rng([config.seed, 1, step])
@@ -179,8 +200,12 @@ def world_model_loss(
         place = F.mse_loss(auxiliary.linear(z).float(), proprio[..., -6:])
     normal = sigreg(z.transpose(0, 1), config.sigreg_slices, generator)
     loss = (
-        errors[0] + config.rollout_weight * (errors[1] + errors[2]) + config.proprio_weight * sum(proprio_errors) / 3
-        + config.inverse_weight * inverse + config.readout_weight * place + config.sigreg_weight * normal
+        errors[0]
+        + config.rollout_weight * (errors[1] + errors[2])
+        + config.proprio_weight * sum(proprio_errors) / 3
+        + config.inverse_weight * inverse
+        + config.readout_weight * place
+        + config.sigreg_weight * normal
     )
     figures = {"loss": loss, "predict": errors[0], "rollout": errors[2], "sigreg": normal, "inverse": inverse}
     return loss, {name: float(value.detach()) for name, value in figures.items()}
@@ -220,10 +245,14 @@ def encode_all(model: WorldModel, data: PlayData, report: Report) -> Float[Tenso
 # -- stage 2: heads on frozen latents ------------------------------------------------------------------------------
 
 
-def train_readouts(model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, report: Report) -> dict[str, float]:
+def train_readouts(
+    model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, report: Report
+) -> dict[str, float]:
     """Tip and object position from a latent."""
     steps, rows = max(1, config.head_steps // 3), data.starts(data.training, 0)
-    truth = (torch.from_numpy(np.concatenate([data.tip, data.object], 1)) - model.position_mean.repeat(2)) / model.position_std.repeat(2)
+    truth = (
+        torch.from_numpy(np.concatenate([data.tip, data.object], 1)) - model.position_mean.repeat(2)
+    ) / model.position_std.repeat(2)
     model.readout.requires_grad_(True).train()
     optimiser = torch.optim.AdamW(model.readout.parameters(), config.lr, weight_decay=config.weight_decay)
     for step in range(steps):
@@ -248,7 +277,11 @@ def noisy(latents: Float[Tensor, "B D"], seed: int, step: int, scale: float = 0.
 
 
 def train_actor_and_critic(
-    model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, report: Report,
+    model: WorldModel,
+    data: PlayData,
+    latents: Float[Tensor, "N D"],
+    config: TrainConfig,
+    report: Report,
 ) -> dict[str, float]:
     """Goal-conditioned inverse dynamics and steps to go, with goals in hindsight."""
     heads = nn.ModuleList([model.actor, model.critic]).requires_grad_(True).train()
@@ -256,18 +289,31 @@ def train_actor_and_critic(
     read_object = torch.cat([model.read(part)[1] for part in latents.split(8192)])
     for step in range(config.head_steps):
         set_rate(optimiser, config.lr, step, config.head_steps)
-        actor, critic, _ = head_losses(model, data, latents, read_object, data.training, 1024, [config.seed, 3, step])
+        actor, critic, _ = head_losses(model, data, latents, read_object, data.training, HEAD_BATCH, [config.seed, 3, step])
         optimise(optimiser, actor + critic, heads)
         if step % 50 == 0:
-            report(STAGES[2], step + 1, config.head_steps, f"actor {float(actor.detach()):.4f}  critic {float(critic.detach()):.4f}")
+            report(
+                STAGES[2], step + 1, config.head_steps, f"actor {float(actor.detach()):.4f}  critic {float(critic.detach()):.4f}"
+            )
     heads.requires_grad_(False).eval()
     actor, critic, error = head_losses(model, data, latents, read_object, data.held_out, 8192, [config.seed, 4, 0])
-    report(STAGES[2], config.head_steps, config.head_steps, f"held out: actor {float(actor):.4f}  critic {float(critic):.4f} ({error:.2f} blocks)")
+    report(
+        STAGES[2],
+        config.head_steps,
+        config.head_steps,
+        f"held out: actor {float(actor):.4f}  critic {float(critic):.4f} ({error:.2f} blocks)",
+    )
     return {"actor_loss": float(actor), "critic_loss": float(critic), "critic_error_blocks": error}
 
 
 def head_losses(
-    model: WorldModel, data: PlayData, latents: Tensor, read_object: Tensor, episodes: np.ndarray, batch: int, seed: list[int],
+    model: WorldModel,
+    data: PlayData,
+    latents: Tensor,
+    read_object: Tensor,
+    episodes: np.ndarray,
+    batch: int,
+    seed: list[int],
 ) -> tuple[Tensor, Tensor, float]:
     """Actor and critic loss of one draw, and the critic's mean absolute error [blocks]."""
     rng = np.random.default_rng(seed)
@@ -277,14 +323,16 @@ def head_losses(
     # Half of the object goals as a person would give them, half as the model reads them from a goal image.
     seen = torch.from_numpy(rng.random((batch, 1)) < 0.5)
     goal_object = torch.where(seen, read_object[h.goal], torch.from_numpy(data.object[h.goal]))
-    features = model.features(z, proprio, goal, torch.from_numpy(data.tip[h.goal]), goal_object, given)
     there = torch.from_numpy(h.to_go == 0).unsqueeze(-1)
     block = torch.where(there, 0.0, torch.from_numpy(data.block(h.row)))  # at the goal: stay
-    same = torch.from_numpy(h.same).float()
-    proposal = model.act(features, torch.from_numpy(h.k))
-    actor = ((proposal - block) / model.action_std).square().mean(-1)
-    critic = F.cross_entropy(model.critic(features), torch.from_numpy(h.to_go))
-    error = (model.judge(features).detach() - torch.from_numpy(h.to_go)).abs().mean()
+    same, to_go = torch.from_numpy(h.same).float(), torch.from_numpy(h.to_go)
+    with torch.no_grad():
+        features = model.features(z, proprio, goal, torch.from_numpy(data.tip[h.goal]), goal_object, given)
+    with torch.autocast("cpu", torch.bfloat16):
+        proposal, logits = model.act(features, torch.from_numpy(h.k)), model.critic(features).float()
+    actor = ((proposal.float() - block) / model.action_std).square().mean(-1)
+    critic = F.cross_entropy(logits, to_go)
+    error = (logits.detach().softmax(-1) @ torch.arange(logits.shape[-1], dtype=torch.float32) - to_go).abs().mean()
     return (actor * same).sum() / same.sum(), critic, float(error)
 
 
@@ -299,11 +347,18 @@ def train_decoder(model: WorldModel, data: PlayData, latents: Float[Tensor, "N D
         target = torch.from_numpy(data.images[draw]).movedim(-1, -3).float() / 127.5 - 1
         with torch.autocast("cpu", torch.bfloat16):
             picture = model.decoder(latents[draw])
-        loss = F.l1_loss(picture.float(), target)
+        loss = ((picture.float() - target).square() * (1 + CONTRAST_WEIGHT * contrast(target))).mean()
         optimise(optimiser, loss)
         if step % 25 == 0:
-            report(STAGES[3], step + 1, config.decoder_steps, f"l1 {float(loss.detach()):.3f}")
+            report(STAGES[3], step + 1, config.decoder_steps, f"loss {float(loss.detach()):.3f}")
     model.decoder.requires_grad_(False).eval()
+
+
+def contrast(pictures: Float[Tensor, "B C 3 h w"]) -> Float[Tensor, "B C 1 h w"]:
+    """How far each pixel stands out from its surroundings: a small object must not be lost in a large table."""
+    side = pictures.shape[-1] // 4 + 1
+    around = F.avg_pool2d(pictures.flatten(0, 1), side, 1, side // 2, count_include_pad=False).unflatten(0, pictures.shape[:2])
+    return (pictures - around).abs().mean(2, keepdim=True)
 
 
 @torch.no_grad()
@@ -349,7 +404,10 @@ class Resume:
         if self.path.exists():
             saved = torch.load(self.path, weights_only=True)
             if saved["settings"] != self.settings:
-                raise ValueError(f"{self.path} holds an interrupted run of `{saved['settings']}`, this one is `{self.settings}`. Add --fresh to forget it.")
+                raise ValueError(
+                    f"{self.path} holds an interrupted run of `{saved['settings']}`, this one is `{self.settings}`. "
+                    "Add --fresh to forget it."
+                )
             self._saved, self._spent = saved, saved["spent_s"]
         return self._spent
 
@@ -364,7 +422,16 @@ class Resume:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
         spent = self._spent + time.monotonic() - self._began
-        torch.save({"settings": self.settings, "step": self.step, "spent_s": spent, "learned": learned.state_dict(), "optimiser": optimiser.state_dict()}, partial)
+        torch.save(
+            {
+                "settings": self.settings,
+                "step": self.step,
+                "spent_s": spent,
+                "learned": learned.state_dict(),
+                "optimiser": optimiser.state_dict(),
+            },
+            partial,
+        )
         os.replace(partial, self.path)
 
     def clear(self) -> None:
@@ -395,15 +462,19 @@ Actor, critic, readouts and a picture decoder were trained on its frozen latents
 
 | | |
 |---|---|
-| made by | `foresight collect --episodes {facts['episodes'] + facts['held_out_episodes']} --steps {facts['steps_per_episode']} --seed {facts['data_seed']}`, then `{facts['command']}` |
-| data | {facts['episodes']} episodes of {facts['steps_per_episode']} steps of {contract.step_s} s for training, {facts['held_out_episodes']} held out; data seed {facts['data_seed']}, training seed {facts['seed']} |
-| time, machine | {facts['minutes']} minutes of training; {facts['machine']}; torch {facts['torch']} |
+| made by | `foresight collect --episodes {facts["episodes"] + facts["held_out_episodes"]} \
+--steps {facts["steps_per_episode"]} --seed {facts["data_seed"]}`, then `{facts["command"]}` |
+| data | {facts["episodes"]} episodes of {facts["steps_per_episode"]} steps of {contract.step_s} s for training, \
+{facts["held_out_episodes"]} held out; data seed {facts["data_seed"]}, training seed {facts["seed"]} |
+| time, machine | {facts["minutes"]} minutes of training; {facts["machine"]}; torch {facts["torch"]} |
 | cameras | {cameras} |
 | action | {contract.action}; {contract.block_steps} steps of {contract.step_s} s to a block |
-| held-out latent health | std {m['health']['std']:.2f}, effective rank {m['health']['rank']:.1f}, one-block skill over persistence {m['health']['skill']:.3f} |
-| linear probe (median) | tip {m['health']['tip_cm']:.2f} cm, object {m['health']['object_cm']:.2f} cm |
-| readouts (median) | tip {m['readout_tip_cm']:.2f} cm, object {m['readout_object_cm']:.2f} cm |
-| critic | mean absolute error {m['critic_error_blocks']:.2f} blocks |
+| held-out latent health | std {m["health"]["std"]:.2f}, effective rank {m["health"]["rank"]:.1f}, \
+one-block skill over persistence {m["health"]["skill"]:.3f} |
+| linear probe (median) | tip {m["health"]["tip_cm"]:.2f} cm, object {m["health"]["object_cm"]:.2f} cm |
+| readouts (median) | tip {m["readout_tip_cm"]:.2f} cm, object {m["readout_object_cm"]:.2f} cm |
+| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks |
 
-Not for: other robots, other camera mountings than a few centimetres from these, other objects than the cube; never tried on a real arm.
+Not for: other robots, other camera mountings than a few centimetres from these, other objects than the cube; \
+never tried on a real arm.
 """

@@ -49,6 +49,8 @@ class BeliefFilter:
         stamps = np.linspace(earlier.stamp_s, seen.stamp_s, steps + 1)
         tips = np.stack([np.interp(stamps, [b.stamp_s for b in path], [float(b.tip[i]) for b in path]) for i in range(3)], axis=1)
         as_batch = lambda x: torch.as_tensor(x, dtype=torch.float32, device=self.model.device)[None]  # noqa: E731
-        foreseen, _ = self.model.imagine(as_batch(earlier.latent), as_batch(earlier.proprio), as_batch(np.diff(tips, axis=0).ravel()))
+        foreseen, _ = self.model.imagine(
+            as_batch(earlier.latent), as_batch(earlier.proprio), as_batch(np.diff(tips, axis=0).ravel())
+        )
         error = (foreseen[0] - as_batch(seen.latent)[0]).square().mean()
         return float(error / self.model.surprise_scale)

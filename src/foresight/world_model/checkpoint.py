@@ -66,17 +66,28 @@ def read_config(path: Path) -> dict:
     """The checkpoint's configuration, without loading weights."""
     path = Path(path)
     if not path.is_dir():
-        raise CheckpointError(f"No checkpoint folder at {path}. Train one with `foresight train`, or give --checkpoint a folder that holds {WEIGHTS} and {CONFIG}.")
+        raise CheckpointError(
+            f"No checkpoint folder at {path}. Train one with `foresight train`, "
+            f"or give --checkpoint a folder that holds {WEIGHTS} and {CONFIG}."
+        )
     missing = [n for n in (WEIGHTS, CONFIG) if not (path / n).is_file()]
     if missing:
-        raise CheckpointError(f"Checkpoint {path} lacks {', '.join(missing)}; it holds {sorted(p.name for p in path.iterdir())}. Fetch or train it again.")
+        raise CheckpointError(
+            f"Checkpoint {path} lacks {', '.join(missing)}; it holds {sorted(p.name for p in path.iterdir())}. "
+            "Fetch or train it again."
+        )
     try:
         config = json.loads((path / CONFIG).read_text())
         if config["format"] != FORMAT:
-            raise CheckpointError(f"Checkpoint {path} has format {config['format']}, this Foresight reads format {FORMAT}. Train it again with this version.")
+            raise CheckpointError(
+                f"Checkpoint {path} has format {config['format']}, this Foresight reads format {FORMAT}. "
+                "Train it again with this version."
+            )
         Contract.from_json(config["contract"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"Checkpoint {path}: {CONFIG} cannot be read ({type(error).__name__}: {error}). Fetch or train it again.") from error
+        raise CheckpointError(
+            f"Checkpoint {path}: {CONFIG} cannot be read ({type(error).__name__}: {error}). Fetch or train it again."
+        ) from error
     return config
 
 
@@ -100,6 +111,8 @@ def load(path: Path | str, device: str = "cpu") -> WorldModel:
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         summary = str(error).splitlines()[0]
-        raise CheckpointError(f"Checkpoint {path}: {WEIGHTS} is damaged or does not fit {CONFIG} ({summary}). Fetch or train it again.") from error
+        raise CheckpointError(
+            f"Checkpoint {path}: {WEIGHTS} is damaged or does not fit {CONFIG} ({summary}). Fetch or train it again."
+        ) from error
     model.model_id = fingerprint(path)
     return model.to(device).eval().requires_grad_(False)

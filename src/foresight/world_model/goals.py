@@ -14,7 +14,10 @@ def goal_from_images(model: WorldModel, images: dict[str, np.ndarray], object_on
     """The goal that the images show: the whole scene, or only where its object is."""
     missing = [c.name for c in model.contract.cameras if c.name not in images]
     if missing:
-        raise ValueError(f"Goal images of cameras {missing} are missing. The model needs {[c.name for c in model.contract.cameras]}, got {sorted(images)}.")
+        raise ValueError(
+            f"Goal images of cameras {missing} are missing. "
+            f"The model needs {[c.name for c in model.contract.cameras]}, got {sorted(images)}."
+        )
     latent = model.encode_images(np.stack([prepare(images[c.name], c) for c in model.contract.cameras]))
     if not object_only:
         return Goal(latent=latent)

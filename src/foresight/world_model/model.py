@@ -125,15 +125,24 @@ class WorldModel(nn.Module):
         parts = (goal.latent, goal.tip, goal.object)
         sizes = (self.config.latent, 3, 3)
         tensors = [
-            torch.zeros(1, n, device=self.device) if p is None else torch.as_tensor(np.asarray(p), dtype=torch.float32, device=self.device)[None]
+            torch.zeros(1, n, device=self.device)
+            if p is None
+            else torch.as_tensor(np.asarray(p), dtype=torch.float32, device=self.device)[None]
             for p, n in zip(parts, sizes, strict=True)
         ]
-        given = torch.tensor([[float(p is not None and w > 0) for p, w in zip(parts, goal.weights, strict=True)]], device=self.device)
+        given = torch.tensor(
+            [[float(p is not None and w > 0) for p, w in zip(parts, goal.weights, strict=True)]], device=self.device
+        )
         return *tensors, given
 
     def features(
-        self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], goal_latent: Float[Tensor, "#S D"],
-        goal_tip: Float[Tensor, "#S 3"], goal_object: Float[Tensor, "#S 3"], given: Float[Tensor, "#S 3"],
+        self,
+        latent: Float[Tensor, "S D"],
+        proprio: Float[Tensor, "S P"],
+        goal_latent: Float[Tensor, "#S D"],
+        goal_tip: Float[Tensor, "#S 3"],
+        goal_object: Float[Tensor, "#S 3"],
+        given: Float[Tensor, "#S 3"],
     ) -> Float[Tensor, "S G"]:
         """What actor and critic see: the latent, its readouts, proprioception, and the way to each given part of the goal."""
         n, scale = len(latent), self.position_std / 4  # a quarter of the workspace's spread is about a push
@@ -142,11 +151,20 @@ class WorldModel(nn.Module):
         goal_reads = torch.cat(self.read(goal_latent), -1)
         image, point, thing = given.split(1, -1)
         here = torch.cat([tip, obj], -1)
-        return torch.cat([
-            latent, image * goal_latent, (here - self.position_mean.repeat(2)) / self.position_std.repeat(2), self.scale_proprio(proprio),
-            image * (goal_latent - latent), image * (goal_reads - here) / scale.repeat(2),
-            point * (goal_tip - proprio[..., -6:-3]) / scale, thing * (goal_object - obj) / scale, given,
-        ], -1)
+        return torch.cat(
+            [
+                latent,
+                image * goal_latent,
+                (here - self.position_mean.repeat(2)) / self.position_std.repeat(2),
+                self.scale_proprio(proprio),
+                image * (goal_latent - latent),
+                image * (goal_reads - here) / scale.repeat(2),
+                point * (goal_tip - proprio[..., -6:-3]) / scale,
+                thing * (goal_object - obj) / scale,
+                given,
+            ],
+            -1,
+        )
 
 
 def proprio_of(observation: Observation) -> Float[np.ndarray, "P"]:

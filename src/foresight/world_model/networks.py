@@ -40,14 +40,25 @@ class Encoder(nn.Module):
         flat = 2 * width * (size // 16) ** 2
         self.trunks = nn.ModuleList(
             nn.Sequential(
-                nn.PixelUnshuffle(4), nn.Conv2d(48, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-                nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-                Residual(width, 2 * width), Residual(2 * width, 2 * width),
-                nn.Flatten(), nn.Linear(flat, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU(),
+                nn.PixelUnshuffle(4),
+                nn.Conv2d(48, width, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.Conv2d(width, width, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                Residual(width, 2 * width),
+                Residual(2 * width, 2 * width),
+                nn.Flatten(),
+                nn.Linear(flat, 256, bias=False),
+                nn.BatchNorm1d(256),
+                nn.ReLU(),
             )
             for _ in range(cameras)
         )
-        self.project = nn.Sequential(nn.Linear(256 * cameras, 512, bias=False), nn.BatchNorm1d(512), nn.GELU(), nn.Linear(512, latent))
+        self.project = nn.Sequential(
+            nn.Linear(256 * cameras, 512, bias=False), nn.BatchNorm1d(512), nn.GELU(), nn.Linear(512, latent)
+        )
 
     def forward(self, images: Float[Tensor, "B C 3 h w"]) -> Float[Tensor, "B D"]:
         features = [trunk(images[:, i].contiguous(memory_format=torch.channels_last)) for i, trunk in enumerate(self.trunks)]
@@ -116,7 +127,7 @@ class Decoder(nn.Module):
         self.enter = nn.Linear(latent, 128 * self.side**2)
         channels = (128, 96, 64, 32)
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(channels, channels[1:] + (3 * cameras,), strict=True):
+        for inputs, outputs in zip(channels, (*channels[1:], 3 * cameras), strict=True):
             layers += [nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(inputs, outputs, 3, 1, 1)]
         self.grow = nn.Sequential(*layers)
 

@@ -5,8 +5,6 @@ Every one-dimensional projection of the batch is compared with a standard normal
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,14 +29,3 @@ def sigreg(latents: Float[Tensor, "T B D"], slices: int, generator: torch.Genera
     real, imaginary = angles.cos().mean(1), angles.sin().mean(1)
     error = (real - normal).square() + imaginary.square()
     return batch * (error * weights).sum(-1).mean()
-
-
-def sigreg_floor(batch: int) -> float:
-    """Expected value for a truly standard normal batch of independent draws: what a healthy run settles near."""
-    t = torch.linspace(0.0, LAST_KNOT, KNOTS)
-    weights = torch.full_like(t, 2 * LAST_KNOT / (KNOTS - 1)) * torch.exp(-t.square() / 2)
-    weights[[0, -1]] /= 2
-    floor = float((weights * (1 - torch.exp(-t.square()))).sum())
-    if not math.isfinite(floor) or batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}.")
-    return floor

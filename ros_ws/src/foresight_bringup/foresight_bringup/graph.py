@@ -28,7 +28,9 @@ class Arguments:
 
     namespace: str = _argument("", "prefix of all node and topic names")
     use_sim_time: str = _argument("false", "take the time from /clock; needed where simulated time is not real time")
-    params_file: str = _argument("", "YAML with parameter overrides; empty means config/<robot>.yaml of foresight_bringup, if any")
+    params_file: str = _argument(
+        "", "YAML with parameter overrides; empty means config/<robot>.yaml of foresight_bringup, if any"
+    )
     autostart: str = _argument("true", "configure and activate all nodes in order; false leaves that to you")
     use_composition: str = _argument("false", "perception, world_model and planner in one process that shares the weights")
     log_level: str = _argument("info", "debug, info, warn, error or fatal")
@@ -40,7 +42,9 @@ class Arguments:
     front_camera: str = _argument("front", "namespace of the front camera's image_raw and camera_info", ["stack", "robot"])
     wrist_camera: str = _argument("wrist", "namespace of the wrist camera's image_raw and camera_info", ["stack", "robot"])
     joint_states: str = _argument("joint_states", "topic of the measured joint states", ["stack", "robot"])
-    controller_topic: str = _argument("", "topic of the arm's trajectory controller; empty means the robot profile's", ["stack", "robot"])
+    controller_topic: str = _argument(
+        "", "topic of the arm's trajectory controller; empty means the robot profile's", ["stack", "robot"]
+    )
     use_mock_hardware: str = _argument("false", "start a stand-in driver with the real driver's topics and rates", ["robot"])
 
     @staticmethod
@@ -121,7 +125,9 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     def process(executable: str, parameters: dict[str, Value], nodes: tuple[str, ...] = ()) -> Process:
         every = tuple({**common, **parameters}.items())
         names = nodes or (executable,)
-        return Process("foresight_nodes", executable, names, namespace, arguments.params_file, every, remappings, arguments.log_level)
+        return Process(
+            "foresight_nodes", executable, names, namespace, arguments.params_file, every, remappings, arguments.log_level
+        )
 
     processes = [process("guard", controller)]
     if situation == "sim":
@@ -132,7 +138,11 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     if arguments.flag("use_composition"):
         processes.append(process("composed", {**model, **controller, **seen}, PARTS))
     else:
-        processes += [process("perception", {**model, **seen}), process("world_model", model), process("planner", {**model, **controller})]
+        processes += [
+            process("perception", {**model, **seen}),
+            process("world_model", model),
+            process("planner", {**model, **controller}),
+        ]
     managed = tuple(name for started in processes for name in started.nodes)  # in the order of activation
     processes.append(process("lifecycle_manager", {"node_names": managed, "autostart": autostart}))
     return Graph(situation, namespace, autostart, tuple(processes))

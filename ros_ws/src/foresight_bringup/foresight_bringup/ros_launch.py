@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler, Shutdown
 from launch.event_handlers import OnProcessExit
 from launch.events.process import ProcessExited
@@ -14,6 +13,7 @@ from launch_ros.actions import Node
 
 from foresight_bringup.graph import Arguments, Process, graph
 from foresight_bringup.installed import complete
+from launch import LaunchContext, LaunchDescription
 
 
 def description(situation: str) -> LaunchDescription:

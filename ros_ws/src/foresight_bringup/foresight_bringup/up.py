@@ -59,7 +59,9 @@ def resolve(situation: str, arguments: Arguments) -> Graph:
 
     package = "foresight_bringup"
     try:
-        return graph(situation, complete(arguments, Path(get_package_prefix(package)), Path(get_package_share_directory(package))))
+        return graph(
+            situation, complete(arguments, Path(get_package_prefix(package)), Path(get_package_share_directory(package)))
+        )
     except ValueError as error:
         raise UpError(str(error)) from error
 
@@ -71,7 +73,9 @@ def executable(process: Process) -> str:
     try:
         path = Path(get_package_prefix(process.package)) / "lib" / process.package / process.executable
     except PackageNotFoundError as error:
-        raise UpError(f"ROS package {process.package} is not in AMENT_PREFIX_PATH. Run `make setup`, then `foresight up`.") from error
+        raise UpError(
+            f"ROS package {process.package} is not in AMENT_PREFIX_PATH. Run `make setup`, then `foresight up`."
+        ) from error
     if not path.exists():
         there = ", ".join(sorted(p.name for p in path.parent.glob("*")))
         raise UpError(f"{process.package} has no executable '{process.executable}'. It has: {there}. Run `make setup`.")
@@ -205,7 +209,9 @@ def run(graph: Graph, console: Console) -> int:
                     return 1
                 if view is not None and graph.autostart and view.active():
                     took = f"{time.monotonic() - started_s:.1f} s"
-                    console.line("foresight", f"active: {len(children)} processes, domain {domain()}, after {took}. Ctrl-C stops.")
+                    console.line(
+                        "foresight", f"active: {len(children)} processes, domain {domain()}, after {took}. Ctrl-C stops."
+                    )
                     view = view.close()
             console.line("foresight", f"{signal.Signals(stopping[0]).name}: stopping.")
             return 0

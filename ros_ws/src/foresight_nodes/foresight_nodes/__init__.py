@@ -1,1 +1,1 @@
-"""Foresight's ROS 2 nodes: each declares parameters, builds core objects, and in each callback converts, calls once, publishes."""
+"""Foresight's ROS 2 nodes: each declares parameters, builds core objects, and in each callback converts, calls, publishes."""

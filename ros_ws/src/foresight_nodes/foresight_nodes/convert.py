@@ -69,7 +69,9 @@ def optical_frame(camera: str) -> str:
 def image_from_msg(msg: Image) -> np.ndarray:
     """RGB uint8 (height, width, 3)."""
     if msg.encoding not in ENCODINGS:
-        raise ValueError(f"Image of '{msg.header.frame_id}' has encoding '{msg.encoding}'; expected rgb8 or bgr8. Set the camera's encoding.")
+        raise ValueError(
+            f"Image of '{msg.header.frame_id}' has encoding '{msg.encoding}'; expected rgb8 or bgr8. Set the camera's encoding."
+        )
     row = 3 * msg.width
     if msg.step < row or len(msg.data) != msg.step * msg.height:
         raise ValueError(
@@ -83,7 +85,12 @@ def image_from_msg(msg: Image) -> np.ndarray:
 def image_to_msg(rgb: np.ndarray, stamp_s: float, frame: str) -> Image:
     height, width, _ = rgb.shape
     return Image(
-        header=header(stamp_s, frame), height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width,
+        header=header(stamp_s, frame),
+        height=height,
+        width=width,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=3 * width,
         data=array.array("B", np.ascontiguousarray(rgb).tobytes()),
     )
 
@@ -92,8 +99,14 @@ def camera_info_to_msg(intrinsics: np.ndarray, width: int, height: int, stamp_s:
     """An ideal pinhole, without distortion."""
     projection = np.hstack([intrinsics, np.zeros((3, 1))])
     return CameraInfo(
-        header=header(stamp_s, frame), width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5,
-        k=intrinsics.ravel().tolist(), r=np.eye(3).ravel().tolist(), p=projection.ravel().tolist(),
+        header=header(stamp_s, frame),
+        width=width,
+        height=height,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=intrinsics.ravel().tolist(),
+        r=np.eye(3).ravel().tolist(),
+        p=projection.ravel().tolist(),
     )
 
 
@@ -105,13 +118,20 @@ def robot_state_from_msg(msg: JointState, joint_names: tuple[str, ...]) -> Robot
     order = _order(msg.name, joint_names, "Joint state")
     for what, values in (("positions", msg.position), ("velocities", msg.velocity)):
         if len(values) != len(msg.name):
-            raise ValueError(f"Joint state has {len(values)} {what} for {len(msg.name)} joints. The driver must publish positions and velocities.")
+            raise ValueError(
+                f"Joint state has {len(values)} {what} for {len(msg.name)} joints. "
+                "The driver must publish positions and velocities."
+            )
     return RobotState(seconds(msg.header.stamp), np.array(msg.position)[order], np.array(msg.velocity)[order])
 
 
 def robot_state_to_msg(state: RobotState, joint_names: tuple[str, ...], frame: str = "") -> JointState:
     return JointState(
-        header=header(state.stamp_s, frame), name=list(joint_names), position=state.q.tolist(), velocity=state.dq.tolist(), effort=[]
+        header=header(state.stamp_s, frame),
+        name=list(joint_names),
+        position=state.q.tolist(),
+        velocity=state.dq.tolist(),
+        effort=[],
     )
 
 
@@ -133,7 +153,11 @@ def trajectory_to_msg(trajectory: Trajectory, joint_names: tuple[str, ...], fram
     start = stamp(float(trajectory.times_s[0]))
     start_s = seconds(start)
     points = [
-        JointTrajectoryPoint(positions=q.tolist(), velocities=dq.tolist(), time_from_start=Duration(nanoseconds=max(0, round((t - start_s) * 1e9))).to_msg())
+        JointTrajectoryPoint(
+            positions=q.tolist(),
+            velocities=dq.tolist(),
+            time_from_start=Duration(nanoseconds=max(0, round((t - start_s) * 1e9))).to_msg(),
+        )
         for t, q, dq in zip(trajectory.times_s, trajectory.q, trajectory.dq, strict=True)
     ]
     return JointTrajectory(header=Header(stamp=start, frame_id=frame), joint_names=list(joint_names), points=points)
@@ -153,7 +177,10 @@ def _trajectory(msg: JointTrajectory, joints: int) -> Trajectory:
         raise ValueError("Trajectory has no points; expected at least 1.")
     for i, p in enumerate(msg.points):
         if len(p.positions) != joints or len(p.velocities) != joints:
-            raise ValueError(f"Trajectory point {i} has {len(p.positions)} positions and {len(p.velocities)} velocities; expected {joints} of each.")
+            raise ValueError(
+                f"Trajectory point {i} has {len(p.positions)} positions and {len(p.velocities)} velocities; "
+                f"expected {joints} of each."
+            )
     times = np.array([p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in msg.points])
     return Trajectory(times, np.array([p.positions for p in msg.points]), np.array([p.velocities for p in msg.points]))
 
@@ -164,9 +191,16 @@ def _trajectory(msg: JointTrajectory, joints: int) -> Trajectory:
 def observation_to_msg(observation: Observation, contract: Contract, frame: str) -> m.Observation:
     _, height, width, _ = observation.images.shape
     return m.Observation(
-        header=header(observation.stamp_s, frame), contract=contract.fingerprint, cameras=[c.name for c in contract.cameras],
-        height=height, width=width, images=array.array("B", observation.images.tobytes()),
-        q=observation.q.tolist(), dq=observation.dq.tolist(), tip=observation.tip, tip_velocity=observation.tip_velocity,
+        header=header(observation.stamp_s, frame),
+        contract=contract.fingerprint,
+        cameras=[c.name for c in contract.cameras],
+        height=height,
+        width=width,
+        images=array.array("B", observation.images.tobytes()),
+        q=observation.q.tolist(),
+        dq=observation.dq.tolist(),
+        tip=observation.tip,
+        tip_velocity=observation.tip_velocity,
     )
 
 
@@ -180,39 +214,70 @@ def observation_from_msg(msg: m.Observation, contract: Contract) -> Observation:
     if len(msg.images) != math.prod(shape):
         raise ValueError(f"Observation images should be {shape}: {math.prod(shape)} bytes; got {len(msg.images)}.")
     images = np.frombuffer(msg.images, np.uint8).reshape(shape).copy()
-    return Observation(seconds(msg.header.stamp), images, np.array(msg.q), np.array(msg.dq), np.array(msg.tip), np.array(msg.tip_velocity))
+    return Observation(
+        seconds(msg.header.stamp), images, np.array(msg.q), np.array(msg.dq), np.array(msg.tip), np.array(msg.tip_velocity)
+    )
 
 
 def belief_to_msg(belief: Belief, frame: str) -> m.Belief:
     return m.Belief(
-        header=header(belief.stamp_s, frame), model_id=belief.model_id, surprise=float(belief.surprise),
-        latent=_floats(belief.latent), proprio=_floats(belief.proprio),
+        header=header(belief.stamp_s, frame),
+        model_id=belief.model_id,
+        surprise=float(belief.surprise),
+        latent=_floats(belief.latent),
+        proprio=_floats(belief.proprio),
     )
 
 
 def belief_from_msg(msg: m.Belief) -> Belief:
     return Belief(
-        seconds(msg.header.stamp), msg.model_id, np.array(msg.latent, np.float32), np.array(msg.proprio, np.float32), float(msg.surprise)
+        seconds(msg.header.stamp),
+        msg.model_id,
+        np.array(msg.latent, np.float32),
+        np.array(msg.proprio, np.float32),
+        float(msg.surprise),
     )
 
 
-def plan_to_msg(plan: Plan, trajectory: Trajectory, joint_names: tuple[str, ...], plan_stamp_s: float, plan_id: int, frame: str) -> m.Plan:
+def plan_to_msg(
+    plan: Plan, trajectory: Trajectory, joint_names: tuple[str, ...], plan_stamp_s: float, plan_id: int, frame: str
+) -> m.Plan:
     blocks, size = plan.imagined.shape
     return m.Plan(
-        header=header(plan.stamp_s, frame), plan_stamp=stamp(plan_stamp_s), id=plan_id, model_id=plan.model_id,
-        dt_s=float(plan.dt_s), tip_velocity=[vector(v) for v in plan.tip_velocity],
-        cost=float(plan.cost), cost_names=list(plan.terms), costs=[float(v) for v in plan.terms.values()],
-        distance_s=float(plan.distance), candidates=int(plan.candidates), planning_s=float(plan.planning_s), source=plan.source,
+        header=header(plan.stamp_s, frame),
+        plan_stamp=stamp(plan_stamp_s),
+        id=plan_id,
+        model_id=plan.model_id,
+        dt_s=float(plan.dt_s),
+        tip_velocity=[vector(v) for v in plan.tip_velocity],
+        cost=float(plan.cost),
+        cost_names=list(plan.terms),
+        costs=[float(v) for v in plan.terms.values()],
+        distance_s=float(plan.distance),
+        candidates=int(plan.candidates),
+        planning_s=float(plan.planning_s),
+        source=plan.source,
         trajectory=trajectory_to_msg(trajectory, joint_names),
-        imagined_blocks=blocks, imagined_size=size, imagined=_floats(plan.imagined),
+        imagined_blocks=blocks,
+        imagined_size=size,
+        imagined=_floats(plan.imagined),
     )
 
 
 def plan_from_msg(msg: m.Plan) -> Plan:
     imagined = np.array(msg.imagined, np.float32).reshape(msg.imagined_blocks, msg.imagined_size)
     return Plan(
-        seconds(msg.header.stamp), msg.model_id, msg.dt_s, np.array([xyz(v) for v in msg.tip_velocity]).reshape(-1, 3),
-        msg.cost, dict(zip(msg.cost_names, msg.costs, strict=True)), msg.distance_s, imagined, msg.candidates, msg.planning_s, msg.source,
+        seconds(msg.header.stamp),
+        msg.model_id,
+        msg.dt_s,
+        np.array([xyz(v) for v in msg.tip_velocity]).reshape(-1, 3),
+        msg.cost,
+        dict(zip(msg.cost_names, msg.costs, strict=True)),
+        msg.distance_s,
+        imagined,
+        msg.candidates,
+        msg.planning_s,
+        msg.source,
     )
 
 
@@ -220,7 +285,9 @@ def candidate_from_msg(msg: m.Plan) -> Candidate:
     """What the guard judges: joints in the message's own order, since a wrong order is for the guard to refuse."""
     relative = _trajectory(msg.trajectory, len(msg.trajectory.joint_names))
     trajectory = Trajectory(relative.times_s + seconds(msg.trajectory.header.stamp), relative.q, relative.dq)
-    return Candidate(trajectory, tuple(msg.trajectory.joint_names), seconds(msg.header.stamp), seconds(msg.plan_stamp), msg.model_id)
+    return Candidate(
+        trajectory, tuple(msg.trajectory.joint_names), seconds(msg.header.stamp), seconds(msg.plan_stamp), msg.model_id
+    )
 
 
 def _floats(values: np.ndarray) -> array.array:

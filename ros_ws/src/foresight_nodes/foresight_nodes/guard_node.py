@@ -31,7 +31,15 @@ class GuardParameters:
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories go; empty: as the profile says
     model_id: str = ""  # the only model whose plans are judged; empty: any
+    transport_s: float = 0.025  # [s] to the controller: a trajectory that begins sooner than this from now would be joined late
     guard: GuardConfig = GuardConfig()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.transport_s < self.guard.start_ahead_max_s:
+            raise ValueError(
+                f"transport_s must lie between 0 and guard.start_ahead_max_s ({self.guard.start_ahead_max_s} s), "
+                f"got {self.transport_s}."
+            )
 
 
 class GuardNode(Part[GuardParameters]):
@@ -45,6 +53,7 @@ class GuardNode(Part[GuardParameters]):
 
     def configure(self, parameters: GuardParameters) -> None:
         self._forget()
+        self._transport_s = parameters.transport_s
         self._profile = load_profile(parameters.robot)
         self._guard = Guard(self._profile, MujocoKinematics(self._profile), parameters.guard, parameters.model_id or None)
         self._forward = topics.trajectory(parameters.controller_topic or self._profile.controller_topic).publisher(self)
@@ -73,8 +82,13 @@ class GuardNode(Part[GuardParameters]):
     def report(self) -> dict[str, object]:
         now_s = self.now_s()
         return {
-            "plan_hz": self._plans.hz(now_s), "accepted": self._accepted, "refused": self._refused, "last_reason": self._verdict.reason.value,
-            "state_age_s": self._state_age_s(now_s), "observation_age_s": self._observation_age_s, "plan_age_s": self._plan_age_s,
+            "plan_hz": self._plans.hz(now_s),
+            "accepted": self._accepted,
+            "refused": self._refused,
+            "last_reason": self._verdict.reason.value,
+            "state_age_s": self._state_age_s(now_s),
+            "observation_age_s": self._observation_age_s,
+            "plan_age_s": self._plan_age_s,
         }
 
     def _forget(self) -> None:
@@ -85,7 +99,7 @@ class GuardNode(Part[GuardParameters]):
         self._state: RobotState | None = None
         self._verdict = Verdict(Reason.STOPPED, "The guard is not active.")
         self._plans = Rate(self.now_s())
-        self._accepted = self._refused = 0
+        self._accepted = self._refused = self._decided_id = 0
         self._last_accepted: PlanMsg | None = None
         self._forwarded_s = 0.0
         self._observation_age_s = self._plan_age_s = float("nan")
@@ -101,24 +115,29 @@ class GuardNode(Part[GuardParameters]):
             return
         self._plans.tick()
         now_s = self.now_s()
+        self._decided_id, self._plan_age_s = msg.id, now_s - convert.seconds(msg.plan_stamp)
+        self._verdict = self._judge(msg, now_s)
+        if self._verdict.ok:
+            self.publish(self._forward, msg.trajectory)
+            self._accepted, self._last_accepted, self._forwarded_s = self._accepted + 1, msg, now_s
+            self._observation_age_s = now_s - convert.seconds(msg.header.stamp)
+        else:
+            self._refused += 1
+            self.complain(f"Refused ({self._verdict.reason.value}): {self._verdict.detail}")
+        self._announce()
+
+    def _judge(self, msg: PlanMsg, now_s: float) -> Verdict:
         try:
             candidate = convert.candidate_from_msg(msg)
         except ValueError as error:
-            self._refuse(Verdict(Reason.MALFORMED, str(error)))
-            return
-        verdict = self._guard.offer(candidate, self._state, now_s)
-        if not verdict.ok:
-            self._refuse(verdict)
-            return
-        self.publish(self._forward, msg.trajectory)
-        self._verdict, self._accepted, self._last_accepted, self._forwarded_s = verdict, self._accepted + 1, msg, now_s
-        self._observation_age_s, self._plan_age_s = now_s - candidate.observation_stamp_s, now_s - candidate.plan_stamp_s
-        self._announce()
-
-    def _refuse(self, verdict: Verdict) -> None:
-        self._verdict, self._refused = verdict, self._refused + 1
-        self.complain(f"Refused ({verdict.reason.value}): {verdict.detail}")
-        self._announce()
+            return Verdict(Reason.MALFORMED, str(error))
+        ahead_s = float(candidate.trajectory.times_s[0]) - now_s
+        if ahead_s < self._transport_s:
+            return Verdict(
+                Reason.STALE_PLAN,
+                f"Trajectory begins {ahead_s:.4f} s from now; the controller needs {self._transport_s} s to have it in time.",
+            )
+        return self._guard.offer(candidate, self._state, now_s)
 
     def _brake(self, why: str) -> Trajectory | None:
         motion = self._guard.stop(why, self._state, self.now_s())
@@ -138,10 +157,13 @@ class GuardNode(Part[GuardParameters]):
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Ends a stop if there is one; the next plan must start where the arm is measured."""
         if not self.active:
             response.success, response.message = False, "The guard is not active."
             return response
         verdict = self._guard.reset(self.now_s(), self._state)
+        if verdict.ok:
+            verdict = self._guard.start_afresh(self.now_s(), self._state)
         response.success, response.message = verdict.ok, verdict.detail
         if verdict.ok:
             self._verdict = verdict
@@ -156,10 +178,17 @@ class GuardNode(Part[GuardParameters]):
         now_s, last, in_force = self.now_s(), self._last_accepted, self._guard and self._guard.in_force
         stopped = self._guard is not None and self._guard.stopped is not None
         message = GuardState(
-            header=convert.header(now_s), state=GuardState.INACTIVE if not self.active else GuardState.STOPPED if stopped else GuardState.ACTIVE,
-            reason=self._verdict.reason.value, detail=self._verdict.detail, accepted=self._accepted, refused=self._refused,
-            in_force=in_force is not None, state_age_s=self._state_age_s(now_s),
-            observation_age_s=self._observation_age_s, plan_age_s=self._plan_age_s,
+            header=convert.header(now_s),
+            state=GuardState.INACTIVE if not self.active else GuardState.STOPPED if stopped else GuardState.ACTIVE,
+            reason=self._verdict.reason.value,
+            detail=self._verdict.detail,
+            decided_id=self._decided_id,
+            accepted=self._accepted,
+            refused=self._refused,
+            in_force=in_force is not None,
+            state_age_s=self._state_age_s(now_s),
+            observation_age_s=self._observation_age_s,
+            plan_age_s=self._plan_age_s,
         )
         if in_force is not None:
             message.in_force_until = convert.stamp(float(np.max(in_force.times_s)))

@@ -13,8 +13,8 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.clock import Clock, ClockType
 from rclpy.client import Client
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
@@ -60,7 +60,12 @@ class LifecycleManager(Node):
         self.exit_code: int | None = None  # set when the process should end
         now_s = time.monotonic()
         self._managed = {
-            self._full_name(name): Managed(name, self.create_client(ChangeState, f"{name}/change_state"), self.create_client(GetState, f"{name}/get_state"), now_s)
+            self._full_name(name): Managed(
+                name,
+                self.create_client(ChangeState, f"{name}/change_state"),
+                self.create_client(GetState, f"{name}/get_state"),
+                now_s,
+            )
             for name in self.parameters.node_names
         }
         topics.DIAGNOSTICS.subscription(self, self._on_diagnostics)
@@ -87,7 +92,10 @@ class LifecycleManager(Node):
         for node in managed:
             while not (node.change.service_is_ready() and node.state.service_is_ready()):
                 if time.monotonic() > deadline_s:
-                    raise Failure(f"Node '{node.name}' did not appear within {self.parameters.configure_timeout_s:.0f} s. Is its process running?")
+                    raise Failure(
+                        f"Node '{node.name}' did not appear within {self.parameters.configure_timeout_s:.0f} s. "
+                        "Is its process running?"
+                    )
                 yield
         yield from self._together([self._configure(node, deadline_s) for node in managed])
         for node in managed:
@@ -110,7 +118,9 @@ class LifecycleManager(Node):
         """Tries again while the node refuses, since its first messages may be on their way."""
         deadline_s = time.monotonic() + self.parameters.activate_timeout_s
         while True:
-            node.active = yield from self._change(node, Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE, deadline_s + RETRY_S)
+            node.active = yield from self._change(
+                node, Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE, deadline_s + RETRY_S
+            )
             if node.active:
                 return
             if time.monotonic() > deadline_s:
@@ -189,9 +199,11 @@ class LifecycleManager(Node):
             if not node.change.service_is_ready():
                 continue
             try:
-                yield from self._change(node, Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE, time.monotonic() + 2.0)
+                yield from self._change(
+                    node, Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE, time.monotonic() + 2.0
+                )
             except Failure as failure:
-                self.get_logger().warning(str(failure))
+                self.get_logger().info(f"{failure} It may have ended already.")
         if self.failure and self.parameters.exit_on_failure:
             self.exit_code = 1
 
@@ -202,6 +214,9 @@ class LifecycleManager(Node):
             if executor is None or not rclpy.ok():
                 return
             executor.spin_once(timeout_sec=0.02)
+
+    def release(self) -> None:
+        """Holds nothing beyond its node."""
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:

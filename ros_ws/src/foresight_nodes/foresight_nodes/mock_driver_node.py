@@ -1,4 +1,4 @@
-"""A stand-in for a robot driver with cameras: its topics and rates, an arm that follows every trajectory perfectly, test pictures.
+"""A stand-in for a robot driver with cameras: its topics and rates, an arm that follows trajectories perfectly, test pictures.
 
 Kinematic: no physics, no contact. For trying the real robot's graph where there is no robot, and for tests.
 """
@@ -41,7 +41,7 @@ class MockDriverNode(Part[MockDriverParameters]):
     """JointTrajectory -> JointState; Image and CameraInfo of a moving test pattern."""
 
     def __init__(self, **options) -> None:
-        super().__init__("mock_driver", MockDriverParameters, **options)
+        super().__init__("driver", MockDriverParameters, **options)
         self._states, self._accepted, self._rejected = Rate(self.now_s()), 0, 0
 
     def configure(self, parameters: MockDriverParameters) -> None:
@@ -53,7 +53,10 @@ class MockDriverNode(Part[MockDriverParameters]):
         self._in_force = hold(start, self.now_s())
         self._last_s = 0.0  # of the last joint state: stamps must grow, also where the clock is coarse
         self._joint_states = topics.JOINT_STATES.publisher(self)
-        self._cameras = [(topic.strip("/").split("/")[-1], topics.image(topic).publisher(self), topics.camera_info(topic).publisher(self)) for topic in parameters.camera_topics]
+        self._cameras = [
+            (topic.strip("/").split("/")[-1], topics.image(topic).publisher(self), topics.camera_info(topic).publisher(self))
+            for topic in parameters.camera_topics
+        ]
         topics.trajectory(parameters.controller_topic or self._profile.controller_topic).subscription(self, self._on_trajectory)
         self.every(1.0 / parameters.joint_states_hz, self._publish_state)
         self.every(1.0 / parameters.images_hz, self._publish_images)
@@ -76,7 +79,9 @@ class MockDriverNode(Part[MockDriverParameters]):
             self.complain(str(error))
             return
         q, dq = sample(self._in_force, now_s)
-        self._in_force = Trajectory(np.r_[now_s, new.times_s[ahead]], np.vstack([q, new.q[ahead]]), np.vstack([dq, new.dq[ahead]]))
+        self._in_force = Trajectory(
+            np.r_[now_s, new.times_s[ahead]], np.vstack([q, new.q[ahead]]), np.vstack([dq, new.dq[ahead]])
+        )
         self._accepted += 1
 
     def _publish_state(self) -> None:

@@ -21,7 +21,8 @@ def load_for(robot: str, path: str, device: str, threads: int, load: LoadModel) 
     model, profile = load(path, device), load_profile(robot)
     if (model.contract.robot, model.contract.joint_names) != (profile.name, profile.joint_names):
         raise ValueError(
-            f"Checkpoint {path} was trained for robot '{model.contract.robot}' with joints {', '.join(model.contract.joint_names)}; "
+            f"Checkpoint {path} was trained for robot '{model.contract.robot}' "
+            f"with joints {', '.join(model.contract.joint_names)}; "
             f"this robot is '{profile.name}' with joints {', '.join(profile.joint_names)}. Give the checkpoint of this robot."
         )
     return model, profile

@@ -35,13 +35,18 @@ def read(node: Node, config: type[T], prefix: str = "") -> T:
     """The dataclass as the parameters say. Raises ValueError that names every missing one, or what is wrong with one."""
     missing = _missing(node, config, prefix)
     if missing:
-        raise ValueError(f"Missing parameter {', '.join(missing)} of node '{node.get_name()}'. Set it with `-p {missing[0]}:=...` or in the parameter file.")
+        raise ValueError(
+            f"Missing parameter {', '.join(missing)} of node '{node.get_name()}'. "
+            f"Set it with `-p {missing[0]}:=...` or in the parameter file."
+        )
     hints = get_type_hints(config)
     values = {}
     for field in fields(config):
         name = prefix + field.name
         kind = hints[field.name]
-        values[field.name] = read(node, kind, f"{name}.") if is_dataclass(kind) else _from_ros(name, kind, node.get_parameter(name).value)
+        values[field.name] = (
+            read(node, kind, f"{name}.") if is_dataclass(kind) else _from_ros(name, kind, node.get_parameter(name).value)
+        )
     return config(**values)
 
 

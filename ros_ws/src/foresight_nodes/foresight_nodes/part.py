@@ -1,6 +1,6 @@
 """What all Foresight nodes share: parameters from a dataclass, lifecycle with reasons, diagnostics at 1 Hz.
 
-A part that cannot configure or activate says why, in one line of its log and in `/diagnostics`, where the lifecycle manager reads it.
+A part that cannot configure or activate says why, in one line of its log and in `/diagnostics`, for the lifecycle manager.
 Diagnostics run on the steady clock, so they also tell that a node is alive while simulated time stands still.
 """
 
@@ -134,8 +134,10 @@ class Part(LifecycleNode, Generic[P]):
     def _let_go(self) -> None:
         self.release()
         for entities, destroy in (
-            (self.publishers, self.destroy_publisher), (self.subscriptions, self.destroy_subscription),
-            (self.services, self.destroy_service), (self.timers, self.destroy_timer),
+            (self.publishers, self.destroy_publisher),
+            (self.subscriptions, self.destroy_subscription),
+            (self.services, self.destroy_service),
+            (self.timers, self.destroy_timer),
         ):
             for entity in [e for e in entities if e in self._built]:
                 destroy(entity)
@@ -159,12 +161,16 @@ class Part(LifecycleNode, Generic[P]):
 
     def _send(self, level: bytes, message: str, figures: dict[str, object]) -> None:
         status = DiagnosticStatus(
-            level=level, name=self.get_fully_qualified_name(), message=message, hardware_id="",
-            values=[KeyValue(key=key, value=f"{value:.3f}" if isinstance(value, float) else str(value)) for key, value in figures.items()],
+            level=level,
+            name=self.get_fully_qualified_name(),
+            message=message,
+            hardware_id="",
+            values=[
+                KeyValue(key=key, value=f"{value:.3f}" if isinstance(value, float) else str(value))
+                for key, value in figures.items()
+            ],
         )
         try:
             self._publish_diagnostics(DiagnosticArray(header=Header(stamp=self.get_clock().now().to_msg()), status=[status]))
         except RCLError:
             pass  # nobody can be told about it here; the next report follows in a second
-
-

@@ -53,11 +53,14 @@ class PerceptionNode(Part[PerceptionParameters]):
         cameras = self._contract.cameras
         camera_topics = parameters.camera_topics or tuple(c.name for c in cameras)
         if len(camera_topics) != len(cameras):
-            raise ValueError(f"camera_topics names {len(camera_topics)} cameras, the model has {len(cameras)}: {', '.join(c.name for c in cameras)}.")
+            raise ValueError(
+                f"camera_topics names {len(camera_topics)} cameras, the model has {len(cameras)}: "
+                f"{', '.join(c.name for c in cameras)}."
+            )
+        topics.JOINT_HISTORY.subscription(self, self._on_joint_state)  # first, so that a frame finds the joint states before it
         for camera, topic in zip(cameras, camera_topics, strict=True):
             topics.image(topic).subscription(self, partial(self._on_image, camera))
             topics.camera_info(topic).subscription(self, partial(self._on_camera_info, camera))
-        topics.JOINT_STATES.subscription(self, self._on_joint_state)
         self.every(0.25, self._watch)
 
     def activate(self) -> None:
@@ -72,7 +75,8 @@ class PerceptionNode(Part[PerceptionParameters]):
     def report(self) -> dict[str, object]:
         return {
             "observation_hz": self._observations.hz(self.now_s()),
-            "image_age_ms_p50": self._ages.percentile_ms(50), "image_age_ms_p99": self._ages.percentile_ms(99),
+            "image_age_ms_p50": self._ages.percentile_ms(50),
+            "image_age_ms_p99": self._ages.percentile_ms(99),
         }
 
     def _on_image(self, camera: CameraContract, msg: Image) -> None:
@@ -134,6 +138,7 @@ def _raise(refusal: Refusal | None) -> None:
 def _check_size(camera: CameraContract, msg: CameraInfo) -> None:
     if (msg.width, msg.height) != (camera.width, camera.height):
         raise ValueError(
-            f"Camera '{camera.name}' is calibrated for {msg.width}x{msg.height} px; the model expects {camera.width}x{camera.height} px. "
+            f"Camera '{camera.name}' is calibrated for {msg.width}x{msg.height} px; "
+            f"the model expects {camera.width}x{camera.height} px. "
             "Set the camera to that size."
         )

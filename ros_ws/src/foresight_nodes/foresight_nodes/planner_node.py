@@ -35,6 +35,9 @@ from foresight_nodes.part import Part
 
 HISTORY_S = 1.0  # [s] of commands already executed that are remembered, to know the motion at a belief's stamp
 
+UNDECIDED_S = 0.2  # [s] after its begin for which a plan without an answer counts as offered
+CLOCKS_APART_S = 0.05  # [s] by which the guard's clock may run ahead of this node's, /clock being coarse
+
 
 @dataclass(frozen=True)
 class PlannerParameters:
@@ -45,14 +48,14 @@ class PlannerParameters:
     controller_topic: str = ""  # where the guard sends trajectories; empty: as the profile says
     device: str = "cpu"  # where the model runs: cpu, cuda, cuda:1 ...
     threads: int = 0  # torch threads; 0: as torch decides
-    transport_s: float = 0.035  # [s] from the end of planning until the controller has the command, the guard's checks included
+    margin_s: float = 0.045  # [s] from the guard's receipt of a plan until its motion begins, more than the guard's transport_s
     lead_max_s: float = 0.22  # [s] at most between a belief's arrival and the motion that it leads to; the guard allows 0.25
     stale_after_s: float = 1.0  # [s] without a belief after which a goal is given up
     planner: PlannerConfig = PlannerConfig()
     pursuit: PursuitConfig = PursuitConfig()
 
     def __post_init__(self) -> None:
-        for name in ("transport_s", "lead_max_s", "stale_after_s"):
+        for name in ("margin_s", "lead_max_s", "stale_after_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0 s, got {getattr(self, name)}.")
 
@@ -83,7 +86,9 @@ class PlannerNode(Part[PlannerParameters]):
 
     def configure(self, parameters: PlannerParameters) -> None:
         self._settings = parameters
-        self._model, self._profile = load_for(parameters.robot, parameters.checkpoint, parameters.device, parameters.threads, self._load)
+        self._model, self._profile = load_for(
+            parameters.robot, parameters.checkpoint, parameters.device, parameters.threads, self._load
+        )
         self._kinematics = MujocoKinematics(self._profile)
         self._planner = Planner(self._model, self._profile, parameters.planner)
         self._forget()
@@ -94,8 +99,13 @@ class PlannerNode(Part[PlannerParameters]):
         topics.in_force(parameters.controller_topic or self._profile.controller_topic).subscription(self, self._on_command)
         self.every(0.1, self._watch)
         self._server = ActionServer(
-            self, topics.PURSUE[1], topics.PURSUE[0], lambda handle: Pursue.Result(), handle_accepted_callback=self._on_goal,
-            goal_callback=lambda goal: GoalResponse.ACCEPT if self.active else GoalResponse.REJECT, cancel_callback=lambda handle: CancelResponse.ACCEPT,
+            self,
+            topics.PURSUE[1],
+            topics.PURSUE[0],
+            lambda handle: Pursue.Result(),
+            handle_accepted_callback=self._on_goal,
+            goal_callback=lambda goal: GoalResponse.ACCEPT if self.active else GoalResponse.REJECT,
+            cancel_callback=lambda handle: CancelResponse.ACCEPT,
         )
 
     def deactivate(self) -> None:
@@ -108,18 +118,26 @@ class PlannerNode(Part[PlannerParameters]):
 
     def report(self) -> dict[str, object]:
         return {
-            "model_id": self._model.model_id if self._model else "", "plan_hz": self._plans.hz(self.now_s()), "plans": self._plans.total,
-            "planning_ms_p50": self._durations.percentile_ms(50), "planning_ms_p99": self._durations.percentile_ms(99),
-            "search_ms_p50": self._searches.percentile_ms(50), "belief_age_ms_p50": self._ages.percentile_ms(50),
-            "deadline_misses": self._misses, "pursuing": self._chase is not None,
+            "model_id": self._model.model_id if self._model else "",
+            "plan_hz": self._plans.hz(self.now_s()),
+            "plans": self._plans.total,
+            "planning_ms_p50": self._durations.percentile_ms(50),
+            "planning_ms_p99": self._durations.percentile_ms(99),
+            "search_ms_p50": self._searches.percentile_ms(50),
+            "belief_age_ms_p50": self._ages.percentile_ms(50),
+            "deadline_misses": self._misses,
+            "pursuing": self._chase is not None,
         }
 
     def _forget(self) -> None:
         self._in_force: Trajectory | None = None  # what the controller executes, with the last second of it
         self._in_force_s = 0.0  # when the last command of it came
+        self._offered: dict[int, Trajectory] = {}  # by plan id, what the guard has not yet decided on
         self._accepted_id = 0
-        self._plans, self._durations, self._searches, self._ages, self._misses = Rate(self.now_s()), Durations(), Durations(), Durations(), 0
-        self._recent = Durations(30)
+        self._plans, self._misses = Rate(self.now_s()), 0
+        self._durations, self._searches, self._ages = Durations(), Durations(), Durations()
+        # planning, and the way from there to the guard, on the node's clock
+        self._recent, self._ways = Durations(30), Durations(30)
 
     def _warm_up(self) -> None:
         """The first inference is slower than the others; let it not be the first plan."""
@@ -127,7 +145,14 @@ class PlannerNode(Part[PlannerParameters]):
         goal, generator = Goal(tip=np.zeros(3)), torch.Generator()
         for _ in range(3):
             plan = self._planner.plan(belief, goal, start_of(None, 0.0, 0.0, 0.1, self._kinematics), generator, time.perf_counter)
-        joint_trajectory(plan, None, RobotState(0.0, self._profile.home, np.zeros_like(self._profile.home)), 0.1, self._kinematics, self._profile)
+        joint_trajectory(
+            plan,
+            None,
+            RobotState(0.0, self._profile.home, np.zeros_like(self._profile.home)),
+            0.1,
+            self._kinematics,
+            self._profile,
+        )
 
     # -- goals --------------------------------------------------------------------------------------------------------
 
@@ -169,7 +194,12 @@ class PlannerNode(Part[PlannerParameters]):
         if chase is not None:
             elapsed_s = self.now_s() - chase.pursuit.start_s
             self.get_logger().info(detail)
-            conclude(chase.handle, Pursue.Result(success=reason == Pursue.Result.REACHED, reason=reason, detail=detail, plans=chase.plans, elapsed_s=elapsed_s))
+            conclude(
+                chase.handle,
+                Pursue.Result(
+                    success=reason == Pursue.Result.REACHED, reason=reason, detail=detail, plans=chase.plans, elapsed_s=elapsed_s
+                ),
+            )
 
     def _watch(self) -> None:
         """What ends a pursuit without a belief: the client, or silence."""
@@ -180,7 +210,10 @@ class PlannerNode(Part[PlannerParameters]):
         if chase.handle.is_cancel_requested:
             self._finish(Pursue.Result.CANCELLED, "Cancelled by the client; the arm comes to rest.")
         elif now_s - chase.heard_s > self._settings.stale_after_s:
-            self._finish(Pursue.Result.STALE, f"No belief for {now_s - chase.heard_s:.1f} s: check perception and world_model in /diagnostics.")
+            self._finish(
+                Pursue.Result.STALE,
+                f"No belief for {now_s - chase.heard_s:.1f} s: check perception and world_model in /diagnostics.",
+            )
 
     # -- plans --------------------------------------------------------------------------------------------------------
 
@@ -191,9 +224,9 @@ class PlannerNode(Part[PlannerParameters]):
         chase, now_s, begin_s = self._chase, self.now_s(), time.perf_counter()
         belief = convert.belief_from_msg(msg)
         chase.heard_s = now_s
-        join_s = now_s + self._lead_s()
-        start = start_of(self._in_force, belief.stamp_s, join_s, self._model.contract.step_s, self._kinematics)
-        previous = chase.last if self._accepted_id == self._plan_id else None
+        join_s, in_force = now_s + self._lead_s(), self._expected()
+        start = start_of(in_force, belief.stamp_s, join_s, self._model.contract.step_s, self._kinematics)
+        previous = chase.last if self._plan_id in (self._accepted_id, *self._offered) else None
         try:
             plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous)
         except ValueError as error:
@@ -207,32 +240,57 @@ class PlannerNode(Part[PlannerParameters]):
             self._finish(getattr(Pursue.Result, outcome.end.name), outcome.detail)
             return
         measured = RobotState(belief.stamp_s, belief.proprio[:-6].astype(np.float64), np.zeros(len(belief.proprio) - 6))
-        trajectory = joint_trajectory(plan, self._in_force, measured, join_s, self._kinematics, self._profile)
+        trajectory = joint_trajectory(plan, in_force, measured, join_s, self._kinematics, self._profile)
         taken_s = time.perf_counter() - begin_s
-        self._recent.add(taken_s)
         self._durations.add(taken_s)
         self._searches.add(plan.planning_s)
         self._ages.add(now_s - belief.stamp_s)
         ready_s = self.now_s()
+        self._recent.add(ready_s - now_s)
         if ready_s > join_s:
             self._misses += 1
-            self.complain(f"Planning took {taken_s * 1000:.0f} ms, {(ready_s - join_s) * 1000:.0f} ms too long; this plan is dropped.")
+            self.complain(
+                f"Planning took {taken_s * 1000:.0f} ms, {(ready_s - join_s) * 1000:.0f} ms too long; this plan is dropped."
+            )
             return
         self._plan_id += 1
-        self.publish(self._output, convert.plan_to_msg(plan, trajectory, self._profile.joint_names, ready_s, self._plan_id, self._profile.base_frame))
+        self._offered[self._plan_id] = trajectory
+        self.publish(
+            self._output,
+            convert.plan_to_msg(plan, trajectory, self._profile.joint_names, ready_s, self._plan_id, self._profile.base_frame),
+        )
         self._plans.tick()
 
     def _lead_s(self) -> float:
-        """How far ahead the next motion begins: what planning has recently taken, and the way to the controller [s]."""
-        parameters, recent_ms = self._settings, self._recent.percentile_ms(95)
-        planning_s = parameters.planner.deadline_s + 0.03 if np.isnan(recent_ms) else recent_ms / 1000.0
-        return min(planning_s + parameters.transport_s, parameters.lead_max_s)
+        """How far ahead the next motion begins: what planning and the way to the guard have recently taken on this clock [s]."""
+        settings, planning_ms, way_ms = self._settings, self._recent.percentile_ms(95), self._ways.percentile_ms(95)
+        planning_s = settings.planner.deadline_s + 0.03 if np.isnan(planning_ms) else planning_ms / 1000.0
+        way_s = 0.02 if np.isnan(way_ms) else way_ms / 1000.0
+        return min(planning_s + way_s + settings.margin_s, settings.lead_max_s)
+
+    def _expected(self) -> Trajectory | None:
+        """The motion in force, as it will be if the guard accepts what it has not yet decided on.
+
+        The next planning begins before the guard's answer is back. Should the guard refuse, it refuses the next plan as well.
+        """
+        expected, now_s = self._in_force, self.now_s()
+        self._offered = {plan_id: t for plan_id, t in self._offered.items() if t.times_s[0] > now_s - UNDECIDED_S}
+        for trajectory in self._offered.values():
+            expected = splice(expected, trajectory, now_s - HISTORY_S)
+        return expected
 
     def _feed_back(self, chase: Chase, plan: Plan, belief: Belief, now_s: float) -> None:
-        chase.handle.publish_feedback(Pursue.Feedback(
-            cost_names=list(plan.terms), costs=[float(v) for v in plan.terms.values()], distance_s=plan.distance,
-            surprise=belief.surprise, planning_s=plan.planning_s, source=plan.source, elapsed_s=now_s - chase.pursuit.start_s,
-        ))
+        chase.handle.publish_feedback(
+            Pursue.Feedback(
+                cost_names=list(plan.terms),
+                costs=[float(v) for v in plan.terms.values()],
+                distance_s=plan.distance,
+                surprise=belief.surprise,
+                planning_s=plan.planning_s,
+                source=plan.source,
+                elapsed_s=now_s - chase.pursuit.start_s,
+            )
+        )
 
     # -- what the guard does ------------------------------------------------------------------------------------------
 
@@ -246,10 +304,16 @@ class PlannerNode(Part[PlannerParameters]):
         self._in_force, self._in_force_s = splice(self._in_force, trajectory, now_s - HISTORY_S), now_s
 
     def _on_guard_state(self, msg: GuardState) -> None:
-        self._accepted_id = msg.plan_id
-        if not msg.in_force and convert.seconds(msg.header.stamp) > self._in_force_s:
+        self._accepted_id, stamp_s = msg.plan_id, convert.seconds(msg.header.stamp)
+        if msg.decided_id in self._offered:
+            self._ways.add(msg.plan_age_s)
+            for plan_id, trajectory in self._offered.items():  # their commands may come after this message, or be overtaken
+                if plan_id <= msg.plan_id:
+                    self._in_force, self._in_force_s = splice(self._in_force, trajectory, stamp_s - HISTORY_S), stamp_s
+            self._offered = {plan_id: t for plan_id, t in self._offered.items() if plan_id > msg.decided_id}
+        if not msg.in_force and stamp_s > self._in_force_s + CLOCKS_APART_S:
             self._in_force = None
-        if msg.state == GuardState.STOPPED and self._chase is not None and convert.seconds(msg.header.stamp) >= self._chase.pursuit.start_s:
+        if msg.state == GuardState.STOPPED and self._chase is not None and stamp_s >= self._chase.pursuit.start_s:
             self._finish(Pursue.Result.STOPPED, f"The guard was stopped: {msg.detail}")
 
 

@@ -19,7 +19,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(name: str, build: Callable[[], list[Node]], finished: Callable[[list[Node]], bool] = lambda nodes: False) -> list[Node]:
-    """Builds the nodes and spins them in one thread until a signal comes or they are finished; then stops them, in reverse order."""
+    """Builds the nodes, spins them in one thread until a signal comes or they are finished; then stops them in reverse order."""
     interrupted: list[int] = []
 
     def end_at_once(number: int, _: FrameType | None) -> None:
@@ -51,7 +51,8 @@ def run(name: str, build: Callable[[], list[Node]], finished: Callable[[list[Nod
     if interrupted:
         print(f"{name}: ended by {signal.Signals(interrupted[0]).name}.", flush=True)
     executor.shutdown(timeout_sec=1.0)
-    for node in nodes:
+    for node in reversed(nodes):
+        node.release()
         node.destroy_node()
     rclpy.try_shutdown()
     return nodes
@@ -117,7 +118,7 @@ def mock_driver() -> None:
 
         return [MockDriverNode()]
 
-    run("mock_driver", build)
+    run("driver", build)
 
 
 def lifecycle_manager() -> None:

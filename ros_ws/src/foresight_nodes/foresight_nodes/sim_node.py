@@ -20,7 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 from foresight.data import Trajectory
 from foresight.robots.profile import load_profile
 from foresight_nodes import convert, topics
-from foresight_nodes.diagnostics import Durations, Rate
+from foresight_nodes.diagnostics import Durations
 from foresight_nodes.part import Part
 from sim.simulation import Scenario, Simulation
 
@@ -75,7 +75,10 @@ class SimNode(Part[SimParameters]):
         self._settings = parameters
         self._sim_time = self.get_parameter("use_sim_time").value
         if parameters.real_time_factor != 1.0 and not self._sim_time:
-            raise ValueError(f"real_time_factor {parameters.real_time_factor} needs use_sim_time:=true on every node; with the wall clock it must be 1.")
+            raise ValueError(
+                f"real_time_factor {parameters.real_time_factor} needs use_sim_time:=true on every node; "
+                "with the wall clock it must be 1."
+            )
         self._profile = load_profile(parameters.robot)
         self._simulation = Simulation(parameters.seed, self._profile, parameters.look)
         self._paused, self._factor, self._stalls = False, float("nan"), 0
@@ -85,7 +88,10 @@ class SimNode(Part[SimParameters]):
         self._simulation.images()  # a missing GL library is told now, not in the middle of an episode
         self._joint_states, self._truth = topics.JOINT_STATES.publisher(self), topics.SIM_STATE.publisher(self)
         self._clock_publisher = topics.CLOCK.publisher(self) if self._sim_time else None
-        self._cameras = {name: (topics.image(name).publisher(self), topics.camera_info(name).publisher(self)) for name in self._simulation.cameras}
+        self._cameras = {
+            name: (topics.image(name).publisher(self), topics.camera_info(name).publisher(self))
+            for name in self._simulation.cameras
+        }
         topics.trajectory(parameters.controller_topic or self._profile.controller_topic).subscription(self, self._on_trajectory)
         topics.GUARD_STATE.subscription(self, self._on_guard_state)
         topics.SIM_RESET.service(self, self._on_reset)
@@ -109,8 +115,11 @@ class SimNode(Part[SimParameters]):
 
     def report(self) -> dict[str, object]:
         return {
-            "real_time_factor": self._factor, "stalls": self._stalls if self._simulation else 0, "commands": self._commands if self._simulation else 0,
-            "camera_to_command_ms_p50": self._latencies.percentile_ms(50), "camera_to_command_ms_p99": self._latencies.percentile_ms(99),
+            "real_time_factor": self._factor,
+            "stalls": self._stalls if self._simulation else 0,
+            "commands": self._commands if self._simulation else 0,
+            "camera_to_command_ms_p50": self._latencies.percentile_ms(50),
+            "camera_to_command_ms_p99": self._latencies.percentile_ms(99),
             "camera_to_command_count": len(self._latencies),
         }
 
@@ -140,7 +149,10 @@ class SimNode(Part[SimParameters]):
             self._stalls += 1
             if not self._sim_time:
                 self._offset_s += behind_s
-            self.complain(f"The simulation is {behind_s:.2f} s behind real time and gives that up; it runs at {self._factor:.2f} of real time. Free the machine's cores.")
+            self.complain(
+                f"The simulation is {behind_s:.2f} s behind real time and gives that up; "
+                f"it runs at {self._factor:.2f} of real time. Free the machine's cores."
+            )
         if real_s - self._rate_real_s >= 1.0:
             self._factor = (self._simulation.time_s - self._rate_sim_s) / (real_s - self._rate_real_s)
             self._rate_real_s, self._rate_sim_s = real_s, self._simulation.time_s
@@ -158,10 +170,7 @@ class SimNode(Part[SimParameters]):
         if self._clock_publisher is not None and self._clocks.due(now_s):
             self.publish(self._clock_publisher, Clock(clock=convert.stamp(stamp_s)))
         if self._states.due(now_s):
-            state = self._simulation.state()
-            message = convert.robot_state_to_msg(state, self._profile.joint_names)
-            message.header.stamp = convert.stamp(stamp_s)
-            self.publish(self._joint_states, message)
+            self._publish_state(stamp_s)
         if self._frames.due(now_s):
             self._publish_frames(stamp_s)
         if self._truths.due(now_s):
@@ -170,6 +179,11 @@ class SimNode(Part[SimParameters]):
                 self._window.sync()
 
     # -- what leaves --------------------------------------------------------------------------------------------------
+
+    def _publish_state(self, stamp_s: float) -> None:
+        message = convert.robot_state_to_msg(self._simulation.state(), self._profile.joint_names)
+        message.header.stamp = convert.stamp(stamp_s)
+        self.publish(self._joint_states, message)
 
     def _publish_frames(self, stamp_s: float) -> None:
         for name, rgb in self._simulation.images().items():
@@ -180,17 +194,30 @@ class SimNode(Part[SimParameters]):
 
     def _publish_truth(self, stamp_s: float) -> None:
         truth, judgement = self._simulation.truth(), self._simulation.judgement()
-        self.publish(self._truth, SimState(
-            header=convert.header(stamp_s, self._profile.base_frame),
-            task=self._scenario.task, seed=self._scenario.seed, shift=self._shift,
-            elapsed_s=self._simulation.time_s - self._reset_s, time_limit_s=self._scenario.time_limit_s,
-            tip=convert.vector(truth.tip), tip_velocity=convert.vector(truth.tip_velocity),
-            object=convert.pose(truth.object, truth.object_quaternion), object_speed=truth.object_speed,
-            success=judgement.success, held_s=judgement.held_s, distance=judgement.distance_m,
-            violations=judgement.violations, violation_detail=judgement.violation_detail,
-            paused=self._paused, real_time_factor=0.0 if self._paused else self._factor,
-            commands=self._commands, camera_to_command_s=self._latency_s,
-        ))
+        self.publish(
+            self._truth,
+            SimState(
+                header=convert.header(stamp_s, self._profile.base_frame),
+                task=self._scenario.task,
+                seed=self._scenario.seed,
+                shift=self._shift,
+                elapsed_s=self._simulation.time_s - self._reset_s,
+                time_limit_s=self._scenario.time_limit_s,
+                tip=convert.vector(truth.tip),
+                tip_velocity=convert.vector(truth.tip_velocity),
+                object=convert.pose(truth.object, truth.object_quaternion),
+                object_speed=truth.object_speed,
+                success=judgement.success,
+                held_s=judgement.held_s,
+                distance=judgement.distance_m,
+                violations=judgement.violations,
+                violation_detail=judgement.violation_detail,
+                paused=self._paused,
+                real_time_factor=0.0 if self._paused else self._factor,
+                commands=self._commands,
+                camera_to_command_s=self._latency_s,
+            ),
+        )
 
     # -- what comes ---------------------------------------------------------------------------------------------------
 
@@ -240,6 +267,8 @@ class SimNode(Part[SimParameters]):
             response.ok, response.message = False, str(error)
             return response
         stamp_s = self._clock_s()
+        self._publish_state(stamp_s)
+        self._frames.next_s = max(self._frames.next_s, self._simulation.time_s + STATE_S)
         response.ok, response.stamp, response.time_limit_s = True, convert.stamp(stamp_s), scenario.time_limit_s
         response.goal_images = [convert.image_to_msg(rgb, stamp_s, camera) for camera, rgb in scenario.goal_images.items()]
         response.goal_tip, response.goal_object = convert.point(scenario.goal_tip), convert.point(scenario.goal_object)

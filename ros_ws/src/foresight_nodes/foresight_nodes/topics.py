@@ -1,4 +1,7 @@
-"""Every topic, service and action: name, type and quality of service, in one table. Names are relative; remapping and namespaces work."""
+"""Every topic, service and action: name, type and quality of service, in one table.
+
+Names are relative; remapping and namespaces work.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,12 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)  # the newest one, surely
-SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # fits drivers of either reliability; a backlog would be stale
+SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # fits drivers of either kind; a backlog would be stale
 SENSOR_OUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)  # as camera drivers
+HISTORY = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)  # all of a moment, to interpolate between
 STATES_OUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)  # as ros2_control's broadcaster
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STANDARD = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -55,7 +60,8 @@ BELIEF = Topic("belief", Belief, LATEST, LATEST)  # world_model -> planner, same
 PLAN = Topic("plan", Plan, LATEST, LATEST)  # planner -> guard, while a goal is pursued
 GUARD_STATE = Topic("guard_state", GuardState, LATCHED, LATCHED)  # guard -> planner, sim, people; 10 Hz and on change
 SIM_STATE = Topic("sim_state", SimState, STANDARD, STANDARD)  # sim -> judge, 30 Hz
-JOINT_STATES = Topic("joint_states", JointState, STATES_OUT, SENSOR)  # driver or sim -> perception, guard
+JOINT_STATES = Topic("joint_states", JointState, STATES_OUT, SENSOR)  # driver or sim -> guard
+JOINT_HISTORY = Topic("joint_states", JointState, STATES_OUT, HISTORY)  # the same for perception
 CLOCK = Topic("/clock", Clock, SENSOR_OUT, SENSOR)  # sim -> all with use_sim_time, 100 Hz
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STANDARD, QoSProfile(depth=50))  # all -> people, lifecycle_manager; 1 Hz
 
@@ -79,10 +85,13 @@ def camera_info(camera_topic: str) -> Topic:
 
 
 def trajectory(controller_topic: str) -> Topic:
-    """What the guard lets through; the profile or a parameter names it. Guard -> controller, which wants none from before its start."""
-    return Topic(controller_topic, JointTrajectory, LATCHED, LATEST)
+    """What the guard lets through; the profile or a parameter names it.
+
+    Guard -> controller, which wants none from before its start.
+    """
+    return Topic(controller_topic, JointTrajectory, COMMANDS, LATEST)
 
 
 def in_force(controller_topic: str) -> Topic:
     """The same for the planner, which after a restart must know the motion that it joins."""
-    return Topic(controller_topic, JointTrajectory, LATCHED, LATCHED)
+    return Topic(controller_topic, JointTrajectory, COMMANDS, COMMANDS)

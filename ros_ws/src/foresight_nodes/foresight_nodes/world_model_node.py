@@ -36,7 +36,9 @@ class WorldModelNode(Part[WorldModelParameters]):
         self._model: WorldModel | None = None
 
     def configure(self, parameters: WorldModelParameters) -> None:
-        self._model, profile = load_for(parameters.robot, parameters.checkpoint, parameters.device, parameters.threads, self._load)
+        self._model, profile = load_for(
+            parameters.robot, parameters.checkpoint, parameters.device, parameters.threads, self._load
+        )
         for _ in range(2):
             BeliefFilter(self._model).update(blank_observation(self._model, profile))
         self._base_frame = profile.base_frame
@@ -52,8 +54,11 @@ class WorldModelNode(Part[WorldModelParameters]):
 
     def report(self) -> dict[str, object]:
         return {
-            "model_id": self._model.model_id if self._model else "", "belief_hz": self._beliefs.hz(self.now_s()), "surprise": self._surprise,
-            "encode_ms_p50": self._durations.percentile_ms(50), "encode_ms_p99": self._durations.percentile_ms(99),
+            "model_id": self._model.model_id if self._model else "",
+            "belief_hz": self._beliefs.hz(self.now_s()),
+            "surprise": self._surprise,
+            "encode_ms_p50": self._durations.percentile_ms(50),
+            "encode_ms_p99": self._durations.percentile_ms(99),
         }
 
     def _on_observation(self, msg: ObservationMsg) -> None:
