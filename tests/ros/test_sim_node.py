@@ -93,7 +93,7 @@ def test_it_follows_a_trajectory_while_time_goes_on(simulated: Simulated, profil
     command = CONTROLLER.publisher(simulated.node)
     simulated.until(lambda: command.get_subscription_count() > 0, "the controller listens")
     begin = np.array(simulated.states[-1].position)
-    motion = minimum_jerk(begin, np.array([0.05, 0, 0, 0, 0, 0]), convert.seconds(simulated.states[-1].header.stamp) + 0.1)
+    motion = minimum_jerk(begin, np.array([0.05, 0, 0, 0, 0, 0]), convert.seconds(simulated.states[-1].header.stamp) + 0.5)
     command.publish(convert.trajectory_to_msg(motion, profile.joint_names))
     simulated.until(lambda: convert.seconds(simulated.states[-1].header.stamp) > motion.times_s[-1] + 0.4, "the motion ends")
     assert simulated.states[-1].position[0] - begin[0] == pytest.approx(0.05, abs=5e-3)
