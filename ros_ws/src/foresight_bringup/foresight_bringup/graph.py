@@ -27,7 +27,7 @@ class Arguments:
     """What `name:=value` sets, as text, for launch files and `foresight up` alike."""
 
     namespace: str = _argument("", "prefix of all node and topic names")
-    use_sim_time: str = _argument("false", "take the time from /clock; needed where simulated time is not real time")
+    use_sim_time: str = _argument("", "time from /clock: true or false; empty means true with a simulated arm only")
     params_file: str = _argument(
         "", "YAML with parameter overrides; empty means config/<robot>.yaml of foresight_bringup, if any"
     )
@@ -114,7 +114,8 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     if situation == "sim" and not arguments.seed.isdecimal():
         raise ValueError(f"Argument seed must be a whole number >= 0, got '{arguments.seed}'.")
     namespace, autostart = arguments.namespace.strip("/"), arguments.flag("autostart")
-    common = {"use_sim_time": arguments.flag("use_sim_time")}
+    # On a machine too slow for real time the simulated arm stands still at times; its clock must then stand still for all.
+    common = {"use_sim_time": arguments.flag("use_sim_time") if arguments.use_sim_time else situation == "sim"}
     robot = {"robot": arguments.robot}
     model = {**robot, "checkpoint": arguments.checkpoint}
     controller = {**robot, "controller_topic": arguments.controller_topic} if arguments.controller_topic else robot
