@@ -84,14 +84,14 @@ def test_the_first_set_of_frames_becomes_an_observation(sensed: Sensed):
 
 
 def test_the_rate_is_limited(sensed: Sensed):
-    """Of frames at 30 Hz every second set becomes an observation at the default 15 Hz."""
+    """Of frames at 30 Hz every third set becomes an observation at the default 10 Hz."""
     sensed.frames()
     assert sensed.activate()
     for _ in range(20):
         sensed.bench.advance(1 / 30, step_s=1 / 30)
         sensed.frames()
     stamps = [convert.seconds(m.header.stamp) for m in sensed.observations]
-    assert len(stamps) == 10 and np.diff(stamps) == pytest.approx(1 / 15, abs=1e-3)
+    assert len(stamps) == 7 and np.diff(stamps) == pytest.approx(1 / 10, abs=1e-3)
 
 
 def test_joints_in_another_order_are_put_right_by_name(sensed: Sensed):

@@ -31,7 +31,7 @@ class GuardParameters:
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories go; empty: as the profile says
     model_id: str = ""  # the only model whose plans are judged; empty: any
-    transport_s: float = 0.025  # [s] to the controller: a trajectory that begins sooner than this from now would be joined late
+    transport_s: float = 0.045  # [s] to the controller: a trajectory that begins sooner than this from now would be joined late
     guard: GuardConfig = GuardConfig()
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ class PerceptionParameters:
     checkpoint: str  # folder of the model, whose contract says which cameras, sizes and joints it needs
     robot: str  # robot profile by name, or path of its YAML file
     camera_topics: tuple[str, ...] = ()  # namespace of each camera, in the contract's order; empty: the cameras' names
-    rate_hz: float = 15.0  # [Hz] observations at most
+    rate_hz: float = 10.0  # [Hz] observations at most
     perception: PerceptionConfig = PerceptionConfig()
 
     def __post_init__(self) -> None:

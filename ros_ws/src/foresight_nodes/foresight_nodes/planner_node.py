@@ -48,7 +48,7 @@ class PlannerParameters:
     controller_topic: str = ""  # where the guard sends trajectories; empty: as the profile says
     device: str = "cpu"  # where the model runs: cpu, cuda, cuda:1 ...
     threads: int = 0  # torch threads; 0: as torch decides
-    margin_s: float = 0.045  # [s] from the guard's receipt of a plan until its motion begins, more than the guard's transport_s
+    margin_s: float = 0.065  # [s] from the guard's receipt of a plan until its motion begins, more than the guard's transport_s
     lead_max_s: float = 0.22  # [s] at most between a belief's arrival and the motion that it leads to; the guard allows 0.25
     stale_after_s: float = 1.0  # [s] without a belief after which a goal is given up
     planner: PlannerConfig = PlannerConfig()

@@ -55,7 +55,7 @@ class Service:
         return node.create_service(self.type, self.name, callback)
 
 
-OBSERVATION = Topic("observation", Observation, LATEST, LATEST)  # perception -> world_model, up to 15 Hz
+OBSERVATION = Topic("observation", Observation, LATEST, LATEST)  # perception -> world_model, up to 10 Hz
 BELIEF = Topic("belief", Belief, LATEST, LATEST)  # world_model -> planner, same rate
 PLAN = Topic("plan", Plan, LATEST, LATEST)  # planner -> guard, while a goal is pursued
 GUARD_STATE = Topic("guard_state", GuardState, LATCHED, LATCHED)  # guard -> planner, sim, people; 10 Hz and on change
