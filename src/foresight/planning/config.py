@@ -27,10 +27,10 @@ class PlannerConfig:
     speed_max: float = 0.25  # [m/s] of the tip
     acceleration_max: float = 1.5  # [m/s^2] of the tip
     wall_margin: float = 0.005  # [m] kept from the workspace's walls
-    effort_weight: float = 0.25  # blocks, for moving at full speed all along
-    smooth_weight: float = 0.25  # blocks, for full acceleration all along
+    effort_weight: float = 0.08  # blocks, for moving at full speed all along
+    smooth_weight: float = 0.08  # blocks, for full acceleration all along
     final_weight: float = 1.0  # growth of the weight of later blocks: weight of block h is 1 + final_weight * h
-    improvement: float = 0.10  # blocks by which a refined motion must beat the best proposal
+    improvement: float = 0.03  # blocks by which a refined motion must beat the best proposal
     deadline_s: float = 0.080  # [s] no refinement begins that would end after this
     seed: int = 0
 
