@@ -6,6 +6,7 @@ Also its judge, which reads true states that the rest of the system never sees. 
 
 from __future__ import annotations
 
+import atexit
 from dataclasses import dataclass
 
 import mujoco
@@ -170,6 +171,7 @@ class Simulation:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+            atexit.unregister(self.close)
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -240,6 +242,7 @@ class Simulation:
     def _render(self, data: mujoco.MjData) -> dict[str, np.ndarray]:
         if self._renderer is None:
             self._renderer = mujoco.Renderer(self.model, scenes.IMAGE_SIZE, scenes.IMAGE_SIZE)
+            atexit.register(self.close)  # freed later, when EGL has gone, it would complain
             flags = self._renderer.scene.flags
             flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = self.look == "full"
             flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
