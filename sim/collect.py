@@ -17,6 +17,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from foresight.robots.profile import load_profile
+
 SHARD_EPISODES = 25
 SEED_SPACE = 1_000_000_000  # episode seeds of collection start here; evaluation draws below it
 NOMINAL_SHARE = 0.4  # of the frames; the others are drawn from the randomised family, frame by frame
@@ -34,6 +36,8 @@ class CollectConfig:
     robot: str = "ur5e"  # robot profile
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}.")
         for name in ("episodes", "steps", "jobs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -42,6 +46,7 @@ class CollectConfig:
 def collect(config: CollectConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """Writes the dataset; `progress(episodes done, of)` is called as shards finish. Finished shards are kept when interrupted."""
     shards = [range(a, min(a + SHARD_EPISODES, config.episodes)) for a in range(0, config.episodes, SHARD_EPISODES)]
+    load_profile(config.robot)  # a wrong name is told before anything is written
     folder = config.out.with_suffix(".parts")
     folder.mkdir(parents=True, exist_ok=True)
     settings = {k: str(v) for k, v in asdict(config).items() if k not in ("out", "jobs", "episodes")}
@@ -81,7 +86,6 @@ _worker = None  # one simulation per process: building it takes a second
 def _collect_shard(work: tuple[CollectConfig, range, Path]) -> int:
     global _worker
     config, episodes, path = work
-    from foresight.robots.profile import load_profile
     from sim.simulation import Simulation
 
     if _worker is None:
@@ -148,7 +152,6 @@ def _settle(partial: Path, path: Path) -> None:
 
 def _merge(paths: list[Path], out: Path, config: CollectConfig) -> None:
     """Streams the shards into one file."""
-    from foresight.robots.profile import load_profile
     from sim.scenes import contract
 
     partial = out.with_suffix(".partial")

@@ -115,6 +115,7 @@ def evaluate(words: list[str]) -> int:
 
     config = _parse(EvaluateConfig, "evaluate", evaluate, words)
     config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    _check_before_work(config)
     if config.ros:
         return _run_in_ros(config)
     _prepare_rendering()
@@ -170,7 +171,7 @@ def up(words: list[str]) -> int:
 
 
 def env(words: list[str]) -> int:
-    """Run a command in the ROS environment: foresight env -- ros2 topic list."""
+    """Run a command in the ROS environment: foresight env -- python my_node.py."""
     command = words[1:] if words and words[0] == "--" else words
     if not command or command[0] in ("-h", "--help"):
         print(
@@ -288,6 +289,32 @@ def _prepare_rendering() -> None:
     from sim.rendering import check_rendering
 
     check_rendering()
+
+
+def _check_before_work(config: "EvaluateConfig") -> None:
+    """What would only be found out after hours of episodes: a bad checkpoint, another robot's, a place that cannot be written."""
+    from tempfile import TemporaryFile
+
+    from foresight.robots.profile import load_profile
+    from foresight.world_model.checkpoint import load
+
+    robot, trained = load_profile(config.robot).name, load(config.checkpoint).contract.robot
+    if robot != trained:
+        raise InputError(
+            f"Checkpoint {config.checkpoint} was trained on robot '{trained}', --robot is '{robot}'. "
+            f"Give the checkpoint of '{robot}' or train one."
+        )
+    for flag, folder in (("--json", config.json and config.json.parent), ("--report", config.report)):
+        if not folder:
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"{flag}: cannot write in {folder} ({error.strerror}). Choose a folder that you may write to."
+            ) from error
 
 
 def _finish(config: "EvaluateConfig", report: "Report") -> None:

@@ -426,7 +426,7 @@ def test_a_graph_that_was_started_otherwise_is_seen_too(stand_ins):
 )
 def test_bad_arguments_get_one_line(words, says, capsys):
     """Nothing is started; the line names what is known."""
-    assert up.main(words) == 1
+    assert up.main(words) == 2
     told = capsys.readouterr().err
     assert says in told and len(told.splitlines()) == 1
 

@@ -250,13 +250,21 @@ def main(words: list[str] | None = None) -> int:
             print(show_arguments(parse(words[:1])[0]))
             return 0
         wanted = resolve(*parse(words))
+    except UpError as error:
+        return _fail(error, 2)
+    try:
         if wanted.situation == "sim":  # nothing of it concerns other machines
             os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         width = max(len(name) for name in ("foresight", *(p.executable for p in wanted.processes)))
         return run(wanted, Console(sys.stdout, sys.stdout.isatty(), width))
     except UpError as error:
-        print(f"foresight up: {error}", file=sys.stderr)
-        return 1
+        return _fail(error, 1)
+
+
+def _fail(error: UpError, code: int) -> int:
+    """One line; 2 for bad input, 1 for a graph that could not run."""
+    print(f"foresight up: {error}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":
