@@ -8,6 +8,22 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Margins:
+    """Distances that the arm keeps, by what it keeps them from. Real arms follow their command to about 1 mm."""
+
+    fingers_table_m: float = 0.002  # [m] fingers to table: a push at the lowest tip passes 4 mm above it
+    table_m: float = 0.010  # [m] the rest of the arm to table
+    self_m: float = 0.005  # [m] between links of the arm
+    keep_out_m: float = 0.010  # [m] any part of the arm to a keep-out box
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not np.isfinite(value) or value < 0:
+                raise ValueError(f"Margins.{f.name} must be finite and at least 0 m, got {value}.")
+
+
+@dataclass(frozen=True)
 class GuardConfig:
     """Ages, tolerances and margins of the guard. All must be finite and greater than zero."""
 
@@ -28,12 +44,16 @@ class GuardConfig:
     measured_rest_rad_s: float = 0.1  # [rad/s] below which a measured joint is at rest, sensor noise included
     tip_sample_s: float = 0.02  # [s] at most between two points at which speed and place of the tip are checked
     workspace_tolerance_m: float = 1e-4  # [m] that the tip may lie outside the workspace
+    margins: Margins = Margins()  # kept from table, keep-outs and itself
+    sweep_resolution_m: float = 1e-3  # [m] that no point moves more than between two looks at what is near; half of it is kept on top of the margins
     reset_cooldown_s: float = 0.5  # [s] after a stop during which it cannot be reset
     history_s: float = 0.5  # [s] of commands already executed that are remembered, to be compared with measured states
 
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
+            if f.name == "margins":
+                continue  # they may be 0, and say so themselves
             if not np.isfinite(value) or value <= 0:
                 raise ValueError(f"GuardConfig.{f.name} must be finite and greater than 0, got {value}.")
         if self.tip_sample_s > 0.02:

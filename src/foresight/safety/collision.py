@@ -1,0 +1,224 @@
+"""How far the arm is from itself, its table and keep-out boxes, and whether a motion comes too near: swept, so nothing is missed.
+
+One look at the arm vouches for the time around it: no pair can come nearer than its distance there less a bound on its
+motion, from the joints' greatest speeds and their lever arms. Where that is not more than the margin, the time is divided, down
+to looks between which nothing moves more than `resolution_m`. So a motion with a pair nearer than its margin is always refused,
+one that keeps margin + `resolution_m / 2` never is, and between the two either may happen.
+
+Knows no goals: what the arm may touch (the cube) is not in the scene. Refuses numbers that are not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from foresight.control.trajectory import sample
+from foresight.data import Box, Trajectory
+from foresight.robots.geometry import GRIPPER_CLOSED
+from foresight.robots.profile import RobotProfile
+from foresight.robots.proximity import Proximity
+from foresight.safety.config import Margins
+
+UR5E_TABLE = Box("table", np.array([-0.13, -0.60, -0.50]), np.array([0.97, 0.60, 0.0]))  # [m] solid down to the floor
+WINDOW_S = 0.04  # [s] for which the first looks have to vouch; divided where something is near
+PIECES = 16  # at most, into which a window is divided at once
+NOISE_M = 2e-6  # [m] that a distance may differ by at the same place
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Where a motion first comes too near."""
+
+    time_s: float
+    names: tuple[str, str]  # of the bodies; a table or keep-out stands second
+    distance_m: float  # [m] between the two then; below 0 they overlap
+    margin_m: float  # [m] that must be kept
+    keep_out: bool  # the second is a keep-out box
+
+
+class Clearance(NamedTuple):
+    """What is left until the nearest pair is at its margin; below 0 it is nearer than that."""
+
+    distance_m: float  # [m] beyond the margin
+    names: tuple[str, str]  # of the pair; empty when nothing is within the range asked for
+
+
+class Scene:
+    """The arm with its gripper closed, among what it must not touch."""
+
+    def __init__(
+        self,
+        profile: RobotProfile,
+        boxes: Sequence[Box] = (),
+        margins: Margins = Margins(),
+        table: Box | None = UR5E_TABLE,
+        resolution_m: float = 1e-3,
+        gripper_command: float = GRIPPER_CLOSED,
+    ) -> None:
+        if not (np.isfinite(resolution_m) and resolution_m > 0):
+            raise ValueError(f"The sweep's resolution must be finite and above 0 m, got {resolution_m} m.")
+        self.boxes, self.table, self.margins, self.resolution_m = tuple(boxes), table, margins, resolution_m
+        tables = () if table is None else (table,)
+        self.proximity = Proximity(
+            profile, (*tables, *boxes), mounted_on=len(tables) - 1, touching_m=margins.self_m, gripper_command=gripper_command
+        )
+        obstacle = self.proximity.obstacle
+        self._keep_out = obstacle >= len(tables)
+        of_table = np.where(self.proximity.finger, margins.fingers_table_m, margins.table_m)
+        self._margin = np.where(self._keep_out, margins.keep_out_m, np.where(obstacle < 0, margins.self_m, of_table))
+
+    def clearance(self, q: Float[np.ndarray, "J"], range_m: float = 0.1) -> Clearance:
+        """What is left beyond the margin of the nearest pair, exact up to `range_m` [m], and who they are."""
+        return self._clearances(np.asarray(q)[None], range_m)[0]
+
+    def clearance_along(
+        self, trajectory: Trajectory, times_s: Float[np.ndarray, "M"], range_m: float = 0.1
+    ) -> Float[np.ndarray, "M"]:
+        """Clearance [m] at each time, at most `range_m`. Its slope is the speed of approach: 0 along a table at equal height."""
+        return np.array([c.distance_m for c in self._clearances(sample(trajectory, times_s)[0], range_m)])
+
+    def first_contact(self, trajectory: Trajectory, from_s: float) -> Contact | None:
+        """Where the motion from `from_s` on first comes too near, or None when it never does.
+
+        A pair that is too near at `from_s` already may only move apart: until it has reached its margin, each look finds
+        it no nearer than the looks before.
+        """
+        for value in (trajectory.times_s, trajectory.q, trajectory.dq, np.array([from_s])):
+            _require_finite(value)
+        q = sample(trajectory, from_s)[0]
+        kept = self._margin + self.resolution_m / 2
+        pairs = np.flatnonzero(self.proximity.lower_bounds(q[None])[0] < kept)
+        near = pairs[self.proximity.distances(q, pairs, 1.0) < kept[pairs]]
+        windows = self._windows(trajectory, from_s)
+        found = (self._parting(trajectory, windows, near), self._sweep(trajectory, windows, near))
+        return min((c for c in found if c is not None), key=lambda c: c.time_s, default=None)
+
+    def _clearances(self, q: Float[np.ndarray, "M J"], range_m: float) -> list[Clearance]:
+        _require_finite(q)
+        return [self._clearance(row, least, range_m) for row, least in zip(q, self.proximity.lower_bounds(q), strict=True)]
+
+    def _clearance(self, q: Float[np.ndarray, "J"], least: Float[np.ndarray, "P"], range_m: float) -> Clearance:
+        """Asks the pairs in the order of what they may at least be apart, until none can be nearer than the nearest so far."""
+        least = least - self._margin
+        nearest = Clearance(range_m, ("", ""))
+        for pair in np.argsort(least):
+            if least[pair] >= nearest.distance_m:
+                break
+            most = nearest.distance_m + self._margin[pair]
+            left = float(self.proximity.distances(q, pair[None], most)[0] - self._margin[pair])
+            if left < nearest.distance_m:
+                nearest = Clearance(left, self.proximity.names[pair])
+        return nearest
+
+    def _windows(self, trajectory: Trajectory, from_s: float) -> "_Windows":
+        times = trajectory.times_s
+        first, last = max(from_s, float(times[0])), float(times[-1])
+        if last <= first:
+            return _Windows(np.array([first]), np.array([first]), trajectory.q[-1:], np.zeros((1, len(self._margin))))
+        edges = np.linspace(first, last, int(np.ceil((last - first) / WINDOW_S)) + 1)
+        begin, end = edges[:-1], edges[1:]
+        speed = speed_bounds(trajectory)
+        i = np.clip(np.searchsorted(times, begin, side="right") - 1, 0, len(speed) - 1)
+        j = np.clip(np.searchsorted(times, end, side="left"), i + 1, len(speed))
+        fastest = np.array([speed[a:b].max(axis=0) for a, b in zip(i, j, strict=True)])
+        middle = sample(trajectory, (begin + end) / 2)[0]
+        return _Windows(begin, end, middle, self.proximity.motion(middle, fastest * (end - begin)[:, None] / 2))
+
+    def _sweep(self, trajectory: Trajectory, windows: "_Windows", but: Int[np.ndarray, "n"]) -> Contact | None:
+        """The first look at which a pair is within its margin and what it moves until the next look."""
+        possible = self.proximity.lower_bounds(windows.middle) < self._margin + windows.half
+        possible[:, but] = False
+        for k in np.flatnonzero(possible.any(axis=1)):
+            pairs = np.flatnonzero(possible[k])
+            span = (windows.begin[k], windows.end[k])
+            contact = self._vouch(trajectory, windows.middle[k], span, pairs, windows.half[k, pairs])
+            if contact is not None:
+                return contact
+        return None
+
+    def _vouch(
+        self,
+        trajectory: Trajectory,
+        q: Float[np.ndarray, "J"],
+        span: tuple[float, float],
+        pairs: Int[np.ndarray, "n"],
+        half: Float[np.ndarray, "n"],
+    ) -> Contact | None:
+        """None of the pairs comes too near during the span, seen from its middle `q`; `half` bounds their motion to either side."""
+        margin = self._margin[pairs]
+        distances = self.proximity.distances(q, pairs, margin + half)
+        within = ~(distances >= margin + half)
+        if not within.any():
+            return None
+        pairs, half, distances, margin = pairs[within], half[within], distances[within], margin[within]
+        too_near = half <= self.resolution_m / 2
+        if too_near.any():
+            i = int(np.argmin(np.where(too_near, distances - margin, np.inf)))
+            return self._contact(sum(span) / 2, int(pairs[i]), float(distances[i]))
+        needed = half / np.maximum(distances - margin, self.resolution_m / 2)
+        pieces = int(np.clip(np.ceil(1.01 * needed.max()), 2, PIECES))
+        edges = np.linspace(*span, pieces + 1)
+        for i, middle in enumerate(sample(trajectory, (edges[:-1] + edges[1:]) / 2)[0]):
+            contact = self._vouch(trajectory, middle, (edges[i], edges[i + 1]), pairs, half / pieces)
+            if contact is not None:
+                return contact
+        return None
+
+    def _parting(self, trajectory: Trajectory, windows: "_Windows", near: Int[np.ndarray, "n"]) -> Contact | None:
+        """The first look at which a pair that began too near is nearer than it was, its margin aside."""
+        if not len(near):
+            return None
+        kept = self._margin[near] + self.resolution_m / 2
+        floor = np.full(len(near), -np.inf)
+        for time_s, q in self._looks(trajectory, windows, near):
+            distances = self.proximity.distances(q, near, 1.0)
+            if not (distances >= floor - NOISE_M).all():
+                i = int(np.argmax(floor - distances))
+                return self._contact(time_s, int(near[i]), float(distances[i]))
+            floor = np.minimum(np.maximum(floor, distances), kept)
+        return None
+
+    def _looks(
+        self, trajectory: Trajectory, windows: "_Windows", pairs: Int[np.ndarray, "n"]
+    ) -> Iterator[tuple[float, Float[np.ndarray, "J"]]]:
+        """Times and positions between which none of the pairs moves more than `resolution_m`."""
+        pieces = np.maximum(1, np.ceil(2 * windows.half[:, pairs].max(axis=1) / self.resolution_m)).astype(int)
+        for begin, end, n in zip(windows.begin, windows.end, pieces, strict=True):
+            times = np.linspace(begin, end, n + 1)
+            yield from zip(times.tolist(), sample(trajectory, times)[0], strict=True)
+
+    def _contact(self, time_s: float, pair: int, distance_m: float) -> Contact:
+        margin, keep_out = float(self._margin[pair]), bool(self._keep_out[pair])
+        return Contact(float(time_s), self.proximity.names[pair], distance_m, margin, keep_out)
+
+
+class _Windows(NamedTuple):
+    """Spans of time that one look each has to vouch for."""
+
+    begin: Float[np.ndarray, "K"]  # [s]
+    end: Float[np.ndarray, "K"]  # [s]
+    middle: Float[np.ndarray, "K J"]  # [rad] halfway
+    half: Float[np.ndarray, "K P"]  # [m] that each pair moves at most, from the middle to either end
+
+
+def speed_bounds(trajectory: Trajectory) -> Float[np.ndarray, "segments J"]:
+    """What no joint's speed [rad/s] exceeds in each segment: the greatest of the velocity's Bezier control points."""
+    h = np.diff(trajectory.times_s)[:, None]
+    dq, ddq, step = trajectory.dq, getattr(trajectory, "ddq", None), np.diff(trajectory.q, axis=0) / h
+    a, b = dq[:-1], dq[1:]
+    if ddq is None:
+        inner = [3 * step - a - b]
+    else:
+        inner = [a + h * ddq[:-1] / 4, 5 * step - 2 * (a + b) + h * (ddq[1:] - ddq[:-1]) / 4, b - h * ddq[1:] / 4]
+    return np.abs([a, *inner, b]).max(axis=0)
+
+
+def _require_finite(values: np.ndarray) -> None:
+    finite = int(np.isfinite(values).sum())
+    if finite != values.size:
+        raise ValueError(f"{values.size - finite} of {values.size} numbers are not finite, expected 0.")
