@@ -8,54 +8,47 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from foresight.robots.model import robot_spec
+from foresight.robots.model import arm_spec, robot_spec
 from foresight.robots.profile import RobotProfile
 
-GRIPPER_CLOSED = 255.0  # actuator command that closes the gripper: it pushes with closed fingers
+CLOSED = {"so101": -0.1745}  # command that closes the gripper, where it is not the Robotiq's
+ROBOTIQ_CLOSED = 255.0
 SETTLE_STEPS = 500  # of 2 ms: fingers are at rest long before
 
 
-def collision_spec(profile: RobotProfile, gripper_command: float = GRIPPER_CLOSED) -> tuple[mujoco.MjSpec, frozenset[str]]:
-    """The arm's collision geometry as a spec whose only joints are the arm's, and the names of the fingers' bodies.
+def collision_spec(profile: RobotProfile, gripper_command: float | None = None) -> mujoco.MjSpec:
+    """The arm's collision geometry as a spec whose only joints are the arm's.
 
-    Every geom has a name. A link that its package draws but gives no collision geometry (the UR5e's base) collides as
+    The gripper is closed, for it pushes with closed fingers, or stands where `gripper_command` (of its actuator) puts it. Every geom has a name. A link that its package draws but gives no collision geometry (the UR5e's base) collides as
     the convex hulls of its meshes.
     """
-    spec = robot_spec(profile)
-    fingers = _finger_bodies(spec, profile)
-    _freeze_gripper(spec, profile, gripper_command)
-    _keep_collision_geometry(spec)
-    for i, geom in enumerate(spec.geoms):
-        geom.name = geom.name or f"{geom.parent.name}:{i}"
-    return spec, fingers
-
-
-def _finger_bodies(spec: mujoco.MjSpec, profile: RobotProfile) -> frozenset[str]:
-    """Bodies that the gripper's own joints move."""
-    roots = [joint.parent for joint in spec.joints if joint.name not in profile.joint_names]
-    below = [body for root in roots for body in (root, *root.find_all(mujoco.mjtObj.mjOBJ_BODY))]
-    return frozenset(body.name for body in below)
-
-
-def _freeze_gripper(spec: mujoco.MjSpec, profile: RobotProfile, command: float) -> None:
-    """Puts the gripper's bodies where the command brings them and removes its joints; nothing is left to actuate."""
-    poses = _settled(profile, command)
+    poses = _settled(profile, CLOSED.get(profile.name, ROBOTIQ_CLOSED) if gripper_command is None else gripper_command)
+    spec = arm_spec(profile)
     for body in spec.bodies:
         if body.name in poses:
             body.pos, body.quat = poses[body.name]
             body.alt.type = mujoco.mjtOrientation.mjORIENTATION_QUAT
-    for group in (spec.equalities, spec.tendons, spec.actuators, spec.sensors, spec.excludes, spec.pairs):
+    for group in (spec.actuators, spec.excludes, spec.pairs):
         for item in list(group):
             spec.delete(item)
-    for joint in list(spec.joints):
-        if joint.name not in profile.joint_names:
-            spec.delete(joint)
+    _keep_collision_geometry(spec)
+    for i, geom in enumerate(spec.geoms):
+        geom.name = geom.name or f"{geom.parent.name}:{i}"
+    return spec
 
 
 def _settled(profile: RobotProfile, command: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Position and quaternion in their parent's frame of the bodies that the gripper moves, found by letting physics close it."""
+    """Position and quaternion in their parent's frame of the bodies that the gripper moves, found by letting physics close it.
+
+    Its meshes overlap by design and would jam it; the pads of its fingers are boxes, and they stop each other.
+    """
     spec = robot_spec(profile)
     _keep_collision_geometry(spec)
+    for geom in spec.geoms:
+        if geom.type == mujoco.mjtGeom.mjGEOM_MESH:
+            geom.contype = geom.conaffinity = 0
+    for sensor in list(spec.sensors):
+        spec.delete(sensor)
     for actuator in list(spec.actuators):
         if actuator.target in profile.joint_names:
             spec.delete(actuator)

@@ -13,15 +13,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from foresight.data import Box
-from foresight.robots.geometry import GRIPPER_CLOSED, collision_spec
+from foresight.robots.geometry import collision_spec
+from foresight.robots.model import model_source
 from foresight.robots.profile import RobotProfile
+
+FINGER_M = 0.03  # [m] from the tool centre point: what is no farther than this from it is a fingertip
 
 
 class Proximity:
     """Pairs of geometry that could meet: link and link, link and obstacle. Not thread-safe: it owns one scratch state.
 
-    Pair i is of `names[i]`, obstacle `obstacle[i]` (its place in `obstacles`, -1: none), and its first is one of the
-    gripper's fingers where `finger[i]`. `ignored` lists the pairs that are never compared, each with its reason.
+    Pair i is of `names[i]`, obstacle `obstacle[i]` (its place in `obstacles`, -1: none), and its first is a fingertip
+    where `finger[i]`. `ignored` lists the pairs that are never compared, each with its reason.
     """
 
     def __init__(
@@ -30,10 +33,10 @@ class Proximity:
         obstacles: Sequence[Box] = (),
         mounted_on: int = -1,  # the obstacle that the robot stands on
         touching_m: float = 0.005,  # [m] links nearer than this at home are taken to touch by design
-        gripper_command: float = GRIPPER_CLOSED,
+        gripper_command: float | None = None,
     ) -> None:
         self.profile, self.obstacles, self._mounted_on = profile, tuple(obstacles), mounted_on
-        spec, fingers = collision_spec(profile, gripper_command)
+        spec = collision_spec(profile, gripper_command)
         for i, box in enumerate(self.obstacles):
             centre, half = (box.low + box.high) / 2, (box.high - box.low) / 2
             spec.worldbody.add_geom(name=f"obstacle {i}", type=mujoco.mjtGeom.mjGEOM_BOX, pos=centre, size=half)
@@ -53,7 +56,7 @@ class Proximity:
         self._a, self._b = np.array(compared).reshape(-1, 2).T
         self.obstacle = self._obstacle[self._b]
         self.names = tuple((self._name(a), self._name(b)) for a, b in compared)
-        self.finger = np.array([self._body[a] in fingers for a in self._a], dtype=bool)
+        self.finger = self._fingers()[self._a]
 
     def distances(
         self, q: Float[np.ndarray, "J"], pairs: Int[np.ndarray, "n"], up_to_m: float | Float[np.ndarray, "n"]
@@ -139,6 +142,16 @@ class Proximity:
         if parents[0] == links[1] or parents[1] == links[0]:
             return "neighbours in the chain"
         return "touch at home" if touching else ""
+
+    def _fingers(self) -> Bool[np.ndarray, "G"]:
+        """Geometry of the last link that reaches within FINGER_M of the tool centre point."""
+        source, model = model_source(self.profile), self._model
+        site = model.site(source.gripper_prefix + source.tip_site).id
+        low, high = self._boxes(self.profile.home[None])
+        tip = self._data.site_xpos[site]
+        away = np.linalg.norm(np.maximum(0.0, np.maximum(low[0] - tip, tip - high[0])), axis=1)
+        link = model.body_weldid[model.geom_bodyid]
+        return (link == model.body_weldid[model.site_bodyid[site]]) & (away <= FINGER_M)
 
     def _name(self, geom: int) -> str:
         return self.obstacles[self._obstacle[geom]].name if self._obstacle[geom] >= 0 else self._body[geom]

@@ -19,7 +19,6 @@ from jaxtyping import Float, Int
 
 from foresight.control.trajectory import sample
 from foresight.data import Box, Trajectory
-from foresight.robots.geometry import GRIPPER_CLOSED
 from foresight.robots.profile import RobotProfile
 from foresight.robots.proximity import Proximity
 from foresight.safety.config import Margins
@@ -58,7 +57,7 @@ class Scene:
         margins: Margins = Margins(),
         table: Box | None = UR5E_TABLE,
         resolution_m: float = 1e-3,
-        gripper_command: float = GRIPPER_CLOSED,
+        gripper_command: float | None = None,
     ) -> None:
         if not (np.isfinite(resolution_m) and resolution_m > 0):
             raise ValueError(f"The sweep's resolution must be finite and above 0 m, got {resolution_m} m.")
@@ -88,8 +87,9 @@ class Scene:
         A pair that is too near at `from_s` already may only move apart: until it has reached its margin, each look finds
         it no nearer than the looks before.
         """
-        for value in (trajectory.times_s, trajectory.q, trajectory.dq, np.array([from_s])):
-            _require_finite(value)
+        for value in (trajectory.times_s, trajectory.q, trajectory.dq, trajectory.ddq, np.array([from_s])):
+            if value is not None:
+                _require_finite(value)
         q = sample(trajectory, from_s)[0]
         kept = self._margin + self.resolution_m / 2
         pairs = np.flatnonzero(self.proximity.lower_bounds(q[None])[0] < kept)
@@ -209,7 +209,7 @@ class _Windows(NamedTuple):
 def speed_bounds(trajectory: Trajectory) -> Float[np.ndarray, "segments J"]:
     """What no joint's speed [rad/s] exceeds in each segment: the greatest of the velocity's Bezier control points."""
     h = np.diff(trajectory.times_s)[:, None]
-    dq, ddq, step = trajectory.dq, getattr(trajectory, "ddq", None), np.diff(trajectory.q, axis=0) / h
+    dq, ddq, step = trajectory.dq, trajectory.ddq, np.diff(trajectory.q, axis=0) / h
     a, b = dq[:-1], dq[1:]
     if ddq is None:
         inner = [3 * step - a - b]
