@@ -23,8 +23,8 @@ FINGER_M = 0.03  # [m] from the tool centre point: what is no farther than this 
 class Proximity:
     """Pairs of geometry that could meet: link and link, link and obstacle. Not thread-safe: it owns one scratch state.
 
-    Pair i is of `names[i]`, obstacle `obstacle[i]` (its place in `obstacles`, -1: none), and its first is a fingertip
-    where `finger[i]`. `ignored` lists the pairs that are never compared, each with its reason.
+    Pair i is of `names[i]`, obstacle `obstacle[i]` (its place in `obstacles`, -1: none), and its first belongs to
+    the hand (the last link, gripper included) where `hand[i]` and is a fingertip where `finger[i]`. `ignored` lists the pairs that are never compared, each with its reason.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class Proximity:
         self._a, self._b = np.array(compared).reshape(-1, 2).T
         self.obstacle = self._obstacle[self._b]
         self.names = tuple((self._name(a), self._name(b)) for a, b in compared)
-        self.finger = self._fingers()[self._a]
+        hand, finger = self._hand()
+        self.hand, self.finger = hand[self._a], finger[self._a]
 
     def distances(
         self, q: Float[np.ndarray, "J"], pairs: Int[np.ndarray, "n"], up_to_m: float | Float[np.ndarray, "n"]
@@ -143,15 +144,15 @@ class Proximity:
             return "neighbours in the chain"
         return "touch at home" if touching else ""
 
-    def _fingers(self) -> Bool[np.ndarray, "G"]:
-        """Geometry of the last link that reaches within FINGER_M of the tool centre point."""
+    def _hand(self) -> tuple[Bool[np.ndarray, "G"], Bool[np.ndarray, "G"]]:
+        """Geometry of the link that carries the tool centre point, and what of it reaches within FINGER_M of that point."""
         source, model = model_source(self.profile), self._model
         site = model.site(source.gripper_prefix + source.tip_site).id
         low, high = self._boxes(self.profile.home[None])
         tip = self._data.site_xpos[site]
         away = np.linalg.norm(np.maximum(0.0, np.maximum(low[0] - tip, tip - high[0])), axis=1)
-        link = model.body_weldid[model.geom_bodyid]
-        return (link == model.body_weldid[model.site_bodyid[site]]) & (away <= FINGER_M)
+        hand = model.body_weldid[model.geom_bodyid] == model.body_weldid[model.site_bodyid[site]]
+        return hand, hand & (away <= FINGER_M)
 
     def _name(self, geom: int) -> str:
         return self.obstacles[self._obstacle[geom]].name if self._obstacle[geom] >= 0 else self._body[geom]

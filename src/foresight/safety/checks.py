@@ -14,6 +14,7 @@ from foresight.control.trajectory import derivatives, sample
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.interfaces import Kinematics
 from foresight.robots.profile import RobotProfile
+from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 
 
@@ -25,10 +26,12 @@ def check(
     kinematics: Kinematics,
     config: GuardConfig,
     now_s: float,
+    scene: Scene | None = None,
 ) -> Verdict:
     """The first thing wrong with the candidate, or OK.
 
     `in_force` is what the controller executes now; with None the arm is expected to be at rest where it was measured.
+    With no `scene` collisions are not looked for.
     """
     trajectory = candidate.trajectory
     refusals = (
@@ -43,6 +46,7 @@ def check(
         _joint_limits(trajectory, profile, config),
         _tip(trajectory, profile, kinematics, config, now_s),
         _rest(trajectory, profile, config),
+        _collision(trajectory, scene, now_s),
     )
     for part in refusals:  # generators: a check runs only when those before it have passed
         for verdict in part:
@@ -283,4 +287,15 @@ def _rest(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) ->
         j = int(np.argmax(speed))
         yield Verdict(
             Reason.NOT_AT_REST, f"{profile.joint_names[j]} would end at {speed[j]:.5f} rad/s, allowed {config.rest_rad_s} rad/s."
+        )
+
+
+def _collision(trajectory: Trajectory, scene: Scene | None, now_s: float) -> Iterator[Verdict]:
+    """Nothing too near along the whole motion; what is too near at its beginning may only move apart."""
+    contact = None if scene is None else scene.first_contact(trajectory, max(float(trajectory.times_s[0]), now_s))
+    if contact is not None:
+        yield Verdict(
+            Reason.KEEP_OUT if contact.keep_out else Reason.COLLISION,
+            f"{contact.names[0]} would come within {contact.distance_m:.4f} m of {contact.names[1]} "
+            f"{contact.time_s - now_s:.3f} s from now, allowed {contact.margin_m} m, or away from it when it is nearer already.",
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from foresight.control.trajectory import sample
 from foresight.data import Box, Trajectory
@@ -25,6 +25,7 @@ from foresight.safety.config import Margins
 
 UR5E_TABLE = Box("table", np.array([-0.13, -0.60, -0.50]), np.array([0.97, 0.60, 0.0]))  # [m] solid down to the floor
 WINDOW_S = 0.04  # [s] for which the first looks have to vouch; divided where something is near
+NEAR_AT_HOME_M = 0.1  # [m] links nearer than this to each other at home are near by design
 PIECES = 16  # at most, into which a window is divided at once
 NOISE_M = 2e-6  # [m] that a distance may differ by at the same place
 
@@ -70,16 +71,29 @@ class Scene:
         self._keep_out = obstacle >= len(tables)
         of_table = np.where(self.proximity.finger, margins.fingers_table_m, margins.table_m)
         self._margin = np.where(self._keep_out, margins.keep_out_m, np.where(obstacle < 0, margins.self_m, of_table))
+        self._every = np.ones(len(obstacle), dtype=bool)
+        at_home = self.proximity.distances(profile.home, np.arange(len(obstacle)), NEAR_AT_HOME_M)
+        links_near = (obstacle < 0) & (at_home < NEAR_AT_HOME_M)
+        self._slowing = ~(links_near | (~self._keep_out & (obstacle >= 0) & self.proximity.hand))
 
     def clearance(self, q: Float[np.ndarray, "J"], range_m: float = 0.1) -> Clearance:
         """What is left beyond the margin of the nearest pair, exact up to `range_m` [m], and who they are."""
-        return self._clearances(np.asarray(q)[None], range_m)[0]
+        return self._clearances(np.asarray(q)[None], range_m, self._every)[0]
+
+    def room(self, q: Float[np.ndarray, "J"], range_m: float = 0.1) -> float:
+        """What is left [m] beyond the margin of the nearest pair of those that ought to slow the arm when they come near.
+
+        Pairs that are near by design do not count: the hand over the table, where pushes work, and links that are near
+        each other at home already.
+        """
+        return self._clearances(np.asarray(q)[None], range_m, self._slowing)[0].distance_m
 
     def clearance_along(
         self, trajectory: Trajectory, times_s: Float[np.ndarray, "M"], range_m: float = 0.1
     ) -> Float[np.ndarray, "M"]:
-        """Clearance [m] at each time, at most `range_m`. Its slope is the speed of approach: 0 along a table at equal height."""
-        return np.array([c.distance_m for c in self._clearances(sample(trajectory, times_s)[0], range_m)])
+        """The room [m] at each time, for graded slowing."""
+        found = self._clearances(sample(trajectory, times_s)[0], range_m, self._slowing)
+        return np.array([clearance.distance_m for clearance in found])
 
     def first_contact(self, trajectory: Trajectory, from_s: float) -> Contact | None:
         """Where the motion from `from_s` on first comes too near, or None when it never does.
@@ -98,13 +112,13 @@ class Scene:
         found = (self._parting(trajectory, windows, near), self._sweep(trajectory, windows, near))
         return min((c for c in found if c is not None), key=lambda c: c.time_s, default=None)
 
-    def _clearances(self, q: Float[np.ndarray, "M J"], range_m: float) -> list[Clearance]:
+    def _clearances(self, q: Float[np.ndarray, "M J"], range_m: float, among: Bool[np.ndarray, "P"]) -> list[Clearance]:
         _require_finite(q)
-        return [self._clearance(row, least, range_m) for row, least in zip(q, self.proximity.lower_bounds(q), strict=True)]
+        least = np.where(among, self.proximity.lower_bounds(q) - self._margin, np.inf)
+        return [self._clearance(*row, range_m) for row in zip(q, least, strict=True)]
 
     def _clearance(self, q: Float[np.ndarray, "J"], least: Float[np.ndarray, "P"], range_m: float) -> Clearance:
-        """Asks the pairs in the order of what they may at least be apart, until none can be nearer than the nearest so far."""
-        least = least - self._margin
+        """Asks the pairs in the order of what they have left at least, until none can have less than the least so far."""
         nearest = Clearance(range_m, ("", ""))
         for pair in np.argsort(least):
             if least[pair] >= nearest.distance_m:
@@ -195,6 +209,14 @@ class Scene:
     def _contact(self, time_s: float, pair: int, distance_m: float) -> Contact:
         margin, keep_out = float(self._margin[pair]), bool(self._keep_out[pair])
         return Contact(float(time_s), self.proximity.names[pair], distance_m, margin, keep_out)
+
+
+def boxes_of(numbers: Sequence[float]) -> tuple[Box, ...]:
+    """Keep-out boxes from six numbers each [m]: x, y, z of the lowest corner, then of the highest."""
+    if len(numbers) % 6:
+        raise ValueError(f"Keep-outs need 6 numbers a box (x, y, z of the lowest corner, then of the highest), got {len(numbers)}.")
+    corners = np.array(numbers, dtype=np.float64).reshape(-1, 2, 3)
+    return tuple(Box(f"keep-out {i + 1}", low, high) for i, (low, high) in enumerate(corners))
 
 
 class _Windows(NamedTuple):

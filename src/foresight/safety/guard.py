@@ -16,6 +16,7 @@ from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.interfaces import Kinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import check, following_refusal, state_refusal
+from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 
 
@@ -34,8 +35,11 @@ class Guard:
         kinematics: Kinematics,
         config: GuardConfig | None = None,
         expected_model_id: str | None = None,
+        scene: Scene | None = None,
     ) -> None:
+        """With no `scene` collisions are not looked for."""
         self.profile, self.kinematics, self.config = profile, kinematics, config or GuardConfig()
+        self.scene = scene
         self.expected_model_id = expected_model_id  # None: a plan of any model is judged
         self.in_force: Trajectory | None = None
         self.stopped: str | None = None  # why; None while motion is allowed
@@ -62,7 +66,7 @@ class Guard:
             return Verdict(
                 Reason.WRONG_MODEL, f"The plan comes from model '{candidate.model_id}', expected '{self.expected_model_id}'."
             )
-        return check(candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s)
+        return check(candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s, self.scene)
 
     def stop(self, detail: str, state: RobotState | None, now_s: float) -> Trajectory | None:
         """Refuses all motion from now on and returns the motion that brings the arm to rest.

@@ -16,7 +16,8 @@ from std_srvs.srv import Trigger
 
 from foresight.data import Reason, RobotState, Trajectory, Verdict
 from foresight.robots.kinematics import MujocoKinematics
-from foresight.robots.profile import load_profile
+from foresight.robots.profile import RobotProfile, load_profile
+from foresight.safety.collision import Scene, boxes_of
 from foresight.safety.config import GuardConfig
 from foresight.safety.guard import Guard
 from foresight_nodes import convert, topics
@@ -32,14 +33,26 @@ class GuardParameters:
     controller_topic: str = ""  # where trajectories go; empty: as the profile says
     model_id: str = ""  # the only model whose plans are judged; empty: any
     transport_s: float = 0.045  # [s] to the controller: a trajectory that begins sooner than this from now would be joined late
+    collision: bool = True  # look for collisions of the arm with itself, its table and the keep-outs
+    keep_outs: tuple[float, ...] = ()  # [m] boxes to stay out of, base frame: x, y, z of the lowest corner, then of the highest
     guard: GuardConfig = GuardConfig()
 
     def __post_init__(self) -> None:
+        boxes_of(self.keep_outs)
+        if self.keep_outs and not self.collision:
+            raise ValueError(f"collision must be true for {len(self.keep_outs) // 6} keep-outs to be kept, got false.")
         if not 0 <= self.transport_s < self.guard.start_ahead_max_s:
             raise ValueError(
                 f"transport_s must lie between 0 and guard.start_ahead_max_s ({self.guard.start_ahead_max_s} s), "
                 f"got {self.transport_s}."
             )
+
+
+def _scene(parameters: GuardParameters, profile: RobotProfile) -> Scene | None:
+    if not parameters.collision:
+        return None
+    config = parameters.guard
+    return Scene(profile, boxes_of(parameters.keep_outs), config.margins, resolution_m=config.sweep_resolution_m)
 
 
 class GuardNode(Part[GuardParameters]):
@@ -55,7 +68,13 @@ class GuardNode(Part[GuardParameters]):
         self._forget()
         self._transport_s = parameters.transport_s
         self._profile = load_profile(parameters.robot)
-        self._guard = Guard(self._profile, MujocoKinematics(self._profile), parameters.guard, parameters.model_id or None)
+        self._guard = Guard(
+            self._profile,
+            MujocoKinematics(self._profile),
+            parameters.guard,
+            parameters.model_id or None,
+            _scene(parameters, self._profile),
+        )
         self._forward = topics.trajectory(parameters.controller_topic or self._profile.controller_topic).publisher(self)
         topics.JOINT_STATES.subscription(self, self._on_joint_state)
         topics.PLAN.subscription(self, self._on_plan)
@@ -96,7 +115,7 @@ class GuardNode(Part[GuardParameters]):
         """As before the first plan."""
         if self._guard is not None:
             guard = self._guard
-            self._guard = Guard(guard.profile, guard.kinematics, guard.config, guard.expected_model_id)
+            self._guard = Guard(guard.profile, guard.kinematics, guard.config, guard.expected_model_id, guard.scene)
         self._state: RobotState | None = None
         self._verdict = Verdict(Reason.STOPPED, "The guard is not active.")
         self._plans = Rate(self.now_s())
