@@ -56,7 +56,7 @@ def least(scene: Scene, trajectory: Trajectory, step_s: float = 1e-3) -> float:
     for row, bound in zip(q, scene.proximity.lower_bounds(q), strict=True):
         pairs = np.flatnonzero(bound < scene._margin + 0.002)
         if len(pairs):
-            found = min(found, float((scene.proximity.distances(row, pairs, 1.0) - scene._margin[pairs]).min()))
+            found = min(found, float((scene.proximity.distances(row, pairs) - scene._margin[pairs]).min()))
     return found
 
 
@@ -127,17 +127,13 @@ def test_base_without_collision_geometry_collides(profile, scene):
 # -- margins -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("beyond_m", "passes"), [(0.0010, True), (-0.0002, False)])
-def test_margin_is_kept_to_the_resolution(profile, kinematics, at, beyond_m, passes):
-    """Ending beside a wall just outside the margin passes, just inside is refused."""
-    begin, end = at(0.40, -0.04, 0.20), at(0.50, 0.0, 0.20)
-    slide = towards(begin, end)
-    far = Scene(profile, (Box("wall", np.array([0.2, 0.25, 0.0]), np.array([0.8, 0.3, 0.6])),))
-    of_wall = np.flatnonzero([names[1] == "wall" for names in far.proximity.names])
-    nearest = min(far.proximity.distances(q, of_wall, 1.0).min() for q in sample(slide, np.linspace(0, 1, 300))[0])
-    y = 0.25 - nearest + Margins().keep_out_m + beyond_m
-    wall = Box("wall", np.array([0.2, y, 0.0]), np.array([0.8, y + 0.05, 0.6]))
-    contact = Scene(profile, (wall,)).first_contact(slide, 0.0)
+@pytest.mark.parametrize(("beyond_m", "passes"), [(0.0006, True), (-0.0001, False)])
+def test_margin_is_kept_to_the_resolution(scene, at, beyond_m, passes):
+    """Coming down to just outside the margin (and half a resolution) passes, to just inside is refused."""
+    height = 0.03 - scene.clearance(at(0.45, 0.0, 0.03)).distance_m + beyond_m
+    end = at(0.45, 0.0, height)
+    assert scene.clearance(end).distance_m == pytest.approx(beyond_m, abs=5e-5)
+    contact = scene.first_contact(towards(at(0.45, 0.0, 0.06), end), 0.0)
     assert (contact is None) == passes, contact
 
 
@@ -206,9 +202,9 @@ def test_motion_bound_bounds_every_point(crowded):
     for _ in range(25):
         q, turn = rng.uniform(-np.pi, np.pi, 6), rng.uniform(0, 0.15, 6)
         bound = proximity.motion(q[None], turn[None])[0]
-        before = proximity.distances(q, pairs, 5.0)
+        before = proximity.distances(q, pairs)
         for _ in range(6):
-            after = proximity.distances(q + turn * rng.choice([-1, 1], 6), pairs, 5.0)
+            after = proximity.distances(q + turn * rng.choice([-1, 1], 6), pairs)
             apart = (before > 0.01) & (after > 0.01)  # overlapping, a distance is a depth, which is found less exactly
             assert (np.abs(after - before)[apart] <= bound[apart] + 1e-5).all()
             tightest = max(tightest, float((np.abs(after - before)[apart] / np.maximum(bound[apart], 1e-6)).max()))
@@ -220,7 +216,7 @@ def test_lower_bound_is_below_the_distance(crowded):
     rng, proximity = np.random.default_rng(7), crowded.proximity
     q = rng.uniform(-np.pi, np.pi, (60, 6))
     for row, bound in zip(q, proximity.lower_bounds(q), strict=True):
-        distance = proximity.distances(row, np.arange(len(bound)), 5.0)
+        distance = proximity.distances(row, np.arange(len(bound)))
         assert (bound <= np.maximum(distance, 0.0) + 1e-6).all()
 
 
@@ -241,7 +237,7 @@ def test_distances_agree_with_the_simulator(profile, scene):
     """The frozen gripper is where the simulator's physics closes it, to 0.2 mm."""
     simulation = Simulation(0, profile)
     q = simulation.data.qpos[:6].copy()
-    scene.proximity.distances(q, np.zeros(1, dtype=int), 1.0)
+    scene.proximity.distances(q, np.zeros(1, dtype=int))
     model, data = scene.proximity._model, scene.proximity._data
     for side in ("left", "right"):
         for part in ("pad", "follower", "driver", "coupler", "spring_link"):

@@ -18,6 +18,7 @@ from foresight.robots.model import model_source
 from foresight.robots.profile import RobotProfile
 
 FINGER_M = 0.03  # [m] from the tool centre point: what is no farther than this from it is a fingertip
+FAR_M = 10.0  # [m] beyond any arm
 
 
 class Proximity:
@@ -54,20 +55,20 @@ class Proximity:
         self._sliding = self._model.jnt_type == mujoco.mjtJoint.mjJNT_SLIDE
         compared, self.ignored = self._compared(touching_m)
         self._a, self._b = np.array(compared).reshape(-1, 2).T
+        self._geoms = compared
         self.obstacle = self._obstacle[self._b]
         self.names = tuple((self._name(a), self._name(b)) for a, b in compared)
         hand, finger = self._hand()
         self.hand, self.finger = hand[self._a], finger[self._a]
 
     def distances(
-        self, q: Float[np.ndarray, "J"], pairs: Int[np.ndarray, "n"], up_to_m: float | Float[np.ndarray, "n"]
+        self, q: Float[np.ndarray, "J"], pairs: Int[np.ndarray, "n"], up_to_m: Float[np.ndarray, "n"] | None = None
     ) -> Float[np.ndarray, "n"]:
-        """Distance [m] of each pair at q, exact below `up_to_m`; below 0 where they overlap."""
+        """Distance [m] of each pair at q, exact below `up_to_m` (10 m); below 0 where they overlap."""
         self._place(q)
-        model, data, distance = self._model, self._data, mujoco.mj_geomDistance
-        cut = np.broadcast_to(up_to_m, pairs.shape)
-        asked = zip(self._a[pairs].tolist(), self._b[pairs].tolist(), cut.tolist(), strict=True)
-        return np.array([distance(model, data, a, b, most, None) for a, b, most in asked])
+        model, data, geoms, distance = self._model, self._data, self._geoms, mujoco.mj_geomDistance
+        cut = [FAR_M] * len(pairs) if up_to_m is None else up_to_m.tolist()
+        return np.array([distance(model, data, *geoms[i], most, None) for i, most in zip(pairs.tolist(), cut, strict=True)])
 
     def lower_bounds(self, q: Float[np.ndarray, "K J"]) -> Float[np.ndarray, "K P"]:
         """What no pair's distance [m] is below: the distance of the boxes around the two, along the base frame's axes."""

@@ -10,14 +10,14 @@ Knows no goals: what the arm may touch (the cube) is not in the scene. Refuses n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from foresight.control.trajectory import sample
+from foresight.control.trajectory import coefficients, sample
 from foresight.data import Box, Trajectory
 from foresight.robots.profile import RobotProfile
 from foresight.robots.proximity import Proximity
@@ -72,7 +72,7 @@ class Scene:
         of_table = np.where(self.proximity.finger, margins.fingers_table_m, margins.table_m)
         self._margin = np.where(self._keep_out, margins.keep_out_m, np.where(obstacle < 0, margins.self_m, of_table))
         self._every = np.ones(len(obstacle), dtype=bool)
-        at_home = self.proximity.distances(profile.home, np.arange(len(obstacle)), NEAR_AT_HOME_M)
+        at_home = self.proximity.distances(profile.home, np.arange(len(obstacle)))
         links_near = (obstacle < 0) & (at_home < NEAR_AT_HOME_M)
         self._slowing = ~(links_near | (~self._keep_out & (obstacle >= 0) & self.proximity.hand))
 
@@ -104,12 +104,13 @@ class Scene:
         for value in (trajectory.times_s, trajectory.q, trajectory.dq, trajectory.ddq, np.array([from_s])):
             if value is not None:
                 _require_finite(value)
-        q = sample(trajectory, from_s)[0]
+        path = _Path(trajectory)
+        q = path(np.array([from_s]))[0]
         kept = self._margin + self.resolution_m / 2
         pairs = np.flatnonzero(self.proximity.lower_bounds(q[None])[0] < kept)
-        near = pairs[self.proximity.distances(q, pairs, 1.0) < kept[pairs]]
-        windows = self._windows(trajectory, from_s)
-        found = (self._parting(trajectory, windows, near), self._sweep(trajectory, windows, near))
+        near = pairs[self.proximity.distances(q, pairs) < kept[pairs]]
+        windows = self._windows(trajectory, path, from_s)
+        found = (self._parting(path, windows, near), self._sweep(path, windows, near))
         return min((c for c in found if c is not None), key=lambda c: c.time_s, default=None)
 
     def _clearances(self, q: Float[np.ndarray, "M J"], range_m: float, among: Bool[np.ndarray, "P"]) -> list[Clearance]:
@@ -124,12 +125,12 @@ class Scene:
             if least[pair] >= nearest.distance_m:
                 break
             most = nearest.distance_m + self._margin[pair]
-            left = float(self.proximity.distances(q, pair[None], most)[0] - self._margin[pair])
+            left = float(self.proximity.distances(q, pair[None], most[None])[0] - self._margin[pair])
             if left < nearest.distance_m:
                 nearest = Clearance(left, self.proximity.names[pair])
         return nearest
 
-    def _windows(self, trajectory: Trajectory, from_s: float) -> "_Windows":
+    def _windows(self, trajectory: Trajectory, path: "_Path", from_s: float) -> "_Windows":
         times = trajectory.times_s
         first, last = max(from_s, float(times[0])), float(times[-1])
         if last <= first:
@@ -140,24 +141,24 @@ class Scene:
         i = np.clip(np.searchsorted(times, begin, side="right") - 1, 0, len(speed) - 1)
         j = np.clip(np.searchsorted(times, end, side="left"), i + 1, len(speed))
         fastest = np.array([speed[a:b].max(axis=0) for a, b in zip(i, j, strict=True)])
-        middle = sample(trajectory, (begin + end) / 2)[0]
+        middle = path((begin + end) / 2)
         return _Windows(begin, end, middle, self.proximity.motion(middle, fastest * (end - begin)[:, None] / 2))
 
-    def _sweep(self, trajectory: Trajectory, windows: "_Windows", but: Int[np.ndarray, "n"]) -> Contact | None:
+    def _sweep(self, path: "_Path", windows: "_Windows", but: Int[np.ndarray, "n"]) -> Contact | None:
         """The first look at which a pair is within its margin and what it moves until the next look."""
         possible = self.proximity.lower_bounds(windows.middle) < self._margin + windows.half
         possible[:, but] = False
         for k in np.flatnonzero(possible.any(axis=1)):
             pairs = np.flatnonzero(possible[k])
             span = (windows.begin[k], windows.end[k])
-            contact = self._vouch(trajectory, windows.middle[k], span, pairs, windows.half[k, pairs])
+            contact = self._vouch(path, windows.middle[k], span, pairs, windows.half[k, pairs])
             if contact is not None:
                 return contact
         return None
 
     def _vouch(
         self,
-        trajectory: Trajectory,
+        path: "_Path",
         q: Float[np.ndarray, "J"],
         span: tuple[float, float],
         pairs: Int[np.ndarray, "n"],
@@ -177,34 +178,30 @@ class Scene:
         needed = half / np.maximum(distances - margin, self.resolution_m / 2)
         pieces = int(np.clip(np.ceil(1.01 * needed.max()), 2, PIECES))
         edges = np.linspace(*span, pieces + 1)
-        for i, middle in enumerate(sample(trajectory, (edges[:-1] + edges[1:]) / 2)[0]):
-            contact = self._vouch(trajectory, middle, (edges[i], edges[i + 1]), pairs, half / pieces)
+        for i, middle in enumerate(path((edges[:-1] + edges[1:]) / 2)):
+            contact = self._vouch(path, middle, (edges[i], edges[i + 1]), pairs, half / pieces)
             if contact is not None:
                 return contact
         return None
 
-    def _parting(self, trajectory: Trajectory, windows: "_Windows", near: Int[np.ndarray, "n"]) -> Contact | None:
+    def _parting(self, path: "_Path", windows: "_Windows", near: Int[np.ndarray, "n"]) -> Contact | None:
         """The first look at which a pair that began too near is nearer than it was, its margin aside."""
         if not len(near):
             return None
         kept = self._margin[near] + self.resolution_m / 2
         floor = np.full(len(near), -np.inf)
-        for time_s, q in self._looks(trajectory, windows, near):
-            distances = self.proximity.distances(q, near, 1.0)
-            if not (distances >= floor - NOISE_M).all():
-                i = int(np.argmax(floor - distances))
-                return self._contact(time_s, int(near[i]), float(distances[i]))
-            floor = np.minimum(np.maximum(floor, distances), kept)
+        for begin, end, middle, half in zip(windows.begin, windows.end, windows.middle, windows.half[:, near], strict=True):
+            if (floor > -np.inf).all() and (self.proximity.distances(middle, near) - half >= kept).all():
+                floor = kept  # apart throughout
+                continue
+            times = np.linspace(begin, end, max(1, int(np.ceil(2 * half.max() / self.resolution_m))) + 1)
+            for time_s, q in zip(times.tolist(), path(times), strict=True):
+                distances = self.proximity.distances(q, near)
+                if not (distances >= floor - NOISE_M).all():
+                    i = int(np.argmax(floor - distances))
+                    return self._contact(time_s, int(near[i]), float(distances[i]))
+                floor = np.minimum(np.maximum(floor, distances), kept)
         return None
-
-    def _looks(
-        self, trajectory: Trajectory, windows: "_Windows", pairs: Int[np.ndarray, "n"]
-    ) -> Iterator[tuple[float, Float[np.ndarray, "J"]]]:
-        """Times and positions between which none of the pairs moves more than `resolution_m`."""
-        pieces = np.maximum(1, np.ceil(2 * windows.half[:, pairs].max(axis=1) / self.resolution_m)).astype(int)
-        for begin, end, n in zip(windows.begin, windows.end, pieces, strict=True):
-            times = np.linspace(begin, end, n + 1)
-            yield from zip(times.tolist(), sample(trajectory, times)[0], strict=True)
 
     def _contact(self, time_s: float, pair: int, distance_m: float) -> Contact:
         margin, keep_out = float(self._margin[pair]), bool(self._keep_out[pair])
@@ -217,6 +214,25 @@ def boxes_of(numbers: Sequence[float]) -> tuple[Box, ...]:
         raise ValueError(f"Keep-outs need 6 numbers a box (x, y, z of the lowest corner, then of the highest), got {len(numbers)}.")
     corners = np.array(numbers, dtype=np.float64).reshape(-1, 2, 3)
     return tuple(Box(f"keep-out {i + 1}", low, high) for i, (low, high) in enumerate(corners))
+
+
+class _Path:
+    """Positions of one trajectory, its polynomials worked out once."""
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        self._knots, self._last = trajectory.times_s, trajectory.q[-1]
+        self._polynomials = coefficients(trajectory)
+
+    def __call__(self, times_s: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M J"]:
+        if not len(self._polynomials):
+            return np.repeat(self._last[None], len(times_s), axis=0)
+        inside = np.clip(times_s, self._knots[0], self._knots[-1])
+        i = np.minimum(np.searchsorted(self._knots, inside, side="right") - 1, len(self._polynomials) - 1)
+        polynomials, t = self._polynomials[i], (inside - self._knots[i])[:, None]
+        q = polynomials[:, -1]
+        for power in range(polynomials.shape[1] - 2, -1, -1):
+            q = q * t + polynomials[:, power]
+        return q
 
 
 class _Windows(NamedTuple):
