@@ -18,6 +18,7 @@ from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
 from foresight.safety.samples import Motion, Samples, peaks
 
+SAMPLES_HZ = 250.0  # at least, of a slower controller's motion: its phase is not known
 TORQUE_SPACING_S = 0.02  # [s] between two looks at inertia and gravity, which change slowly; accelerations are seen at the rate
 
 
@@ -29,19 +30,22 @@ class Finding(NamedTuple):
 
 
 def findings(
-    motion: Trajectory, profile: RobotProfile, kinematics: Kinematics, config: GuardConfig, now_s: float
+    motion: Trajectory, profile: RobotProfile, kinematics: Kinematics | None, config: GuardConfig, now_s: float
 ) -> Iterator[Finding]:
     """What breaks a limit, cheap checks first; each is computed only when those before it found nothing.
 
-    The motion has at least two points, increasing finite times and finite numbers.
+    The motion has at least two points, increasing finite times and finite numbers. Without kinematics neither tip nor torque
+    is looked at.
     """
     polynomials = Motion(motion)
     yield from _rest(motion, profile, config)
     yield from _greatest(Reason.ACCELERATION_LIMIT, polynomials.greatest_acceleration(), profile, config)
     yield from _jerk(motion, polynomials, profile, config)
-    samples = polynomials.samples(profile.controller_rate_hz)
+    samples = polynomials.samples(max(profile.controller_rate_hz, SAMPLES_HZ))
     yield from _position(samples, profile, config, now_s)
     yield from _velocity(samples, profile, config, now_s)
+    if kinematics is None:
+        return
     yield from _tip(samples, profile, kinematics, config, now_s)
     yield from _torque(samples, polynomials, profile, kinematics, config, now_s)
 
