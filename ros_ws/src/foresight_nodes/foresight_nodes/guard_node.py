@@ -132,6 +132,7 @@ class GuardNode(Part[GuardParameters]):
             "plan_hz": self._plans.hz(now_s),
             "accepted": self._accepted,
             "refused": self._refused,
+            "reliefs": self._guard.reliefs if self._guard else 0,
             "last_reason": self._verdict.reason.value,
             "action": self._failsafe.action.name.lower(),
             "cause": self._failsafe.cause,
@@ -171,6 +172,11 @@ class GuardNode(Part[GuardParameters]):
         except ValueError as error:
             self._monitor.heard_bad_state(str(error), now)
             self.complain(str(error))
+            return
+        motion = self._guard.relieve(self._state, self.now_s()) if self.active else None
+        if motion is not None:
+            self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
+            self.complain("Something holds the arm; its command goes back to where it is.")
 
     def _on_heartbeat(self, _: Header) -> None:
         self._monitor.watchdog.seen("heartbeat", self._now())
