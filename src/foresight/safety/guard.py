@@ -107,8 +107,12 @@ class Guard:
             return False
         return following_refusal(state, self.in_force, self.profile, self.config) is None
 
+    def wait(self, detail: str) -> None:
+        """Refuses all motion until `resume`; what is in force goes on to its end."""
+        self.held = detail
+
     def resume(self) -> None:
-        """Allows motion again after `brake`."""
+        """Allows motion again after `brake` or `wait`."""
         self.held, self._braked = None, False
 
     def settle(self, state: RobotState | None, now_s: float) -> bool:
