@@ -133,7 +133,7 @@ class Box:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
             raise ValueError(
-                f"Box '{self.name}' needs finite corners, each low below its high, got {self.low.tolist()} and {self.high.tolist()} m."
+                f"Box '{self.name}' needs finite corners, each low below its high, got {self.low} to {self.high} m."
             )
 
     def distance(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
@@ -165,6 +165,8 @@ class Reason(StrEnum):
     VELOCITY_LIMIT = "velocity_limit"
     ACCELERATION_LIMIT = "acceleration_limit"
     JERK_LIMIT = "jerk_limit"
+    TORQUE_LIMIT = "torque_limit"
+    TORQUE_RATE_LIMIT = "torque_rate_limit"
     TIP_SPEED_LIMIT = "tip_speed_limit"
     WORKSPACE = "workspace"
     COLLISION = "collision"
@@ -175,6 +177,7 @@ class Reason(StrEnum):
     STALE_STATE = "stale_state"
     BAD_STATE = "bad_state"
     WRONG_MODEL = "wrong_model"
+    HELD = "held"
     STOPPED = "stopped"
 
 
@@ -184,6 +187,7 @@ class Verdict:
 
     reason: Reason
     detail: str = ""
+    slowed: float = 1.0  # share of the speed asked for; below 1 when the guard slowed the candidate along its path
 
     @property
     def ok(self) -> bool:

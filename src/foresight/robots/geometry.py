@@ -19,8 +19,9 @@ SETTLE_STEPS = 500  # of 2 ms: fingers are at rest long before
 def collision_spec(profile: RobotProfile, gripper_command: float | None = None) -> mujoco.MjSpec:
     """The arm's collision geometry as a spec whose only joints are the arm's.
 
-    The gripper is closed, for it pushes with closed fingers, or stands where `gripper_command` (of its actuator) puts it. Every geom has a name. A link that its package draws but gives no collision geometry (the UR5e's base) collides as
-    the convex hulls of its meshes.
+    The gripper is closed, for it pushes with closed fingers, or stands where `gripper_command` (of its actuator) puts it.
+    Every geom has a name. A link that its package draws but gives no collision geometry (the UR5e's base) collides as the
+    convex hulls of its meshes.
     """
     poses = _settled(profile, CLOSED.get(profile.name, ROBOTIQ_CLOSED) if gripper_command is None else gripper_command)
     spec = arm_spec(profile)

@@ -25,7 +25,8 @@ class Proximity:
     """Pairs of geometry that could meet: link and link, link and obstacle. Not thread-safe: it owns one scratch state.
 
     Pair i is of `names[i]`, obstacle `obstacle[i]` (its place in `obstacles`, -1: none), and its first belongs to
-    the hand (the last link, gripper included) where `hand[i]` and is a fingertip where `finger[i]`. `ignored` lists the pairs that are never compared, each with its reason.
+    the hand (the last link, gripper included) where `hand[i]` and is a fingertip where `finger[i]`. `ignored` lists the pairs
+    that are never compared, each with its reason.
     """
 
     def __init__(

@@ -164,7 +164,7 @@ class Scene:
         pairs: Int[np.ndarray, "n"],
         half: Float[np.ndarray, "n"],
     ) -> Contact | None:
-        """None of the pairs comes too near during the span, seen from its middle `q`; `half` bounds their motion to either side."""
+        """None of the pairs comes too near in the span, seen from its middle `q`; `half` bounds their motion to either side."""
         margin = self._margin[pairs]
         distances = self.proximity.distances(q, pairs, margin + half)
         within = ~(distances >= margin + half)
@@ -211,7 +211,7 @@ class Scene:
 def boxes_of(numbers: Sequence[float]) -> tuple[Box, ...]:
     """Keep-out boxes from six numbers each [m]: x, y, z of the lowest corner, then of the highest."""
     if len(numbers) % 6:
-        raise ValueError(f"Keep-outs need 6 numbers a box (x, y, z of the lowest corner, then of the highest), got {len(numbers)}.")
+        raise ValueError(f"Keep-outs need 6 numbers a box (x, y, z of the lowest, then of the highest corner), got {len(numbers)}.")
     corners = np.array(numbers, dtype=np.float64).reshape(-1, 2, 3)
     return tuple(Box(f"keep-out {i + 1}", low, high) for i, (low, high) in enumerate(corners))
 
