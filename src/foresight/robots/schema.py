@@ -212,6 +212,9 @@ def check_consistency(profile: RobotProfile) -> None:
     _ordered(name, "position_min", profile.position_min, "home", profile.home)
     _ordered(name, "home", profile.home, "position_max", profile.position_max)
     if (law := profile.velocity_law) is not None:
+        for key in ("offset", "gain", "upper", "lower"):
+            if (value := getattr(law, key)).shape != (joints,) or not np.isfinite(value).all():
+                raise ValueError(f"Robot '{name}': velocity_law.{key} needs {joints} finite numbers, got {value.tolist()}.")
         _ordered(name, "velocity_law.lower", law.lower, "velocity_law.upper", law.upper)
         if not (law.offset <= 0).all():
             raise ValueError(
