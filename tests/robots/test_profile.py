@@ -11,7 +11,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foresight.robots.profile import RobotProfile, available_robots, load_profile, parse_profile
@@ -183,6 +183,7 @@ def test_null_is_only_for_what_may_be_unknown(key):
 POSITIVE = ["velocity_max", "acceleration_max", "jerk_max", "torque_max", "torque_rate_max"]
 
 
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.sampled_from(POSITIVE), st.integers(0, 6), st.floats(max_value=0.0, allow_nan=False, allow_infinity=False))
 def test_no_limit_of_a_joint_is_zero_or_less(key, joint, value):
     """A velocity, acceleration, jerk, torque or torque rate of zero or below is refused, whichever joint has it."""
@@ -192,6 +193,7 @@ def test_no_limit_of_a_joint_is_zero_or_less(key, joint, value):
         parse_profile(raw, "here.yaml")
 
 
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.integers(0, 6), st.floats(0.0, 10.0), st.booleans())
 def test_home_lies_within_the_position_limits(joint, beyond, above):
     """A home on or beyond a position limit is refused with both."""

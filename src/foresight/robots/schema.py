@@ -218,7 +218,8 @@ def check_consistency(profile: RobotProfile) -> None:
         _ordered(name, "velocity_law.lower", law.lower, "velocity_law.upper", law.upper)
         if not (law.offset <= 0).all():
             raise ValueError(
-                f"Robot '{name}': velocity_law.offset must be at most 0, or a joint may move at its end; got {law.offset.tolist()}."
+                f"Robot '{name}': velocity_law.offset must be at most 0, or a joint may move at its end; "
+                f"got {law.offset.tolist()}."
             )
     if profile.model is not None:
         _check_model(name, profile.joint_names, profile.model)
