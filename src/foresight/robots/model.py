@@ -45,7 +45,10 @@ def robot_spec(profile: RobotProfile) -> mujoco.MjSpec:
 
 
 def arm_spec(profile: RobotProfile) -> mujoco.MjSpec:
-    """The robot with its gripper frozen: the arm's joints are its only ones, and their ranges are the profile's."""
+    """The robot with its gripper frozen: the arm's joints are its only ones, and their ranges are the profile's.
+
+    Its base can be touched even where the package lets nothing touch it: the hulls of its meshes then stand for it.
+    """
     spec = robot_spec(profile)
     for group in (spec.equalities, spec.tendons, spec.sensors):
         for item in list(group):
@@ -58,6 +61,9 @@ def arm_spec(profile: RobotProfile) -> mujoco.MjSpec:
             spec.delete(joint)
     for name, low, high in zip(profile.joint_names, profile.position_min, profile.position_max, strict=True):
         spec.joint(name).range = [low, high]
+    for base in spec.worldbody.bodies:
+        if not any(geom.contype or geom.conaffinity for geom in base.geoms):
+            _make_solid(spec, base)
     return spec
 
 
@@ -79,6 +85,14 @@ def _check_joints(spec: mujoco.MjSpec, profile: RobotProfile, source: ModelSourc
             f"Robot '{profile.name}': profile lists joints {source.joints} and of the gripper {source.gripper_joints}, "
             f"its model has {arm} and {gripper}."
         )
+
+
+def _make_solid(spec: mujoco.MjSpec, body: mujoco.MjsBody) -> None:
+    """Lets the body's meshes collide, though not with the links that turn in it."""
+    for geom in body.geoms:
+        geom.contype = geom.conaffinity = 1
+    for link in body.bodies:
+        spec.add_exclude(bodyname1=body.name, bodyname2=link.name)
 
 
 def _rename(spec: mujoco.MjSpec, names: dict[str, str]) -> None:
