@@ -253,6 +253,7 @@ class GuardNode(Part[GuardParameters]):
         guard, state, now_s = self._guard, self._monitor.state, self.now_s()
         self._unsure = action >= Action.STOP and (self._unsure or self._failsafe.cause in UNSURE)
         motion: Trajectory | None = None
+        guard.share_max = self._settings.failsafe.slow_share if action is Action.SLOW else 1.0
         if action is Action.LATCH and guard.stopped is None:
             motion = guard.stop(self._why, state, now_s, on_sight=self._unsure)
             self._verdict = Verdict(Reason.STOPPED, self._why)
@@ -280,8 +281,10 @@ class GuardNode(Part[GuardParameters]):
         self._verdict = self._judge(msg, now_s)
         self._monitor.decided(self._verdict, self._now())
         if self._verdict.ok:
-            self.publish(self._forward, msg.trajectory)
-            self._accepted, self._last_accepted, self._forwarded_s = self._accepted + 1, msg, now_s
+            forwarded = convert.trajectory_to_msg(self._guard.forward, self._profile.joint_names)
+            self.publish(self._forward, forwarded)
+            self._accepted, self._last_accepted = self._accepted + 1, msg
+            self._forwarded_s, self._forwarded_stamp = now_s, forwarded.header.stamp
             self._observation_age_s = now_s - convert.seconds(msg.header.stamp)
         else:
             self._refused += 1
@@ -362,7 +365,7 @@ class GuardNode(Part[GuardParameters]):
             cause=self._failsafe.cause,
             why=self._why,
             latched=self._failsafe.latched,
-            slowed=self._settings.failsafe.slow_share if action is Action.SLOW else 1.0,
+            slowed=self._verdict.slowed,
             reason=self._verdict.reason.value,
             detail=self._verdict.detail,
             decided_id=self._decided_id,
@@ -382,5 +385,5 @@ class GuardNode(Part[GuardParameters]):
             message.in_force_until = convert.stamp(float(np.max(in_force.times_s)))
         if last is not None:
             message.plan_id, message.observation_stamp = last.id, last.header.stamp
-            message.trajectory_stamp, message.forwarded_stamp = last.trajectory.header.stamp, convert.stamp(self._forwarded_s)
+            message.trajectory_stamp, message.forwarded_stamp = self._forwarded_stamp, convert.stamp(self._forwarded_s)
         self.publish(self._publish_state, message)
