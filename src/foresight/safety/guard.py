@@ -84,8 +84,6 @@ class Guard:
             )
         if self.held is not None:
             return Verdict(Reason.HELD, f"Motion is held: {self.held}")
-        if self.held is not None:
-            return Verdict(Reason.HELD, f"Motion is held: {self.held}")
         if self.expected_model_id is not None and candidate.model_id != self.expected_model_id:
             return Verdict(
                 Reason.WRONG_MODEL, f"The plan comes from model '{candidate.model_id}', expected '{self.expected_model_id}'."

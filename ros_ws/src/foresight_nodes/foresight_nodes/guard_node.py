@@ -32,7 +32,7 @@ from foresight.safety.monitor import Driver, Monitor, MonitorConfig
 from foresight.safety.watchdog import ClockWatch, Moment
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Rate
-from foresight_nodes.part import Part
+from foresight_nodes.part import Complaint, Part
 
 TICK_S = 0.01  # [s] between two looks at the failsafe
 LATE_S = 0.03  # [s] without a look after which the node itself was kept waiting, and first reads what came meanwhile
@@ -246,9 +246,17 @@ class GuardNode(Part[GuardParameters]):
             self._why = said.get(cause, cause.replace("_", " "))
         self._act(action)
         if (action, cause) != (before.action, before.cause):
-            if action >= Action.HOLD:
-                self.complain(f"{action.name.capitalize()} ({cause}): {self._why}")
+            self._tell(action, cause)
             self._announce()
+
+    def _tell(self, action: Action, cause: str) -> None:
+        """Every change of action is one line of the log."""
+        if action is Action.NONE:
+            self.get_logger().info("Motion is allowed.")
+            return
+        text = f"{action.name.capitalize()} ({cause}): {self._why}"
+        self.get_logger().warning(text)
+        self._complaint = Complaint(text, time.monotonic())
 
     def _act(self, action: Action) -> None:
         guard, state, now_s = self._guard, self._monitor.state, self.now_s()
