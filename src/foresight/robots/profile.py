@@ -81,6 +81,11 @@ def available_robots() -> list[str]:
 
 def load_profile(name_or_path: str) -> RobotProfile:
     """A shipped profile by name, or any profile by the path of its YAML file."""
+    return parse_profile(yaml.safe_load(profile_text(name_or_path)), name_or_path)
+
+
+def profile_text(name_or_path: str) -> str:
+    """The profile's YAML as it stands in its file."""
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if name_or_path not in available_robots():
@@ -91,7 +96,7 @@ def load_profile(name_or_path: str) -> RobotProfile:
         path = Path(str(files("foresight.robots").joinpath("profiles", f"{name_or_path}.yaml")))
     if not path.is_file():
         raise FileNotFoundError(f"Robot profile {path} does not exist. Available by name: {', '.join(available_robots())}.")
-    return parse_profile(yaml.safe_load(path.read_text()), str(path))
+    return path.read_text()
 
 
 def parse_profile(raw: dict, origin: str) -> RobotProfile:

@@ -17,6 +17,7 @@ from foresight.interfaces import Kinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import check, following_refusal, state_refusal
 from foresight.safety.config import GuardConfig
+from foresight.safety.decision import Situation
 
 
 class Guard:
@@ -51,6 +52,14 @@ class Guard:
         if self.last.ok:
             self.in_force = splice(self.in_force, candidate.trajectory, now_s - self.config.history_s)
         return self.last
+
+    def situation(self, state: RobotState | None, now_s: float) -> Situation:
+        """All that a verdict given now depends on, besides the candidate and what the guard was built with."""
+        return Situation(now_s, state, self.in_force, self.stopped, self._stopped_at_s)
+
+    def resume(self, situation: Situation) -> None:
+        """As it was in that situation, for judging once more what it judged then."""
+        self.in_force, self.stopped, self._stopped_at_s = situation.in_force, situation.stopped, situation.stopped_at_s
 
     def _judge(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Verdict:
         if self.stopped is not None:

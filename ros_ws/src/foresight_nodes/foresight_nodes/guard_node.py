@@ -14,11 +14,14 @@ from rclpy.duration import Duration
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from foresight.data import Reason, RobotState, Trajectory, Verdict
+from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.robots.kinematics import MujocoKinematics
-from foresight.robots.profile import load_profile
+from foresight.robots.profile import load_profile, profile_text
+from foresight.safety.checks import late_refusal
 from foresight.safety.config import GuardConfig
+from foresight.safety.decision import Decision, Setup, Situation, outcome
 from foresight.safety.guard import Guard
+from foresight.versions import versions
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Rate
 from foresight_nodes.part import Part
@@ -48,14 +51,20 @@ class GuardNode(Part[GuardParameters]):
     def __init__(self, **options) -> None:
         super().__init__("guard", GuardParameters, **options)
         self._publish_state = topics.GUARD_STATE.publisher(self)
+        self._publish_setup, self._publish_verdict = topics.GUARD_SETUP.publisher(self), topics.GUARD_VERDICT.publisher(self)
+        self._decisions = 0
         self._guard: Guard | None = None
         self._forget()
 
     def configure(self, parameters: GuardParameters) -> None:
         self._forget()
-        self._transport_s = parameters.transport_s
         self._profile = load_profile(parameters.robot)
         self._guard = Guard(self._profile, MujocoKinematics(self._profile), parameters.guard, parameters.model_id or None)
+        self._setup = Setup(
+            profile_text(parameters.robot), parameters.guard, parameters.model_id, parameters.transport_s
+        )
+        setup = convert.setup_to_msg(self._setup, self._profile.name, versions(), self.now_s())
+        self.publish(self._publish_setup, setup)
         self._forward = topics.trajectory(parameters.controller_topic or self._profile.controller_topic).publisher(self)
         topics.JOINT_STATES.subscription(self, self._on_joint_state)
         topics.PLAN.subscription(self, self._on_plan)
@@ -116,7 +125,8 @@ class GuardNode(Part[GuardParameters]):
         self._plans.tick()
         now_s = self.now_s()
         self._decided_id, self._plan_age_s = msg.id, now_s - convert.seconds(msg.plan_stamp)
-        self._verdict = self._judge(msg, now_s)
+        known = self._guard.situation(self._state, now_s)
+        candidate, self._verdict = self._judge(msg, now_s)
         if self._verdict.ok:
             self.publish(self._forward, msg.trajectory)
             self._accepted, self._last_accepted, self._forwarded_s = self._accepted + 1, msg, now_s
@@ -125,19 +135,22 @@ class GuardNode(Part[GuardParameters]):
             self._refused += 1
             self.complain(f"Refused ({self._verdict.reason.value}): {self._verdict.detail}")
         self._announce()
+        self._record(msg.id, known, candidate)
 
-    def _judge(self, msg: PlanMsg, now_s: float) -> Verdict:
+    def _judge(self, msg: PlanMsg, now_s: float) -> tuple[Candidate | None, Verdict]:
         try:
             candidate = convert.candidate_from_msg(msg)
         except ValueError as error:
-            return Verdict(Reason.MALFORMED, str(error))
-        ahead_s = float(candidate.trajectory.times_s[0]) - now_s
-        if ahead_s < self._transport_s:
-            return Verdict(
-                Reason.STALE_PLAN,
-                f"Trajectory begins {ahead_s:.4f} s from now; the controller needs {self._transport_s} s to have it in time.",
-            )
-        return self._guard.offer(candidate, self._state, now_s)
+            return None, Verdict(Reason.MALFORMED, str(error))
+        late = late_refusal(candidate, self._setup.transport_s, now_s)
+        return candidate, late or self._guard.offer(candidate, self._state, now_s)
+
+    def _record(self, plan_id: int, known: Situation, candidate: Candidate | None) -> None:
+        """Publishes the decision with all that it depended on, after it has been acted on."""
+        self._decisions += 1
+        result = outcome(self._verdict, self._guard.in_force)
+        decision = Decision(self._decisions, plan_id, self._setup.fingerprint, known, candidate, self._verdict, result)
+        self.publish(self._publish_verdict, convert.decision_to_msg(decision, self._profile.joint_names))
 
     def _brake(self, why: str) -> Trajectory | None:
         motion = self._guard.stop(why, self._state, self.now_s())
