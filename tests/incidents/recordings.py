@@ -100,11 +100,10 @@ def _schema(writer: Writer, name: str):
 def _motion(trajectory: Trajectory | None, joint_names: tuple[str, ...]) -> dict:
     if trajectory is None:
         return {"joint_names": [], "times_s": [], "q": [], "dq": [], "ddq": []}
-    ddq = getattr(trajectory, "ddq", None)
     return {
         "joint_names": list(joint_names),
         "times_s": trajectory.times_s.tolist(),
         "q": trajectory.q.ravel().tolist(),
         "dq": trajectory.dq.ravel().tolist(),
-        "ddq": [] if ddq is None else ddq.ravel().tolist(),
+        "ddq": [] if trajectory.ddq is None else trajectory.ddq.ravel().tolist(),
     }

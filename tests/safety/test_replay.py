@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foresight.data import Reason, RobotState, Trajectory
+from foresight.data import Reason, RobotState
 from foresight.incidents.pack import IncidentError, Pack
 from foresight.incidents.replay import replay
 from foresight.robots.profile import profile_text
@@ -33,10 +33,11 @@ def recorded(profile, kinematics) -> RecordedGuard:
         wrong = [
             candidate(motion, profile, now_s, model_id="another"),
             candidate(motion, profile, now_s - 1.0, model_id="m1"),
-            candidate(Trajectory(motion.times_s, motion.q + 0.01, motion.dq), profile, now_s, model_id="m1"),
-            candidate(Trajectory(motion.times_s, motion.q * np.nan, motion.dq), profile, now_s, model_id="m1"),
-            candidate(Trajectory(motion.times_s, motion.q, motion.dq * 9), profile, now_s, model_id="m1"),
-            candidate(Trajectory(motion.times_s - 0.06, motion.q, motion.dq), profile, now_s, model_id="m1"),
+            candidate(replace(motion, q=motion.q + 0.01), profile, now_s, model_id="m1"),
+            candidate(replace(motion, q=motion.q * np.nan), profile, now_s, model_id="m1"),
+            candidate(replace(motion, dq=motion.dq * 9), profile, now_s, model_id="m1"),
+            candidate(replace(motion, ddq=None), profile, now_s, model_id="m1"),
+            candidate(replace(motion, times_s=motion.times_s - 0.06), profile, now_s, model_id="m1"),
             candidate(motion, profile, now_s, joint_names=profile.joint_names[::-1], model_id="m1"),
         ]
         guard.offer(wrong[rng.integers(len(wrong))], made.state if i % 5 else None, now_s)
@@ -71,7 +72,7 @@ def last_bit(value: float) -> float:
     return float(np.nextafter(value, np.inf))
 
 
-@pytest.mark.parametrize("where", ["candidate.q", "candidate.dq", "candidate.times_s", "in_force.q", "state_q", "now_s"])
+@pytest.mark.parametrize("where", ["candidate.q", "candidate.ddq", "candidate.times_s", "in_force.q", "state_q", "now_s"])
 def test_a_number_changed_in_its_last_bit_is_noticed(tmp_path, recorded, fields, where):
     """One bit of one number of one accepted plan's record: that verdict differs, all others stay."""
     setup, verdicts = fields

@@ -64,6 +64,8 @@ def _verdict(content: SimpleNamespace) -> Verdict:
 
 
 def _trajectory(motion: SimpleNamespace) -> Trajectory:
-    points, joints = len(motion.times_s), len(motion.joint_names)
-    arrays = [np.array(values, float).reshape(points, joints) for values in (motion.q, motion.dq)]
-    return Trajectory(np.array(motion.times_s, float), *arrays)
+    shape = len(motion.times_s), len(motion.joint_names)
+    q, dq, ddq = (np.array(values, float) for values in (motion.q, motion.dq, motion.ddq))
+    return Trajectory(
+        np.array(motion.times_s, float), q.reshape(shape), dq.reshape(shape), ddq.reshape(shape) if len(ddq) else None
+    )
