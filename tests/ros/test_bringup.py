@@ -45,11 +45,11 @@ def parameters(process: Process) -> dict:
 @pytest.mark.parametrize(
     ("situation", "given", "executables"),
     [
-        ("sim", {}, ["guard", "sim", *PARTS, "lifecycle_manager"]),
-        ("sim", {"use_composition": "true"}, ["guard", "sim", "composed", "lifecycle_manager"]),
-        ("stack", {}, ["guard", *PARTS, "lifecycle_manager"]),
-        ("robot", {}, ["guard", *PARTS, "lifecycle_manager"]),
-        ("robot", {"use_mock_hardware": "true"}, ["guard", "mock_driver", *PARTS, "lifecycle_manager"]),
+        ("sim", {}, ["guard", "sim", *PARTS, "recorder", "lifecycle_manager"]),
+        ("sim", {"use_composition": "true"}, ["guard", "sim", "composed", "recorder", "lifecycle_manager"]),
+        ("stack", {"record": "false"}, ["guard", *PARTS, "lifecycle_manager"]),
+        ("robot", {}, ["guard", *PARTS, "recorder", "lifecycle_manager"]),
+        ("robot", {"use_mock_hardware": "true"}, ["guard", "mock_driver", *PARTS, "recorder", "lifecycle_manager"]),
     ],
 )
 def test_each_situation_starts_its_processes(situation, given, executables):
@@ -92,11 +92,11 @@ def test_every_executable_and_parameter_of_the_graph_exists():
 
 
 def test_the_manager_is_told_every_node_and_activates_the_guard_first():
-    """No node is forgotten; nothing can move before the guard watches."""
+    """No node but the recorder is left out, which stops nobody; nothing can move before the guard watches."""
     for situation in SITUATIONS:
         built = graph(situation, Arguments())
         told = parameters(by_name(built)["lifecycle_manager"])["node_names"]
-        assert told[0] == "guard" and set(told) == set(built.nodes) - {"lifecycle_manager"}
+        assert told[0] == "guard" and set(told) == set(built.nodes) - {"lifecycle_manager", "recorder"}
 
 
 def test_arguments_reach_the_nodes():

@@ -58,11 +58,6 @@ class Ring:
         held = self._topics.get(topic)
         return held[-1].data if held else None
 
-    def clear(self) -> None:
-        self._topics.clear()
-        self._sizes.clear()
-        self.held = 0
-
     def _begin(self, now_ns: int) -> int:
         return now_ns - round(self.window_s * 1e9)
 

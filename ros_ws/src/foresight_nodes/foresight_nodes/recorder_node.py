@@ -70,7 +70,7 @@ class RecorderNode(Part[RecorderParameters]):
 
     def configure(self, parameters: RecorderParameters) -> None:
         self._forget()
-        self._parameters, self._profile = parameters, load_profile(parameters.robot)
+        self._chosen, self._profile = parameters, load_profile(parameters.robot)
         self._ring = Ring(parameters.window_s, parameters.memory_max_mb * 2**20)
         self._git = git_commit()
         self._writer = ThreadPoolExecutor(1, "incident")
@@ -93,7 +93,6 @@ class RecorderNode(Part[RecorderParameters]):
         self.every(0.1, self._step, steady=True)
 
     def activate(self) -> None:
-        self._ring.clear()
         self._was, self._stop = None, None
 
     def deactivate(self) -> None:
@@ -152,10 +151,10 @@ class RecorderNode(Part[RecorderParameters]):
         if before is None or not stops(before, msg) or self._stop is not None:
             return
         since_s = (time.monotonic_ns() - self._last_ns) * 1e-9
-        if since_s < self._parameters.interval_s:
+        if since_s < self._chosen.interval_s:
             self._passed_over += 1
             self.complain(
-                f"A stop {since_s:.1f} s after the last incident is not recorded, one is in {self._parameters.interval_s} s."
+                f"A stop {since_s:.1f} s after the last incident is not recorded, one is in {self._chosen.interval_s} s."
             )
             return
         self._last_ns = time.monotonic_ns()
@@ -164,7 +163,7 @@ class RecorderNode(Part[RecorderParameters]):
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        if self._stop is not None and self._now_ns() - self._stop.received_ns >= self._parameters.aftermath_s * 1e9:
+        if self._stop is not None and self._now_ns() - self._stop.received_ns >= self._chosen.aftermath_s * 1e9:
             self._write(self._stop)
         if self._writing is not None and self._writing.done():
             self._tell(self._writing)
@@ -174,8 +173,8 @@ class RecorderNode(Part[RecorderParameters]):
         """Hands the window to the writing thread, so that listening goes on meanwhile."""
         self._stop, now_ns = None, self._now_ns()
         messages = self._ring.messages(now_ns)
-        about = summary(stop, messages, self._definitions, self._parameters.window_s, self._ring.dropped, self._facts())
-        folder = folder_name(Path(self._parameters.folder), datetime.fromtimestamp(stop.received_ns * 1e-9), stop.reason)
+        about = summary(stop, messages, self._definitions, self._chosen.window_s, self._ring.dropped, self._facts())
+        folder = folder_name(Path(self._chosen.folder), datetime.fromtimestamp(stop.received_ns * 1e-9), stop.reason)
         self._writing = self._writer.submit(write_pack, folder, messages, self._definitions, about)
         return self._writing
 
@@ -203,7 +202,7 @@ class RecorderNode(Part[RecorderParameters]):
             self._written, self._last, self._error = self._written + 1, str(writing.result()), ""
             self.get_logger().info(f"Incident written: {self._last}")
             return
-        self._error = f"Cannot write an incident in {self._parameters.folder}: {_said(error)}. Nothing was half written."
+        self._error = f"Cannot write an incident in {self._chosen.folder}: {_said(error)}. Nothing was half written."
         self.complain(self._error)
 
     def _on_snapshot(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
