@@ -14,7 +14,7 @@ def print_replay(replay: Replay, summary: dict, console: Console | None = None) 
     console = console or Console()
     if summary:
         console.print(Text(f"{summary.get('reason', '')}: {summary.get('detail', '')}"))
-    table = Table("time [s]", "no.", "plan", "recorded", "replayed", "same")
+    table = Table("time in s", "no.", "plan", "recorded", "replayed", "same")
     for row in replay.rows:
         same = Text("yes", "green") if row.same else Text("no: " + ", ".join(row.differences), "red")
         again = row.replayed_reason or "(unreadable plan)"
