@@ -68,9 +68,12 @@ def decision_fields(decision: Decision, joint_names: tuple[str, ...]) -> dict:
         "stopped": situation.stopped is not None,
         "stopped_why": situation.stopped or "",
         "stopped_at_s": situation.stopped_at_s,
+        "held": situation.held is not None,
+        "held_why": situation.held or "",
+        "share_max": situation.share_max,
         "reason": decision.verdict.reason.value,
         "detail": decision.verdict.detail,
-        "slowed": 1.0,
+        "slowed": decision.verdict.slowed,
         "outcome": decision.outcome,
         "fingerprint": decision.fingerprint,
     }

@@ -197,12 +197,15 @@ def test_memory_is_bounded_and_verdicts_outlive_images(bench: Bench, profile, ki
 
 
 def test_a_stop_is_known_from_the_guards_state():
-    """Stopping is one; staying stopped is none; a guard deactivated while the arm moves is one, and at rest none."""
-    active, stopped = GuardState(state=GuardState.ACTIVE), GuardState(state=GuardState.STOPPED)
+    """Stop and latch of an active guard are stops, going on to the latch is none, hold is none; so is deactivation at rest."""
+    active, held = GuardState(state=GuardState.ACTIVE), GuardState(state=GuardState.ACTIVE, action=GuardState.HOLD)
+    stop = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP)
+    latch = GuardState(state=GuardState.STOPPED, action=GuardState.LATCH)
     moving = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(5.3))
     rested = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(4.0))
-    assert stops(active, stopped) and stops(active, moving) and stops(rested, stopped)
-    assert not any((stops(stopped, stopped), stops(active, rested), stops(active, active), stops(rested, moving)))
+    assert stops(active, stop) and stops(active, latch) and stops(held, latch) and stops(active, moving)
+    others = [(stop, latch), (latch, latch), (stop, active), (active, held), (active, rested), (rested, stop), (rested, moving)]
+    assert not any(stops(before, now) for before, now in others)
 
 
 def test_a_recorder_that_is_frozen_holds_up_nobody(bench: Bench, profile, kinematics, start, tmp_path):

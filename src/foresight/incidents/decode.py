@@ -45,22 +45,21 @@ def decision_from(content: SimpleNamespace) -> Decision:
         if content.measured:
             state = RobotState(content.state_stamp_s, np.array(content.state_q, float), np.array(content.state_dq, float))
         in_force = _trajectory(content.in_force) if len(content.in_force.times_s) else None
-        stopped = content.stopped_why if content.stopped else None
+        stopped, held = (
+            why if is_so else None
+            for is_so, why in ((content.stopped, content.stopped_why), (content.held, content.held_why))
+        )
         return Decision(
             content.number,
             content.plan_id,
             content.setup,
-            Situation(content.now_s, state, in_force, stopped, content.stopped_at_s),
+            Situation(content.now_s, state, in_force, stopped, content.stopped_at_s, held, content.share_max),
             candidate,
-            _verdict(content),
+            Verdict(Reason(content.reason), content.detail, content.slowed),
             content.outcome,
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise IncidentError(f"A guard_verdict message cannot be used: {' '.join(str(error).split())}.") from error
-
-
-def _verdict(content: SimpleNamespace) -> Verdict:
-    return Verdict(Reason(content.reason), content.detail)
 
 
 def _trajectory(motion: SimpleNamespace) -> Trajectory:

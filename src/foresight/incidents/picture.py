@@ -35,14 +35,16 @@ def draw(pack: Pack, replay: Replay, path: Path) -> Path:
     figure, axes = plt.subplots(
         joints + 1, 2, figsize=(13, 1.6 * (joints + 1)), sharex=True, layout="constrained", squeeze=False
     )
-    for j, name in enumerate(profile.joint_names):
-        for axis, values, limits, unit in (
-            (axes[j, 0], q, (profile.position_min[j], profile.position_max[j]), "rad"),
-            (axes[j, 1], dq, (-profile.velocity_max[j], profile.velocity_max[j]), "rad/s"),
-        ):
+    still = np.ones_like(q)
+    for side, values, limits, unit in (
+        (0, q, (profile.position_min * still, profile.position_max * still), "rad"),
+        (1, dq, profile.velocity_bounds(q), "rad/s"),
+    ):
+        for j, name in enumerate(profile.joint_names):
+            axis = axes[j, side]
             axis.plot(times - begin_s, values[:, j], linewidth=0.9)
             for limit in limits:
-                axis.axhline(limit, **LIMIT)
+                axis.plot(times - begin_s, limit[:, j], **LIMIT)
             axis.set_ylabel(f"{name}\n[{unit}]", fontsize=7)
     _verdicts(axes[joints, 0], replay, begin_s)
     _verdicts(axes[joints, 1], replay, begin_s)

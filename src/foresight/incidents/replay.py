@@ -69,7 +69,8 @@ def rebuild(setup: Setup) -> Guard:
     if setup.scene:
         raise ValueError("the guard was set up with a scene, which this version cannot rebuild")
     profile = profile_of(setup)
-    return Guard(profile, MujocoKinematics(profile), setup.config, setup.model_id or None)
+    kinematics = None if profile.model is None else MujocoKinematics(profile)
+    return Guard(profile, kinematics, setup.config, setup.model_id or None)
 
 
 def profile_of(setup: Setup) -> RobotProfile:
@@ -80,7 +81,7 @@ def judge_again(decision: Decision, setup: Setup, guard: Guard) -> tuple[Verdict
     """The verdict and its outcome now; None where there is no candidate to judge."""
     if decision.candidate is None:
         return None
-    guard.resume(decision.situation)
+    guard.restore(decision.situation)
     now_s = decision.situation.now_s
     verdict = late_refusal(decision.candidate, setup.transport_s, now_s)
     verdict = verdict or guard.offer(decision.candidate, decision.situation.state, now_s)

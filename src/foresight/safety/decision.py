@@ -40,8 +40,10 @@ class Situation:
     now_s: float
     state: RobotState | None  # measured
     in_force: Trajectory | None  # the commands it judged against
-    stopped: str | None = None  # why motion was refused; None while it was allowed
+    stopped: str | None = None  # why motion was refused until a reset; None while it was allowed
     stopped_at_s: float = 0.0
+    held: str | None = None  # why motion was refused for the time being; None while it was allowed
+    share_max: float = 1.0  # share of its speed that a candidate was to keep at most
 
 
 @dataclass(frozen=True)

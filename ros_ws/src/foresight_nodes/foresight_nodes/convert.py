@@ -329,9 +329,12 @@ def decision_to_msg(decision: Decision, joint_names: tuple[str, ...]) -> m.Guard
         stopped=situation.stopped is not None,
         stopped_why=situation.stopped or "",
         stopped_at_s=float(situation.stopped_at_s),
+        held=situation.held is not None,
+        held_why=situation.held or "",
+        share_max=float(situation.share_max),
         reason=verdict.reason.value,
         detail=verdict.detail,
-        slowed=float(getattr(verdict, "slowed", 1.0)),
+        slowed=float(verdict.slowed),
         outcome=decision.outcome,
         fingerprint=decision.fingerprint,
     )

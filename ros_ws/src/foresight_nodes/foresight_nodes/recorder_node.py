@@ -158,7 +158,7 @@ class RecorderNode(Part[RecorderParameters]):
             )
             return
         self._last_ns = time.monotonic_ns()
-        self._stop = Stop(msg.reason, msg.detail, convert.seconds(msg.header.stamp), self._now_ns())
+        self._stop = Stop(msg.cause or msg.reason, msg.why or msg.detail, convert.seconds(msg.header.stamp), self._now_ns())
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -218,14 +218,19 @@ class RecorderNode(Part[RecorderParameters]):
 
 
 def stops(before: GuardState, now: GuardState) -> bool:
-    """Whether the guard has just brought the arm to rest, or begun to."""
-    if now.state == GuardState.INACTIVE:  # deactivated: a stop if the arm was moving
-        return before.state == GuardState.ACTIVE and convert.seconds(now.in_force_until) > convert.seconds(now.header.stamp)
-    return _stopped(now) and not _stopped(before)
+    """Whether the guard has just brought the arm to rest, or begun to, by its failsafe's word or because it was deactivated.
+
+    A guard that was not active let nothing move, so it has nothing to stop.
+    """
+    if before.state == GuardState.INACTIVE or _stopped(before):
+        return False
+    if now.state == GuardState.INACTIVE:
+        return convert.seconds(now.in_force_until) > convert.seconds(now.header.stamp)
+    return _stopped(now)
 
 
 def _stopped(msg: GuardState) -> bool:
-    return msg.state == GuardState.STOPPED
+    return msg.state == GuardState.STOPPED or msg.action in (GuardState.STOP, GuardState.LATCH)
 
 
 def recorded_topics(controller_topic: str, camera_topics: tuple[str, ...]) -> list[topics.Topic]:
