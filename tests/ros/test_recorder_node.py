@@ -101,7 +101,7 @@ def test_a_stop_writes_an_incident_that_replays_bit_for_bit(bench: Bench, profil
     assert cli.main(["replay", str(folder)]) == 0 and "All 5 verdicts are the same" in " ".join(capsys.readouterr().out.split())
 
     told = json.loads((folder / "incident.json").read_text())
-    assert folder.name.endswith("_stopped") and told["detail"] == "Stop was requested." and told["robot"] == "ur5e"
+    assert folder.name.endswith("_operator_stop") and told["reason"] == "operator_stop" and told["detail"] and told["robot"] == "ur5e"
     assert told["messages"]["/guard_verdict"] == {"type": "foresight_msgs/msg/GuardVerdict", "count": 5}
     assert told["messages"]["/belief"]["count"] == 0 and told["model_id"] == "toy" and told["versions"]["mujoco"]
     assert told["guard_setup"]["config"]["rest_rad_s"] > 0 and told["stop"]["time_s"] == pytest.approx(recorded.bench.now_s, abs=1)
@@ -197,14 +197,15 @@ def test_memory_is_bounded_and_verdicts_outlive_images(bench: Bench, profile, ki
 
 
 def test_a_stop_is_known_from_the_guards_state():
-    """Stop and latch of an active guard are stops, going on to the latch is none, hold is none; so is deactivation at rest."""
+    """Stop and latch of an active guard are stops; going on to the latch, a hold, deactivation at rest and a simulator's reset are not."""
     active, held = GuardState(state=GuardState.ACTIVE), GuardState(state=GuardState.ACTIVE, action=GuardState.HOLD)
     stop = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP)
     latch = GuardState(state=GuardState.STOPPED, action=GuardState.LATCH)
     moving = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(5.3))
     rested = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(4.0))
     assert stops(active, stop) and stops(active, latch) and stops(held, latch) and stops(active, moving)
-    others = [(stop, latch), (latch, latch), (stop, active), (active, held), (active, rested), (rested, stop), (rested, moving)]
+    reset = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP, cause="simulator_reset")
+    others = [(active, reset), (stop, latch), (latch, latch), (stop, active), (active, held), (active, rested), (rested, stop), (rested, moving)]
     assert not any(stops(before, now) for before, now in others)
 
 

@@ -220,9 +220,9 @@ class RecorderNode(Part[RecorderParameters]):
 def stops(before: GuardState, now: GuardState) -> bool:
     """Whether the guard has just brought the arm to rest, or begun to, by its failsafe's word or because it was deactivated.
 
-    A guard that was not active let nothing move, so it has nothing to stop.
+    A guard that was not active let nothing move, so it has nothing to stop; a simulator that is reset is no incident.
     """
-    if before.state == GuardState.INACTIVE or _stopped(before):
+    if before.state == GuardState.INACTIVE or _stopped(before) or now.cause == "simulator_reset":
         return False
     if now.state == GuardState.INACTIVE:
         return convert.seconds(now.in_force_until) > convert.seconds(now.header.stamp)
