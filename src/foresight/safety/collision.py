@@ -21,9 +21,9 @@ from foresight.control.trajectory import coefficients, sample
 from foresight.data import Box, Trajectory
 from foresight.robots.profile import RobotProfile
 from foresight.robots.proximity import Proximity
-from foresight.safety.config import Margins
+from foresight.safety.config import GuardConfig, Margins
+from foresight.safety.obstacles import TABLE, from_text
 
-UR5E_TABLE = Box("table", np.array([-0.13, -0.60, -0.50]), np.array([0.97, 0.60, 0.0]))  # [m] solid down to the floor
 WINDOW_S = 0.04  # [s] for which the first looks have to vouch; divided where something is near
 NEAR_AT_HOME_M = 0.1  # [m] links nearer than this to each other at home are near by design
 PIECES = 16  # at most, into which a window is divided at once
@@ -56,7 +56,7 @@ class Scene:
         profile: RobotProfile,
         boxes: Sequence[Box] = (),
         margins: Margins = Margins(),
-        table: Box | None = UR5E_TABLE,
+        table: Box | None = TABLE,
         resolution_m: float = 1e-3,
         gripper_command: float | None = None,
     ) -> None:
@@ -208,12 +208,12 @@ class Scene:
         return Contact(float(time_s), self.proximity.names[pair], distance_m, margin, keep_out)
 
 
-def boxes_of(numbers: Sequence[float]) -> tuple[Box, ...]:
-    """Keep-out boxes from six numbers each [m]: x, y, z of the lowest corner, then of the highest."""
-    if len(numbers) % 6:
-        raise ValueError(f"Keep-outs need 6 numbers a box (x, y, z of the lowest, then of the highest corner), got {len(numbers)}.")
-    corners = np.array(numbers, dtype=np.float64).reshape(-1, 2, 3)
-    return tuple(Box(f"keep-out {i + 1}", low, high) for i, (low, high) in enumerate(corners))
+def scene_from(text: str, profile: RobotProfile, config: GuardConfig) -> Scene | None:
+    """The scene that a text (`obstacles.to_text`) tells of, with the guard's margins; None for an empty one."""
+    if not text:
+        return None
+    table, boxes = from_text(text)
+    return Scene(profile, boxes, config.margins, table, config.sweep_resolution_m)
 
 
 class _Path:

@@ -25,8 +25,10 @@ def description(situation: str) -> LaunchDescription:
         given = Arguments(**{name: LaunchConfiguration(name).perform(context) for name in names})
         package = "foresight_bringup"
         arguments = complete(given, Path(get_package_prefix(package)), Path(get_package_share_directory(package)))
-        nodes = [_node(process) for process in graph(situation, arguments).processes]
-        return [*nodes, *(_watch(node, node.node_executable) for node in nodes)]
+        processes = graph(situation, arguments).processes
+        nodes = [_node(process) for process in processes]
+        watched = [node for node, process in zip(nodes, processes, strict=True) if process.essential]
+        return [*nodes, *(_watch(node, node.node_executable) for node in watched)]
 
     return LaunchDescription([*declared, OpaqueFunction(function=start)])
 

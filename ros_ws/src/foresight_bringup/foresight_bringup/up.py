@@ -178,6 +178,7 @@ class Console:
 def run(graph: Graph, console: Console) -> int:
     """Runs the graph until a signal or the death of a process. Returns the exit status: 0 after a signal, 1 after a death."""
     commands = {p.executable: [executable(p), *p.ros_arguments()] for p in graph.processes}
+    optional, lost = {p.executable for p in graph.processes if not p.essential}, []
     stopping: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, frame: stopping.append(received))
@@ -203,6 +204,11 @@ def run(graph: Graph, console: Console) -> int:
             while not stopping:
                 pump(selector, console, 0.1)
                 dead = [child for child in children if child.process.poll() is not None]
+                for child in dead:
+                    if child.name in optional and child not in lost:
+                        console.line("foresight", f"{child.describe_end()}; the others go on without it.", 31)
+                        lost.append(child)
+                dead = [child for child in dead if child not in lost]
                 if dead:
                     pump(selector, console, 0.1)
                     console.line("foresight", f"{dead[0].describe_end()}; stopping the others.", 31)
