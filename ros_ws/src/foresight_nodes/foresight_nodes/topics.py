@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray
 from foresight_msgs.action import Pursue
-from foresight_msgs.msg import Belief, GuardState, Observation, Plan, SimState
-from foresight_msgs.srv import ResetSimulation, Step
+from foresight_msgs.msg import Belief, Bond, GraphState, GuardState, Observation, Plan, SimState
+from foresight_msgs.srv import Inject, ResetSimulation, Step
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Bool, Float64
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -64,6 +65,12 @@ JOINT_STATES = Topic("joint_states", JointState, STATES_OUT, SENSOR)  # driver o
 JOINT_HISTORY = Topic("joint_states", JointState, STATES_OUT, HISTORY)  # the same for perception
 CLOCK = Topic("/clock", Clock, SENSOR_OUT, SENSOR)  # sim -> all with use_sim_time, 100 Hz
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STANDARD, QoSProfile(depth=50))  # all -> people, lifecycle_manager; 1 Hz
+BOND = Topic("bond", Bond, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT), HISTORY)  # all -> lifecycle_manager, 10 Hz
+GRAPH_STATE = Topic("graph_state", GraphState, LATCHED, LATCHED)  # lifecycle_manager -> `foresight up`, people; 5 Hz and on change
+# What a UR's driver says of itself; the simulator says it too.
+PROGRAM_RUNNING = Topic("io_and_status_controller/robot_program_running", Bool, LATCHED, LATCHED)  # false: follows no commands
+SPEED_SCALING = Topic("speed_scaling_state_broadcaster/speed_scaling", Float64, STATES_OUT, LATEST)  # 1: full speed, 0: slider at 0 %
+CONTROLLER_ACTIVE = Topic("controller_active", Bool, LATCHED, LATCHED)  # whether the trajectory controller runs
 
 PURSUE = ("pursue", Pursue)  # action of the planner
 GUARD_STOP = Service("~/stop", Trigger)  # of the guard: brings the arm to rest and refuses motion until reset
@@ -71,6 +78,8 @@ GUARD_RESET = Service("~/reset", Trigger)  # of the guard: allows motion again
 SIM_RESET = Service("~/reset", ResetSimulation)  # of the sim: a new episode
 SIM_PAUSE = Service("~/pause", SetBool)  # of the sim
 SIM_STEP = Service("~/step", Step)  # of the sim, while paused
+INJECT = Service("~/inject", Inject)  # of the sim, and in simulation of any node that has a fault to offer
+RESUME = Service("~/resume", Trigger)  # of the lifecycle manager: recovery is allowed again after a latch that outlived its guard
 IS_ACTIVE = Service("~/is_active", Trigger)  # of the lifecycle manager: whether the whole graph is active, and why not
 
 
