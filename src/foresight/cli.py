@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from inspect import cleandoc
 from io import StringIO
@@ -20,6 +20,8 @@ from time import strftime
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from foresight.evaluation.config import EvaluateConfig
     from foresight.evaluation.results import Report
 
@@ -66,9 +68,10 @@ def collect(words: list[str]) -> int:
     config = _parse(CollectConfig, "collect", collect, words)
     _prepare_rendering()
     columns = ("collecting", BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left", TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        task = bar.add_task("", total=config.episodes)
-        path = run(config, lambda done, total: bar.update(task, completed=done, total=total))
+    bar = Progress(*columns)
+    task = bar.add_task("", total=config.episodes)
+    with _shown_once_used(bar) as use:
+        path = run(config, lambda done, total: use().update(task, completed=done, total=total))
     print(
         f"{config.episodes} episodes of {config.steps} steps in {path} ({path.stat().st_size / 2**20:.0f} MB). Next: "
         "foresight train --help"
@@ -93,10 +96,11 @@ def train(words: list[str]) -> int:
         TimeRemainingColumn(),
         TextColumn("{task.fields[line]}"),
     )
-    with Progress(*columns) as bar:
-        stages: dict[str, int] = {}
+    stages: dict[str, int] = {}
+    with _shown_once_used(Progress(*columns)) as use:
 
         def show(stage: str, step: int, steps: int, line: str) -> None:
+            bar = use()
             if stage not in stages:
                 stages[stage] = bar.add_task(stage, total=steps, line="")
             figures, separator, health = line.partition("|")
@@ -221,6 +225,21 @@ def find_checkpoint(path: Path, required: bool = True) -> Path:
     there = sorted(p.parent.name for p in (ROOT / "models").glob("*/config.json"))
     available = f"Available: {', '.join('models/' + name for name in there)}" if there else "None is shipped in models/"
     raise InputError(f"Checkpoint {path} does not exist or has no config.json. {available}. Make one with `foresight train`.")
+
+
+@contextmanager
+def _shown_once_used(bar: "Progress") -> Iterator[Callable[[], "Progress"]]:
+    """A progress bar that appears with the first progress, so that an error before it stands alone on its line."""
+
+    def use() -> "Progress":
+        bar.start()
+        return bar
+
+    try:
+        yield use
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _parse(kind: type[Config], name: str, function: Callable, words: list[str]) -> Config:
