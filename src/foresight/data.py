@@ -153,6 +153,7 @@ class Reason(StrEnum):
     STALE_STATE = "stale_state"
     BAD_STATE = "bad_state"
     WRONG_MODEL = "wrong_model"
+    HELD = "held"
     STOPPED = "stopped"
 
 

@@ -7,6 +7,7 @@ Not thread-safe by design: one thread owns it, so that no verdict is given on a 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,12 +39,14 @@ class Guard:
         self.profile, self.kinematics, self.config = profile, kinematics, config or GuardConfig()
         self.expected_model_id = expected_model_id  # None: a plan of any model is judged
         self.in_force: Trajectory | None = None
-        self.stopped: str | None = None  # why; None while motion is allowed
+        self.stopped: str | None = None  # why, until reset; None while motion is allowed
+        self.held: str | None = None  # why, until resumed; None while motion is allowed
         self.last: Verdict | None = None
         self.counts: Counter[Reason] = Counter()
         self.reliefs = 0
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
+        self._braked = False
 
     def offer(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Verdict:
         """Judges a candidate; when it is OK it joins the motion in force from its first point on."""
@@ -58,26 +61,74 @@ class Guard:
             return Verdict(
                 Reason.STOPPED, f"Stopped {now_s - self._stopped_at_s:.2f} s ago ({self.stopped}); reset before offering motion."
             )
+        if self.held is not None:
+            return Verdict(Reason.HELD, f"Motion is held: {self.held}")
         if self.expected_model_id is not None and candidate.model_id != self.expected_model_id:
             return Verdict(
                 Reason.WRONG_MODEL, f"The plan comes from model '{candidate.model_id}', expected '{self.expected_model_id}'."
             )
         return check(candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s)
 
-    def stop(self, detail: str, state: RobotState | None, now_s: float) -> Trajectory | None:
+    def stop(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
         """Refuses all motion from now on and returns the motion that brings the arm to rest.
 
         It brakes from the command in force (holds when that is at rest). With nothing in force it brakes the measured
         motion if there is any; with neither there is nothing to stop and None is returned. A second stop returns the
-        motion of the first.
+        motion of the first. `on_sight`: as for `brake`.
         """
         if self.stopped is not None:
             return self._stop_motion
         self.stopped, self._stopped_at_s = detail, now_s
-        self._stop_motion = self._motion_to_rest(state, now_s)
+        seen = not on_sight or self._in_sight(state, now_s)
+        self._stop_motion = self._motion_to_rest(state, now_s) if seen else None
         if self._stop_motion is not None:
             self.in_force = splice(self.in_force, self._stop_motion, now_s - self.config.history_s)
         return self._stop_motion
+
+    def brake(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
+        """Refuses all motion until `resume`, and returns the motion that brings the arm to rest.
+
+        None when nothing needs to be sent: at rest, braking already, or stopped. `on_sight`: only once the arm is measured
+        where it is commanded, since it may have been put elsewhere; until then it goes on to the end of what is in force.
+        """
+        if self.stopped is not None or self._braked:
+            return None
+        self.held = detail
+        if self.in_force is None or now_s >= self.in_force.times_s[-1] or (on_sight and not self._in_sight(state, now_s)):
+            return None
+        motion, self._braked = self._motion_to_rest(state, now_s), True
+        if motion is not None:
+            self.in_force = splice(self.in_force, motion, now_s - self.config.history_s)
+        return motion
+
+    def _in_sight(self, state: RobotState | None, now_s: float) -> bool:
+        """Whether the arm is measured where it is commanded."""
+        if state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
+            return False
+        return following_refusal(state, self.in_force, self.profile, self.config) is None
+
+    def resume(self) -> None:
+        """Allows motion again after `brake`."""
+        self.held, self._braked = None, False
+
+    def settle(self, state: RobotState | None, now_s: float) -> bool:
+        """Whether the arm is measured at rest and nothing is in force; forgets a commanded motion that has ended.
+
+        After it the next trajectory must start where the arm was measured.
+        """
+        if self.in_force is not None and now_s < self.in_force.times_s[-1]:
+            return False
+        if state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
+            return False
+        if following_refusal(state, None, self.profile, self.config) is not None:
+            return False
+        self.in_force = None
+        return True
+
+    def clock_moved(self, by_s: float) -> None:
+        """The clock that trajectories are stamped on has jumped; what is in force goes on where it is."""
+        if self.in_force is not None:
+            self.in_force = replace(self.in_force, times_s=self.in_force.times_s + by_s)
 
     def _motion_to_rest(self, state: RobotState | None, now_s: float) -> Trajectory | None:
         if self.in_force is not None:

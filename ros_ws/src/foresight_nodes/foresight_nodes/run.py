@@ -97,8 +97,13 @@ def composed() -> None:
 def guard() -> None:
     def build() -> list[Node]:
         from foresight_nodes.guard_node import GuardNode
+        from foresight_nodes.real_time import take_priority
 
-        return [GuardNode()]
+        node = GuardNode()
+        priority = node.get_parameter("real_time_priority").value
+        if priority:
+            node.get_logger().info(take_priority(priority))
+        return [node]
 
     run("guard", build)
 
