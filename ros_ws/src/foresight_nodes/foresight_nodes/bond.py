@@ -21,7 +21,7 @@ from foresight_nodes import topics
 PERIOD_S = 0.1  # [s] between two signs; the manager waits for several before it believes that one is missing
 
 
-class Heartbeat:
+class Beat:
     """Beats from construction until `stop`, which must come before the node is destroyed."""
 
     def __init__(self, node: Node) -> None:

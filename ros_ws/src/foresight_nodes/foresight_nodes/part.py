@@ -21,7 +21,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_msgs.msg import Header
 
 from foresight_nodes import topics
-from foresight_nodes.bond import Heartbeat
+from foresight_nodes.bond import Beat
 from foresight_nodes.parameters import declare, read
 
 P = TypeVar("P")
@@ -51,7 +51,7 @@ class Part(LifecycleNode, Generic[P]):
         self._publish_diagnostics = topics.DIAGNOSTICS.publisher(self).publish
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.every(1.0, self.diagnose, steady=True)
-        self._heartbeat = Heartbeat(self)
+        self._bond = Beat(self)
 
     # What subclasses fill in.
 
@@ -118,7 +118,7 @@ class Part(LifecycleNode, Generic[P]):
             topics.INJECT.service(self, inject)
 
     def destroy_node(self) -> None:
-        self._heartbeat.stop()
+        self._bond.stop()
         super().destroy_node()
 
     # Lifecycle.
