@@ -20,6 +20,7 @@ pytest.importorskip("foresight_msgs", reason="the ROS workspace is not in the pa
 
 import rclpy
 from foresight_nodes import convert, topics
+from foresight_nodes.heartbeat import Heartbeat
 from foresight_nodes.part import Part
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -47,6 +48,12 @@ class Bench:
         self.executor.add_node(self.node)
         self._clock = self.node.create_publisher(Clock, "/clock", 10)
         self._parts: list[Part] = []
+        self.heartbeat: Heartbeat | None = None
+
+    def beat(self) -> Heartbeat:
+        """From now on a planner's process seems to live."""
+        self.heartbeat = Heartbeat(self.node)
+        return self.heartbeat
 
     def add(self, kind: Callable[..., Part], *arguments, **values) -> Part:
         """A node with these parameters, on the bench's clock."""
@@ -105,6 +112,15 @@ class Bench:
             for _ in range(2 * len(self._parts) + 2):
                 self.executor.spin_once(timeout_sec=0.0)
 
+    def turn_back(self, by_s: float) -> None:
+        """The clock goes back, as when a simulation starts again."""
+        self.now_s -= by_s
+        self.until(
+            lambda: self._clock.publish(Clock(clock=convert.stamp(self.now_s)))
+            or all(part.now_s() < self.now_s + 1e-6 for part in self._parts),
+            "the nodes hear that the clock went back",
+        )
+
     def _tell_time(self) -> None:
         begin_s, told_s = time.monotonic(), 0.0
         while any(part.now_s() < self.now_s - 1e-6 for part in self._parts):
@@ -132,6 +148,8 @@ class Bench:
         return answer.result()
 
     def close(self) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
         self.executor.shutdown()
         for node in [*self._parts, *getattr(self, "_silenced", []), self.node]:
             node.destroy_node()

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
+from foresight.robots.chain import Chain
 from foresight.robots.model import arm_spec, model_source
 from foresight.robots.profile import RobotProfile
 
@@ -30,6 +31,7 @@ class MujocoKinematics:
         tip = source.gripper_prefix + source.tip_site
         self._site = self.model.site(tip).id
         self._turns = self.model.nv >= ORIENTING_JOINTS
+        self._chain = Chain(self.model, self._site)
         self._configuration = mink.Configuration(self.model)
         self._task = mink.FrameTask(tip, "site", position_cost=1.0, orientation_cost=0.3 if self._turns else 0.0)
         self._limits = [mink.ConfigurationLimit(self.model)]
@@ -58,6 +60,27 @@ class MujocoKinematics:
     def tip_velocity(self, q: Float[np.ndarray, "J"], dq: Float[np.ndarray, "J"]) -> Float[np.ndarray, "3"]:
         """Velocity [m/s] of the tool centre point."""
         return self.jacobian(q)[:3] @ dq
+
+    def tip_motion(
+        self, q: Float[np.ndarray, "N J"], dq: Float[np.ndarray, "N J"]
+    ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
+        """Positions [m] and velocities [m/s] of the tool centre point at many instants, quickly."""
+        return self._chain.motion(q, dq)
+
+    def dynamics(
+        self, q: Float[np.ndarray, "N J"], dq: Float[np.ndarray, "N J"]
+    ) -> tuple[Float[np.ndarray, "N J J"], Float[np.ndarray, "N J"]]:
+        """Joint-space inertia [kg m^2] and the torque [Nm] of gravity and velocity: torque = inertia @ ddq + that."""
+        joints = self.model.nv
+        inertia, bias = np.zeros((len(q), joints, joints)), np.zeros((len(q), joints))
+        for i in range(len(q)):
+            self.data.qpos[:], self.data.qvel[:] = q[i], dq[i]
+            self._forward(q[i])
+            mujoco.mj_crb(self.model, self.data)
+            mujoco.mj_fullM(self.model, self.data, inertia[i])
+            mujoco.mj_comVel(self.model, self.data)
+            mujoco.mj_rne(self.model, self.data, 0, bias[i])
+        return inertia, bias
 
     def rotation(self, q: Float[np.ndarray, "J"]) -> Float[np.ndarray, "3 3"]:
         """Orientation of the tool in the base frame."""

@@ -21,7 +21,7 @@ class Action(IntEnum):
     NONE = 0  # plans pass that pass the checks
     SLOW = 1  # the same, slower along their path
     HOLD = 2  # brake to rest, refuse plans; then join that rest
-    RETREAT = 3  # yield to what obstructs the arm, refuse plans
+    RETREAT = 3  # take the command back to where the arm is held, refuse plans
     STOP = 4  # brake to rest, refuse plans; then begin where the arm is measured at rest
     LATCH = 5  # brake to rest, refuse plans until an operator resets
 
@@ -75,7 +75,7 @@ TABLE = (
     Rule("speed_slider_zero", Action.STOP, False, "the robot's speed slider stands at 0 %, or has not been heard of"),
     Rule("not_following", Action.STOP, True, "the arm is measured too far from its command, or moves without one"),
     Rule("not_at_rest", Action.STOP, False, "after a stop the arm has not been measured at rest yet"),
-    Rule("obstructed", Action.RETREAT, False, "something keeps the arm from where it is commanded"),
+    Rule("obstructed", Action.RETREAT, False, "something holds the arm; the guard takes its command back to where the arm is"),
     Rule("heartbeat_lost", Action.HOLD, False, "no heartbeat of the planner's process for T_cmd"),
     Rule("state_invalid", Action.HOLD, True, "joint states come with NaN, or without a joint"),
     Rule("state_stamps_frozen", Action.HOLD, False, "joint states come with the same stamp again and again"),
@@ -94,7 +94,7 @@ RECOVERY = {
     Action.NONE: "nothing to recover from",
     Action.SLOW: "by itself, after `clear_s`",
     Action.HOLD: "by itself, after `clear_s`; the next plan joins the rest",
-    Action.RETREAT: "by itself, after `clear_s`; the next plan begins where the arm is measured",
+    Action.RETREAT: "by itself, after `clear_s`; the next plan joins where the command went back to",
     Action.STOP: "by itself, after `stop_clear_s`; the next plan begins where the arm is measured",
     Action.LATCH: "by `guard/reset`, after `cooldown_s` and when the cause is gone",
 }

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from foresight.control.trajectory import sample
 from foresight.data import Reason, RobotState, Verdict
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import following_refusal, state_refusal
@@ -32,8 +31,7 @@ class MonitorConfig:
     clock_jump_s: float = 0.05  # [s] within a second, of the ROS clock against the steady clock
     state_leap: float = 3.0  # times the joint's greatest speed at which a measured position has leapt
     state_leap_rad: float = 0.05  # [rad] that a measured position may change beyond that
-    obstructed_rad: float = 0.1  # [rad] from its command at which a joint that hardly moves is kept from it
-    obstructed_s: float = 0.3  # [s] for which that must last
+    obstructed_s: float = 0.1  # [s] since the guard last yielded to what holds the arm, for which it counts as held
     near_limit_rad: float = 0.1  # [rad] from the end of a joint's range within which plans are slowed
     refusals_max: int = 10  # plans refused in a row before motion is held
     refusals_s: float = 0.5  # [s] between two refusals that count as in a row
@@ -77,14 +75,14 @@ class Monitor:
         self._jump_s = 0.0
         self._camera, self._camera_at = ("", ""), NEVER
         self._refusals, self._refused_at = 0, NEVER
-        self._kept_since: Moment | None = None  # since when the arm is kept from its command
+        self._relieved_at = NEVER
 
     # -- what is heard ------------------------------------------------------------------------------------------------
 
     def heard_state(self, state: RobotState, now: Moment) -> None:
         """A joint state with the joints that it should have."""
         if not (np.isfinite(state.q).all() and np.isfinite(state.dq).all() and np.isfinite(state.stamp_s)):
-            self.heard_bad_state("Joint states come with numbers that are not finite.", now)
+            self.heard_bad_state("Joint states come with numbers that are not finite.")
             return
         self._bad_state = ""
         if not self.watchdog.seen("state", now, state.stamp_s):
@@ -100,13 +98,17 @@ class Monitor:
                     f"{state.stamp_s - before.stamp_s:.3f} s later."
                 )
 
-    def heard_bad_state(self, detail: str, now: Moment) -> None:
+    def heard_bad_state(self, detail: str) -> None:
         """A joint state of which nothing can be used."""
         self._bad_state = detail
 
     def heard_camera(self, refusal: str, detail: str, now: Moment) -> None:
         """Perception's word on its sources: its reason not to observe (perception.RefusalReason), empty when it does."""
         self._camera, self._camera_at = (CAMERAS.get(refusal, ""), detail), now
+
+    def relieved(self, now: Moment) -> None:
+        """The guard has just taken its command back to an arm that something holds."""
+        self._relieved_at = now
 
     def decided(self, verdict: Verdict, now: Moment) -> None:
         """What became of a plan."""
@@ -162,12 +164,12 @@ class Monitor:
             found["not_at_rest"] = "The arm has not been measured at rest since the stop."
         state = self.state
         if state is None or state_refusal(state, self.profile, guard.config, clock_s) is not None:
-            self._kept_since = None
             return found
         astray = following_refusal(state, guard.in_force, self.profile, guard.config)
         if astray is not None:
             found["not_following"] = astray.detail
-        found |= self._obstructed(guard, state, now)
+        if now.since(self._relieved_at) <= self.config.obstructed_s:
+            found["obstructed"] = "Something holds the arm; its command goes back to where it is."
         room = np.minimum(state.q - self.profile.position_min, self.profile.position_max - state.q)
         j = int(np.argmin(room))
         if room[j] < self.config.near_limit_rad:
@@ -176,24 +178,6 @@ class Monitor:
                 f"full speed needs {self.config.near_limit_rad} rad."
             )
         return found
-
-    def _obstructed(self, guard: Guard, state: RobotState, now: Moment) -> dict[str, str]:
-        if guard.in_force is None:
-            self._kept_since = None
-            return {}
-        off = np.abs(state.q - sample(guard.in_force, state.stamp_s)[0])
-        still = (np.abs(state.dq) <= guard.config.measured_rest_rad_s).all()
-        if not (still and off.max() > self.config.obstructed_rad):
-            self._kept_since = None
-            return {}
-        self._kept_since = self._kept_since or now
-        if now.since(self._kept_since) < self.config.obstructed_s:
-            return {}
-        name = self.profile.joint_names[int(np.argmax(off))]
-        return {
-            "obstructed": f"{name} has stood {off.max():.3f} rad from its command for {now.since(self._kept_since):.2f} s, "
-            f"allowed {self.config.obstructed_rad} rad."
-        }
 
     def _sources(self, guard: Guard, now: Moment, clock_s: float) -> dict[str, str]:
         found, in_motion = {}, guard.in_force is not None and clock_s < guard.in_force.times_s[-1]

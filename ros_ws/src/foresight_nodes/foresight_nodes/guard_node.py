@@ -150,7 +150,7 @@ class GuardNode(Part[GuardParameters]):
             self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id)
             settings = self._settings
             self._monitor = Monitor(self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver)
-            self._clock = ClockWatch(self._simulated, settings.monitor.clock_jump_s)
+            self._clock_watch = ClockWatch(self._simulated, settings.monitor.clock_jump_s)
             self._unsure, self._ticked_s, self._late = False, time.monotonic(), False
             if self._failsafe.latched:
                 self._guard.stop(self._why, None, self.now_s())
@@ -170,13 +170,20 @@ class GuardNode(Part[GuardParameters]):
         try:
             self._monitor.heard_state(convert.robot_state_from_msg(msg, self._profile.joint_names), now)
         except ValueError as error:
-            self._monitor.heard_bad_state(str(error), now)
+            self._monitor.heard_bad_state(str(error))
             self.complain(str(error))
             return
-        motion = self._guard.relieve(self._state, self.now_s()) if self.active else None
+        self._yield(now)
+
+    def _yield(self, now: Moment) -> None:
+        """Takes the command back to an arm that something holds; at each joint state, since it presses meanwhile."""
+        if not self.active or self._unsure or self._monitor.state is None:
+            return
+        motion = self._guard.relieve(self._monitor.state, self.now_s())
         if motion is not None:
             self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
-            self.complain("Something holds the arm; its command goes back to where it is.")
+            self._monitor.relieved(now)
+            self._evaluate()
 
     def _on_heartbeat(self, _: Header) -> None:
         self._monitor.watchdog.seen("heartbeat", self._now())
@@ -213,7 +220,7 @@ class GuardNode(Part[GuardParameters]):
 
     def _now(self) -> Moment:
         """The present moment; a jump of the ROS clock is noticed here, before anything is judged by it."""
-        moment, jump_s = self._clock.read(time.monotonic(), self.now_s())
+        moment, jump_s = self._clock_watch.read(time.monotonic(), self.now_s())
         if jump_s:
             self._guard.clock_moved(jump_s)
             self._monitor.clock_jumped(jump_s)
@@ -230,9 +237,8 @@ class GuardNode(Part[GuardParameters]):
     def _evaluate(self, **conditions: bool) -> None:
         """Asks the failsafe, and acts. `conditions` stand for this once, beside those that the monitor sees."""
         now, before = self._now(), self._failsafe
-        flags, said = self._monitor.flags(
-            self._guard, now, self.now_s(), before.action >= Action.STOP, self._simulated
-        )
+        stopping = before.action is Action.STOP
+        flags, said = self._monitor.flags(self._guard, now, self.now_s(), stopping, self._simulated)
         action, self._failsafe = failsafe(replace(flags, **conditions), before, self._settings.failsafe, now.time_s)
         cause = self._failsafe.cause
         if (action, cause) != (before.action, before.cause):
@@ -247,16 +253,19 @@ class GuardNode(Part[GuardParameters]):
         guard, state, now_s = self._guard, self._monitor.state, self.now_s()
         self._unsure = action >= Action.STOP and (self._unsure or self._failsafe.cause in UNSURE)
         motion: Trajectory | None = None
+        guard.share_max = self._settings.failsafe.slow_share if action is Action.SLOW else 1.0
         if action is Action.LATCH and guard.stopped is None:
             motion = guard.stop(self._why, state, now_s, on_sight=self._unsure)
             self._verdict = Verdict(Reason.STOPPED, self._why)
-        elif action in (Action.HOLD, Action.RETREAT, Action.STOP):
+        elif action is Action.RETREAT:
+            guard.wait(self._why)  # the motion that yields is in force already
+        elif action in (Action.HOLD, Action.STOP):
             motion = guard.brake(self._why, state, now_s, on_sight=self._unsure)
         elif action <= Action.SLOW:
             guard.resume()
         if motion is not None:
             self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
-        if action in (Action.RETREAT, Action.STOP):
+        if action is Action.STOP:
             guard.settle(state, now_s)
 
     # -- plans --------------------------------------------------------------------------------------------------------
@@ -272,8 +281,10 @@ class GuardNode(Part[GuardParameters]):
         self._verdict = self._judge(msg, now_s)
         self._monitor.decided(self._verdict, self._now())
         if self._verdict.ok:
-            self.publish(self._forward, msg.trajectory)
-            self._accepted, self._last_accepted, self._forwarded_s = self._accepted + 1, msg, now_s
+            forwarded = convert.trajectory_to_msg(self._guard.forward, self._profile.joint_names)
+            self.publish(self._forward, forwarded)
+            self._accepted, self._last_accepted = self._accepted + 1, msg
+            self._forwarded_s, self._forwarded_stamp = now_s, forwarded.header.stamp
             self._observation_age_s = now_s - convert.seconds(msg.header.stamp)
         else:
             self._refused += 1
@@ -289,7 +300,8 @@ class GuardNode(Part[GuardParameters]):
         if ahead_s < self._settings.transport_s:
             return Verdict(
                 Reason.STALE_PLAN,
-                f"Trajectory begins {ahead_s:.4f} s from now; the controller needs {self._settings.transport_s} s to have it in time.",
+                f"Trajectory begins {ahead_s:.4f} s from now; "
+                f"the controller needs {self._settings.transport_s} s to have it in time.",
             )
         return self._guard.offer(candidate, self._monitor.state, now_s)
 
@@ -318,6 +330,7 @@ class GuardNode(Part[GuardParameters]):
         return response
 
     def _reset(self) -> Verdict:
+        self._evaluate()
         guard, now, state, now_s = self._guard, self._now(), self._monitor.state, self.now_s()
         flags, _ = self._monitor.flags(guard, now, now_s, False, self._simulated)
         latched = self._failsafe.latched
@@ -352,7 +365,7 @@ class GuardNode(Part[GuardParameters]):
             cause=self._failsafe.cause,
             why=self._why,
             latched=self._failsafe.latched,
-            slowed=self._settings.failsafe.slow_share if action is Action.SLOW else 1.0,
+            slowed=self._verdict.slowed,
             reason=self._verdict.reason.value,
             detail=self._verdict.detail,
             decided_id=self._decided_id,
@@ -372,5 +385,5 @@ class GuardNode(Part[GuardParameters]):
             message.in_force_until = convert.stamp(float(np.max(in_force.times_s)))
         if last is not None:
             message.plan_id, message.observation_stamp = last.id, last.header.stamp
-            message.trajectory_stamp, message.forwarded_stamp = last.trajectory.header.stamp, convert.stamp(self._forwarded_s)
+            message.trajectory_stamp, message.forwarded_stamp = self._forwarded_stamp, convert.stamp(self._forwarded_s)
         self.publish(self._publish_state, message)

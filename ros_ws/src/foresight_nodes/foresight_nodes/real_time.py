@@ -1,4 +1,4 @@
-"""Asks the system to put this process first and to keep its memory in place. Refusal is no error: one sentence tells what was granted."""
+"""Asks the system to put this process first and to keep its memory in place; one sentence tells what was granted."""
 
 from __future__ import annotations
 
