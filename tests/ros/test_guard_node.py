@@ -317,7 +317,7 @@ def _nan_states(guarded: Guarded) -> None:
 def _silent(topic: topics.Topic, kind):
     def fall_silent(guarded: Guarded) -> None:
         guarded.bench.publisher(topic).publish(kind(header=convert.header(guarded.bench.now_s)))
-        guarded.live(0.54)
+        guarded.live(0.24)
 
     return fall_silent
 
@@ -347,8 +347,10 @@ def _perception_says(refusal: str):
         (_perception_says("dark_camera"), "camera_dark"),
     ],
 )
-def test_what_cannot_be_trusted_brakes_the_arm_until_it_can(guarded: Guarded, trouble, cause: str):
+def test_what_cannot_be_trusted_brakes_the_arm_until_it_can(bench: Bench, profile, kinematics, start, trouble, cause: str):
     """Each watchdog trips under its own name, the arm is commanded to rest, plans are held; it goes on by itself afterwards."""
+    ages = {"monitor__observation_age_s": 0.2, "monitor__belief_age_s": 0.2}  # shorter than the motion
+    guarded = Guarded(bench, profile, kinematics, start, **ages)
     guarded.offer(guarded.plan())
     guarded.live(0.1)
     trouble(guarded)
