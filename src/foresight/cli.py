@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, up, report, demo, env.
+"""The `foresight` command: collect, train, evaluate, up, inject, report, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -174,6 +174,11 @@ def up(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_bringup.up", *words])
 
 
+def inject(words: list[str]) -> int:
+    """Let something go wrong on purpose in a running simulation: kill, freeze, camera_black, protective_stop ..."""
+    return _become([sys.executable, "-m", "foresight_nodes.inject", *words])
+
+
 def env(words: list[str]) -> int:
     """Run a command in the ROS environment: foresight env -- python my_node.py."""
     command = words[1:] if words and words[0] == "--" else words
@@ -187,7 +192,8 @@ def env(words: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "up": up, "env": env,
+    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "up": up, "inject": inject,
+    "env": env,
 }  # fmt: skip
 
 
