@@ -89,7 +89,7 @@ class RobotProfile:
         """
         cap = np.minimum(self.velocity_max, self.joint_speed_max)
         if self.velocity_law is None:
-            high = cap + 0.0 * q
+            high = np.where(np.isfinite(q), cap, np.nan)
             return -high, high
         law = self.velocity_law
         return -np.minimum(cap, law(q - law.lower)), np.minimum(cap, law(law.upper - q))
@@ -114,7 +114,11 @@ def load_profile(name_or_path: str) -> RobotProfile:
         path = Path(str(files("foresight.robots").joinpath("profiles", f"{name_or_path}.yaml")))
     if not path.is_file():
         raise FileNotFoundError(f"Robot profile {path} does not exist. Available by name: {', '.join(available_robots())}.")
-    return parse_profile(yaml.safe_load(path.read_text()), str(path))
+    try:
+        raw = yaml.load(path.read_text(), _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}.") from error
+    return parse_profile(raw, str(path))
 
 
 def parse_profile(raw: object, origin: str) -> RobotProfile:
@@ -125,3 +129,13 @@ def parse_profile(raw: object, origin: str) -> RobotProfile:
     if values["model"] is not None:
         values["model"] = ModelSource(**values["model"])
     return RobotProfile(**values)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, not the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [k for i, k in enumerate(keys) if k in keys[:i]]:
+            raise yaml.YAMLError(f"key {twice[0]!r} is given twice, line {node.start_mark.line + 1} and after")
+        return super().construct_mapping(node, deep)

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from foresight_msgs.msg import Belief as BeliefMsg
 from foresight_msgs.msg import GuardState
@@ -160,7 +161,7 @@ class GuardNode(Part[GuardParameters]):
         self._plans = Rate(self.now_s())
         self._accepted = self._refused = self._decided_id = 0
         self._last_accepted: PlanMsg | None = None
-        self._forwarded_s = 0.0
+        self._forwarded_s, self._forwarded_stamp = 0.0, Time()
         self._observation_age_s = self._plan_age_s = float("nan")
 
     # -- what is heard ------------------------------------------------------------------------------------------------
