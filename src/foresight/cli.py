@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, up, report, replay, demo, env.
+"""The `foresight` command: collect, train, evaluate, up, inject, report, replay, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -196,6 +196,11 @@ def up(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_bringup.up", *words])
 
 
+def inject(words: list[str]) -> int:
+    """Let something go wrong on purpose in a running simulation: kill, freeze, camera_black, protective_stop ..."""
+    return _become([sys.executable, "-m", "foresight_nodes.inject", *words])
+
+
 def env(words: list[str]) -> int:
     """Run a command in the ROS environment: foresight env -- python my_node.py."""
     command = words[1:] if words and words[0] == "--" else words
@@ -210,7 +215,7 @@ def env(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
-    "up": up, "env": env,
+    "up": up, "inject": inject, "env": env,
 }  # fmt: skip
 
 
