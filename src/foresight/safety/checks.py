@@ -13,7 +13,7 @@ import numpy as np
 
 from foresight.control.trajectory import cut, derivatives, sample, splice, take_over
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
-from foresight.interfaces import Kinematics
+from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
 from foresight.safety.limits import Finding, findings
@@ -24,7 +24,7 @@ def check(
     in_force: Trajectory | None,
     state: RobotState | None,
     profile: RobotProfile,
-    kinematics: Kinematics | None,
+    kinematics: MotionKinematics | None,
     config: GuardConfig,
     now_s: float,
 ) -> Verdict:
@@ -40,7 +40,7 @@ def examine(
     in_force: Trajectory | None,
     state: RobotState | None,
     profile: RobotProfile,
-    kinematics: Kinematics | None,
+    kinematics: MotionKinematics | None,
     config: GuardConfig,
     now_s: float,
 ) -> Finding:
@@ -63,7 +63,7 @@ def examine(
 
 
 def examine_motion(
-    motion: Trajectory, profile: RobotProfile, kinematics: Kinematics | None, config: GuardConfig, now_s: float
+    motion: Trajectory, profile: RobotProfile, kinematics: MotionKinematics | None, config: GuardConfig, now_s: float
 ) -> Finding:
     """The first limit that a well-formed motion breaks, or OK: what holds for a candidate and for a stop alike."""
     for finding in findings(motion, profile, kinematics, config, now_s):
