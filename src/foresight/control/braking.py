@@ -12,8 +12,9 @@ from foresight.data import Trajectory
 from foresight.robots.profile import RobotProfile
 
 POINT_S = 0.02  # [s] at most between two points
-APART_S = 1e-3  # [s] at least between two points
-HEADROOM = 0.98  # share of the acceleration and jerk limits that is used
+APART_S = 1e-4  # [s] at least between two points
+HEADROOM = 0.98  # share of the acceleration limit that is used
+JERK_SHARE = 0.95  # of the jerk limit: where two changes of the jerk lie nearer than APART_S, a quintic has a little more
 
 
 class BrakingError(RuntimeError):
@@ -67,7 +68,7 @@ def _problem(q: np.ndarray, dq: np.ndarray, ddq: np.ndarray | None, profile: Rob
     problem.current_position, problem.current_velocity = q.tolist(), dq.tolist()
     problem.current_acceleration = (np.zeros(joints) if ddq is None else np.clip(ddq, -limit, limit)).tolist()
     problem.target_velocity = problem.target_acceleration = [0.0] * joints
-    problem.max_acceleration, problem.max_jerk = limit.tolist(), (HEADROOM * profile.jerk_max).tolist()
+    problem.max_acceleration, problem.max_jerk = limit.tolist(), (JERK_SHARE * profile.jerk_max).tolist()
     return problem
 
 
@@ -91,9 +92,8 @@ def _points(found: RuckigTrajectory) -> np.ndarray:
     """Times [s] of the points: wherever a jerk changes, since a quintic through those is the motion itself, and between."""
     end = found.duration
     switches = [np.cumsum([*joint.brake.t, *joint.t]) for section in found.profiles for joint in section]
-    wanted = np.sort(np.concatenate([*switches, np.arange(0.0, end, POINT_S)]))
     kept = [0.0]
-    for t in wanted:
+    for t in np.sort(np.concatenate([*switches, np.arange(0.0, end, POINT_S)])):
         if t - kept[-1] >= APART_S and end - t >= APART_S:
             kept.append(float(t))
     return np.array([*kept, max(end, APART_S)])

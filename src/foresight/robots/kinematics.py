@@ -82,6 +82,22 @@ class MujocoKinematics:
             mujoco.mj_rne(self.model, self.data, 0, bias[i])
         return inertia, bias
 
+    def torques(
+        self, q: Float[np.ndarray, "N J"], dq: Float[np.ndarray, "N J"], ddq: Float[np.ndarray, "N J"]
+    ) -> Float[np.ndarray, "N J"]:
+        """Joint torques [Nm] of rigid bodies by MuJoCo's inverse dynamics, without contacts, limits, friction and damping."""
+        model, data, found = self.model, self.data, np.empty((len(q), self.model.nv))
+        flags = model.opt.disableflags
+        model.opt.disableflags = flags | mujoco.mjtDisableBit.mjDSBL_CONSTRAINT | mujoco.mjtDisableBit.mjDSBL_CONTACT
+        try:
+            for i in range(len(q)):
+                data.qpos[:], data.qvel[:], data.qacc[:] = q[i], dq[i], ddq[i]
+                mujoco.mj_inverse(model, data)
+                found[i] = data.qfrc_inverse + data.qfrc_passive
+        finally:
+            model.opt.disableflags = flags
+        return found
+
     def rotation(self, q: Float[np.ndarray, "J"]) -> Float[np.ndarray, "3 3"]:
         """Orientation of the tool in the base frame."""
         return self._forward(q).site_xmat[self._site].reshape(3, 3).copy()

@@ -99,6 +99,17 @@ def following_refusal(
     return next(_following(state, in_force, profile, config), None)
 
 
+def late_refusal(candidate: Candidate, transport_s: float, now_s: float) -> Verdict | None:
+    """Why the trajectory cannot be with the controller before it begins; None when it can."""
+    ahead_s = float(candidate.trajectory.times_s[0]) - now_s
+    if not ahead_s < transport_s:  # NaN is reported by its own name
+        return None
+    return Verdict(
+        Reason.STALE_PLAN,
+        f"Trajectory begins {ahead_s:.4f} s from now; the controller needs {transport_s} s to have it in time.",
+    )
+
+
 def _shape(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -> Iterator[Verdict]:
     joints = len(profile.joint_names)
     for name in ("times_s", "q", "dq", "ddq"):

@@ -20,6 +20,7 @@ from foresight.interfaces import Kinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import commanded, examine, examine_motion, following_refusal, state_refusal
 from foresight.safety.config import GuardConfig
+from foresight.safety.decision import Situation
 from foresight.safety.limits import Finding
 from foresight.safety.slowing import graded_share, slowed, stop_along
 
@@ -73,6 +74,15 @@ class Guard:
         if trajectory is not None:
             self._put_in_force(commanded(self.in_force, trajectory, now_s), now_s)
         return self.last
+
+    def situation(self, state: RobotState | None, now_s: float) -> Situation:
+        """All that a verdict given now depends on, besides the candidate and what the guard was built with."""
+        return Situation(now_s, state, self.in_force, self.stopped, self._stopped_at_s, self.held, self.share_max)
+
+    def restore(self, situation: Situation) -> None:
+        """As it was in that situation, for judging once more what it judged then."""
+        self.in_force, self.stopped, self._stopped_at_s = situation.in_force, situation.stopped, situation.stopped_at_s
+        self.held, self.share_max = situation.held, situation.share_max
 
     def _put_in_force(self, motion: Trajectory, now_s: float) -> None:
         self.forward, self.in_force = motion, splice(self.in_force, motion, now_s - self.config.history_s)
