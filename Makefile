@@ -24,6 +24,10 @@ coverage: setup  ## branch coverage of the guard's core: fails below 95 %, and b
 	@$(PYTHON_ENV) -m coverage report --show-missing --fail-under=95
 	@$(PYTHON_ENV) -m coverage report --include='*/safety/failsafe.py' --fail-under=100
 
+faults: setup  ## planners killed and frozen at full speed on three arms, then crashes of every node (figures in runs/faults/)
+	@.venv/bin/foresight bench faults --json runs/faults/stop.json $(ARGS)
+	@.venv/bin/foresight bench faults --matrix --json runs/faults/matrix.json
+
 lint:  ## ruff, where it is installed
 	@ruff check .
 
