@@ -5,7 +5,7 @@ PYTHON_ENV := .venv/bin/python
 IN_ROS := $(PYTHON_ENV) -m foresight.ros_environment
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint clean
+.PHONY: help setup demo test coverage faults lint clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import rclpy
+from foresight_msgs.msg import GuardState
 from jaxtyping import Float
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -68,6 +69,7 @@ class FullSpeedPlanner(Node):
         super().__init__("planner")
         self._profile, self._swing = profile, swing
         self._in_force: Trajectory | None = None
+        self._in_force_s = 0.0  # when it last changed
         self._q: np.ndarray | None = None
         self._target = 0
         self._id, self._heartbeat = 0, None
@@ -76,6 +78,7 @@ class FullSpeedPlanner(Node):
         self._beats = topics.HEARTBEAT.publisher(self)  # found by the guard before the first beat
         topics.JOINT_STATES.subscription(self, self._on_state)
         topics.in_force(profile.controller_topic).subscription(self, self._on_command)
+        topics.GUARD_STATE.subscription(self, self._on_guard_state)
         self.create_timer(PERIOD_S, self._plan)
 
     def matched(self) -> bool:
@@ -95,7 +98,12 @@ class FullSpeedPlanner(Node):
     def _on_command(self, msg: JointTrajectory) -> None:
         now_s = time.time()
         new = convert.trajectory_from_msg(msg, self._profile.joint_names, now_s)
-        self._in_force = splice(self._in_force, new, now_s - 0.5)
+        self._in_force, self._in_force_s = splice(self._in_force, new, now_s - 0.5), now_s
+
+    def _on_guard_state(self, msg: GuardState) -> None:
+        """Where nothing is in force the next motion starts where the arm is measured."""
+        if not msg.in_force and convert.seconds(msg.header.stamp) > self._in_force_s:
+            self._in_force = None
 
     def _plan(self) -> None:
         if self._heartbeat is None or self._q is None:
