@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, up, inject, report, replay, demo, env.
+"""The `foresight` command: collect, train, evaluate, up, inject, bench, report, replay, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -201,6 +201,22 @@ def inject(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_nodes.inject", *words])
 
 
+def bench(words: list[str]) -> int:
+    """Measure the guard: `faults` (planners killed at full speed, crashes of every node)."""
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: foresight bench NAME [--help]\n")
+        print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
+        return 0 if words else 2
+    if words[0] not in BENCHES:
+        raise InputError(f"Bench '{words[0]}' is unknown. There are: {', '.join(BENCHES)}.")
+    return BENCHES[words[0]](words[1:]) or 0
+
+
+def bench_faults(words: list[str]) -> int:
+    """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
+    return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
+
+
 def env(words: list[str]) -> int:
     """Run a command in the ROS environment: foresight env -- python my_node.py."""
     command = words[1:] if words and words[0] == "--" else words
@@ -215,8 +231,9 @@ def env(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
-    "up": up, "inject": inject, "env": env,
+    "up": up, "inject": inject, "bench": bench, "env": env,
 }  # fmt: skip
+BENCHES: dict[str, Callable[[list[str]], int]] = {"faults": bench_faults}
 
 
 @dataclass(frozen=True)
