@@ -89,7 +89,7 @@ class RobotProfile:
         """
         cap = np.minimum(self.velocity_max, self.joint_speed_max)
         if self.velocity_law is None:
-            high = cap + 0.0 * q
+            high = np.where(np.isfinite(q), cap, np.nan)
             return -high, high
         law = self.velocity_law
         return -np.minimum(cap, law(q - law.lower)), np.minimum(cap, law(law.upper - q))
@@ -104,6 +104,25 @@ def available_robots() -> list[str]:
 
 def load_profile(name_or_path: str) -> RobotProfile:
     """A shipped profile by name, or any profile by the path of its YAML file."""
+    path = _path(name_or_path)
+    return read_profile(path.read_text(), str(path))
+
+
+def profile_text(name_or_path: str) -> str:
+    """The profile's YAML as it stands in its file."""
+    return _path(name_or_path).read_text()
+
+
+def read_profile(text: str, origin: str) -> RobotProfile:
+    """A profile from its YAML; `origin` is how errors call it."""
+    try:
+        raw = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin}: not readable as YAML: {' '.join(str(error).split())}.") from error
+    return parse_profile(raw, origin)
+
+
+def _path(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if name_or_path not in available_robots():
@@ -114,7 +133,7 @@ def load_profile(name_or_path: str) -> RobotProfile:
         path = Path(str(files("foresight.robots").joinpath("profiles", f"{name_or_path}.yaml")))
     if not path.is_file():
         raise FileNotFoundError(f"Robot profile {path} does not exist. Available by name: {', '.join(available_robots())}.")
-    return parse_profile(yaml.safe_load(path.read_text()), str(path))
+    return path
 
 
 def parse_profile(raw: object, origin: str) -> RobotProfile:
@@ -125,3 +144,13 @@ def parse_profile(raw: object, origin: str) -> RobotProfile:
     if values["model"] is not None:
         values["model"] = ModelSource(**values["model"])
     return RobotProfile(**values)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, not the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [k for i, k in enumerate(keys) if k in keys[:i]]:
+            raise yaml.YAMLError(f"key {twice[0]!r} is given twice, line {node.start_mark.line + 1} and after")
+        return super().construct_mapping(node, deep)

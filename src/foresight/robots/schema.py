@@ -212,10 +212,14 @@ def check_consistency(profile: RobotProfile) -> None:
     _ordered(name, "position_min", profile.position_min, "home", profile.home)
     _ordered(name, "home", profile.home, "position_max", profile.position_max)
     if (law := profile.velocity_law) is not None:
+        for key in ("offset", "gain", "upper", "lower"):
+            if (value := getattr(law, key)).shape != (joints,) or not np.isfinite(value).all():
+                raise ValueError(f"Robot '{name}': velocity_law.{key} needs {joints} finite numbers, got {value.tolist()}.")
         _ordered(name, "velocity_law.lower", law.lower, "velocity_law.upper", law.upper)
         if not (law.offset <= 0).all():
             raise ValueError(
-                f"Robot '{name}': velocity_law.offset must be at most 0, or a joint may move at its end; got {law.offset.tolist()}."
+                f"Robot '{name}': velocity_law.offset must be at most 0, or a joint may move at its end; "
+                f"got {law.offset.tolist()}."
             )
     if profile.model is not None:
         _check_model(name, profile.joint_names, profile.model)

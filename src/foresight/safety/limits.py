@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foresight.data import Reason, Trajectory, Verdict
-from foresight.interfaces import Kinematics
+from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
 from foresight.safety.samples import Motion, Samples, greatest_between, peaks
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def findings(
-    motion: Trajectory, profile: RobotProfile, kinematics: Kinematics | None, config: GuardConfig, now_s: float
+    motion: Trajectory, profile: RobotProfile, kinematics: MotionKinematics | None, config: GuardConfig, now_s: float
 ) -> Iterator[Finding]:
     """What breaks a limit, cheap checks first; each is computed only when those before it found nothing.
 
@@ -143,7 +143,7 @@ def _velocity(samples: Samples, profile: RobotProfile, config: GuardConfig, now_
 
 
 def _tip(
-    samples: Samples, profile: RobotProfile, kinematics: Kinematics, config: GuardConfig, now_s: float
+    samples: Samples, profile: RobotProfile, kinematics: MotionKinematics, config: GuardConfig, now_s: float
 ) -> Iterator[Finding]:
     """Speed of the tip, and its place: inside the workspace, or on the way back into it and never further out."""
     tips, velocities = kinematics.tip_motion(samples.q, samples.dq)
@@ -175,7 +175,7 @@ def _torque(
     samples: Samples,
     polynomials: Motion,
     profile: RobotProfile,
-    kinematics: Kinematics,
+    kinematics: MotionKinematics,
     config: GuardConfig,
     now_s: float,
 ) -> Iterator[Finding]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray
 from foresight_msgs.action import Pursue
-from foresight_msgs.msg import Belief, GuardState, Observation, Plan, SimState
-from foresight_msgs.srv import ResetSimulation, Step
+from foresight_msgs.msg import Belief, Bond, GraphState, GuardSetup, GuardState, GuardVerdict, Observation, Plan, SimState
+from foresight_msgs.srv import Inject, ResetSimulation, Step
 from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
@@ -80,18 +80,25 @@ BELIEF = Topic("belief", Belief, LATEST, LATEST)  # world_model -> planner, same
 PLAN = Topic("plan", Plan, PLANS, PLANS)  # planner -> guard, while a goal is pursued
 HEARTBEAT = Topic("heartbeat", Header, PULSE, PULSE)  # planner -> guard, 50 Hz: the process lives
 GUARD_STATE = Topic("guard_state", GuardState, STATE_OUT, LATCHED)  # guard -> planner, sim, people; 10 Hz and on change
+GUARD_SETUP = Topic("guard_setup", GuardSetup, LATCHED, LATCHED)  # guard -> recorder, once configured
+GUARD_VERDICT = Topic("guard_verdict", GuardVerdict, STANDARD, STANDARD)  # guard -> recorder, one a plan
 SIM_STATE = Topic("sim_state", SimState, STANDARD, STANDARD)  # sim -> judge, 30 Hz
 JOINT_STATES = Topic("joint_states", JointState, STATES_OUT, SENSOR)  # driver or sim -> guard
 JOINT_HISTORY = Topic("joint_states", JointState, STATES_OUT, HISTORY)  # the same for perception
 CLOCK = Topic("/clock", Clock, SENSOR_OUT, SENSOR)  # sim -> all with use_sim_time, 100 Hz
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STANDARD, QoSProfile(depth=50))  # all -> people, lifecycle_manager; 1 Hz
+BOND = Topic("bond", Bond, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT), HISTORY)  # all -> lifecycle_manager, 10 Hz
+GRAPH_STATE = Topic("graph_state", GraphState, LATCHED, LATCHED)  # lifecycle_manager -> `foresight up`, people; 5 Hz and on change
 
 PURSUE = ("pursue", Pursue)  # action of the planner
 GUARD_STOP = Service("~/stop", Trigger)  # of the guard: brings the arm to rest and refuses motion until reset
 GUARD_RESET = Service("~/reset", Trigger)  # of the guard: allows motion again
+RECORDER_SNAPSHOT = Service("~/snapshot", Trigger)  # of the recorder: writes what it holds
 SIM_RESET = Service("~/reset", ResetSimulation)  # of the sim: a new episode
 SIM_PAUSE = Service("~/pause", SetBool)  # of the sim
 SIM_STEP = Service("~/step", Step)  # of the sim, while paused
+INJECT = Service("~/inject", Inject)  # of the sim, and in simulation of any node that has a fault to offer
+RESUME = Service("~/resume", Trigger)  # of the lifecycle manager: recovery is allowed again after a latch that outlived its guard
 IS_ACTIVE = Service("~/is_active", Trigger)  # of the lifecycle manager: whether the whole graph is active, and why not
 
 
