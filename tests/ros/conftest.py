@@ -80,10 +80,16 @@ class Bench:
             )
 
     def silence(self, part: Part) -> None:
-        """The node no longer runs, as if its process had died or hung."""
+        """The node no longer serves messages, as if it hung."""
         self.executor.remove_node(part)
         self._parts.remove(part)
         self._silenced = [*getattr(self, "_silenced", []), part]
+
+    def kill(self, part: Part) -> None:
+        """The node is gone, as if its process had died."""
+        self.executor.remove_node(part)
+        self._parts.remove(part)
+        part.destroy_node()
 
     def listen(self, topic: topics.Topic) -> list:
         """All messages of a topic from now on, in a list that grows."""

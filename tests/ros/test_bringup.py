@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from foresight_bringup import up
+from foresight_bringup import record, up
 from foresight_bringup.graph import SITUATIONS, Arguments, Graph, Process, graph
 from foresight_bringup.installed import complete
 
@@ -88,7 +88,7 @@ def test_every_executable_and_parameter_of_the_graph_exists():
         for name, process in by_name(graph(situation, Arguments(**{k: v for k, v in given.items() if k in known}))).items():
             assert name in installed
             kind = holder.get(name, "".join(word.title() for word in name.split("_")) + "Parameters")
-            assert set(parameters(process)) - {"use_sim_time"} <= declared[kind], f"{name} does not declare all it is given"
+            assert set(parameters(process)) - {"use_sim_time", "injectable"} <= declared[kind], f"{name} does not declare all it is given"
 
 
 def test_the_manager_is_told_every_node_and_activates_the_guard_first():
@@ -130,6 +130,7 @@ def test_text_that_looks_like_a_number_stays_text():
         ("moon", {}, "sim, stack, robot"),
         ("sim", {"use_composition": "maybe"}, "use_composition must be true or false, got 'maybe'"),
         ("sim", {"log_level": "loud"}, "got 'loud'"),
+        ("sim", {"bond_timeout_s": "soon"}, "bond_timeout_s must be a number of seconds from 0.2 to 60, got 'soon'"),
         ("sim", {"seed": "-1"}, "seed must be a whole number >= 0, got '-1'"),
     ],
 )
@@ -262,19 +263,29 @@ while True:
 """
 ANSWERS_ACTIVE = """
 import signal, rclpy
-from std_srvs.srv import Trigger
+from foresight_msgs.msg import GraphState
+from rclpy.qos import DurabilityPolicy, QoSProfile
 rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
 node = rclpy.create_node("lifecycle_manager")
-def active(request, response):
-    response.success = True
-    return response
-service = node.create_service(Trigger, "~/is_active", active)
+latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+states = node.create_publisher(GraphState, "graph_state", latched)
+tell = lambda: states.publish(GraphState(active=True))
+timer = node.create_timer(0.2, tell)
 print("ready", flush=True)
 stopped = []
 signal.signal(signal.SIGINT, lambda *_: stopped.append(1))
 while not stopped:
     rclpy.spin_once(node, timeout_sec=0.1)
 """
+
+SAYS_FROZEN = ANSWERS_ACTIVE.replace(
+    "tell = lambda: states.publish(GraphState(active=True))",
+    """import pathlib
+word = pathlib.Path(__file__).with_name("frozen")
+def tell():
+    pids = [int(word.read_text() or 0)] if word.exists() else []
+    states.publish(GraphState(frozen=["planner"] * len(pids), frozen_pid=pids))""",
+)
 
 
 class StandIns:
@@ -303,6 +314,11 @@ class StandIns:
         )
         self._running.append(process)
         return process
+
+    def pid_of(self, node: str) -> int:
+        """As the record of the running graph says."""
+        file = Path(self.variables["TMPDIR"]) / record.path(self.variables["ROS_DOMAIN_ID"], "").name
+        return next(process.pid for process in record.read(file) if node in process.nodes)
 
     def close(self) -> None:
         for process in self._running:
@@ -381,6 +397,44 @@ def test_a_recorder_that_dies_is_named_and_the_graph_goes_on(stand_ins):
     launcher.send_signal(signal.SIGINT)
     shown += launcher.communicate(timeout=60)[0]
     assert launcher.returncode == 0 and shown.count("go on without it") == 1
+
+
+def test_a_process_that_was_killed_is_started_anew(stand_ins):
+    """One line tells it; the record of the running graph then names the new process."""
+    launcher = stand_ins({})
+    read_until(launcher, "ready", count=6)
+    os.kill(stand_ins.pid_of("planner"), signal.SIGKILL)
+    shown = read_until(launcher, "ready")
+    assert re.search(r"planner \(pid \d+\) was ended by SIGKILL; starting it anew \(1 of 5 in 60 s\)", shown)
+    assert alive(stand_ins.pid_of("planner")) and launcher.poll() is None
+
+
+def test_a_process_that_keeps_dying_ends_the_graph(stand_ins):
+    """After five deaths within a minute the sixth is final."""
+    launcher = stand_ins({"planner": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"})
+    shown = launcher.communicate(timeout=60)[0]
+    assert launcher.returncode == 1 and shown.count("starting it anew") == 5 and "for the 6th time within 60 s" in shown
+
+
+def test_without_respawn_a_killed_process_takes_the_graph_down(stand_ins):
+    """use_respawn:=false."""
+    launcher = stand_ins({}, "use_respawn:=false")
+    read_until(launcher, "ready", count=6)
+    os.kill(stand_ins.pid_of("planner"), signal.SIGKILL)
+    shown = launcher.communicate(timeout=60)[0]
+    assert launcher.returncode == 1 and "was ended by SIGKILL; stopping the others" in shown
+
+
+def test_a_frozen_process_is_ended_on_the_managers_word(stand_ins):
+    """SIGKILL ends even a stopped process; then it is started anew. Another pid than the one that was meant is left alone."""
+    launcher = stand_ins({"lifecycle_manager": SAYS_FROZEN})
+    read_until(launcher, "ready", count=6)
+    pid = stand_ins.pid_of("planner")
+    os.kill(pid, signal.SIGSTOP)
+    (stand_ins.bin / "frozen").write_text(str(pid))
+    shown = read_until(launcher, "starting it anew")
+    assert f"planner (pid {pid}) is frozen; ending it with SIGKILL" in shown
+    assert "ready" in read_until(launcher, "ready")
 
 
 def test_a_process_that_will_not_end_is_ended_by_force_and_named(stand_ins):

@@ -13,7 +13,7 @@ import numpy as np
 
 from foresight.control.trajectory import cut, derivatives, sample, splice, take_over
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
-from foresight.interfaces import Kinematics
+from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
@@ -25,7 +25,7 @@ def check(
     in_force: Trajectory | None,
     state: RobotState | None,
     profile: RobotProfile,
-    kinematics: Kinematics | None,
+    kinematics: MotionKinematics | None,
     config: GuardConfig,
     now_s: float,
     scene: Scene | None = None,
@@ -43,7 +43,7 @@ def examine(
     in_force: Trajectory | None,
     state: RobotState | None,
     profile: RobotProfile,
-    kinematics: Kinematics | None,
+    kinematics: MotionKinematics | None,
     config: GuardConfig,
     now_s: float,
     scene: Scene | None = None,
@@ -69,7 +69,7 @@ def examine(
 def examine_motion(
     motion: Trajectory,
     profile: RobotProfile,
-    kinematics: Kinematics | None,
+    kinematics: MotionKinematics | None,
     config: GuardConfig,
     now_s: float,
     scene: Scene | None = None,

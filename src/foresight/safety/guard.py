@@ -16,7 +16,7 @@ from jaxtyping import Float
 from foresight.control.braking import BrakingError, braking, coming_to
 from foresight.control.trajectory import cut, derivatives, hold, sample, splice
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
-from foresight.interfaces import Kinematics
+from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import commanded, examine, examine_motion, following_refusal, state_refusal
 from foresight.safety.collision import Scene
@@ -42,7 +42,7 @@ class Guard:
     def __init__(
         self,
         profile: RobotProfile,
-        kinematics: Kinematics | None,
+        kinematics: MotionKinematics | None,
         config: GuardConfig | None = None,
         expected_model_id: str | None = None,
         clearance: Callable[[Float[np.ndarray, "J"]], float] | None = None,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray
 from foresight_msgs.action import Pursue
-from foresight_msgs.msg import Belief, GuardSetup, GuardState, GuardVerdict, Observation, Plan, SimState
-from foresight_msgs.srv import ResetSimulation, Step
+from foresight_msgs.msg import Belief, Bond, GraphState, GuardSetup, GuardState, GuardVerdict, Observation, Plan, SimState
+from foresight_msgs.srv import Inject, ResetSimulation, Step
 from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
@@ -87,6 +87,8 @@ JOINT_STATES = Topic("joint_states", JointState, STATES_OUT, SENSOR)  # driver o
 JOINT_HISTORY = Topic("joint_states", JointState, STATES_OUT, HISTORY)  # the same for perception
 CLOCK = Topic("/clock", Clock, SENSOR_OUT, SENSOR)  # sim -> all with use_sim_time, 100 Hz
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STANDARD, QoSProfile(depth=50))  # all -> people, lifecycle_manager; 1 Hz
+BOND = Topic("bond", Bond, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT), HISTORY)  # all -> lifecycle_manager, 10 Hz
+GRAPH_STATE = Topic("graph_state", GraphState, LATCHED, LATCHED)  # lifecycle_manager -> `foresight up`, people; 5 Hz and on change
 
 PURSUE = ("pursue", Pursue)  # action of the planner
 GUARD_STOP = Service("~/stop", Trigger)  # of the guard: brings the arm to rest and refuses motion until reset
@@ -95,6 +97,8 @@ RECORDER_SNAPSHOT = Service("~/snapshot", Trigger)  # of the recorder: writes wh
 SIM_RESET = Service("~/reset", ResetSimulation)  # of the sim: a new episode
 SIM_PAUSE = Service("~/pause", SetBool)  # of the sim
 SIM_STEP = Service("~/step", Step)  # of the sim, while paused
+INJECT = Service("~/inject", Inject)  # of the sim, and in simulation of any node that has a fault to offer
+RESUME = Service("~/resume", Trigger)  # of the lifecycle manager: recovery is allowed again after a latch that outlived its guard
 IS_ACTIVE = Service("~/is_active", Trigger)  # of the lifecycle manager: whether the whole graph is active, and why not
 
 
