@@ -83,7 +83,8 @@ class PlannerNode(Part[PlannerParameters]):
         self._model = self._planner = self._server = None
         self._chase: Chase | None = None
         self._heartbeat: Heartbeat | None = None
-        self._plan_id = 0
+        # Counted on from the time of the start: the guard must not take this planner's plans for those of one that died.
+        self._plan_id = time.time_ns() // 1_000_000
         self._forget()
 
     def configure(self, parameters: PlannerParameters) -> None:
