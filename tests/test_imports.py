@@ -56,6 +56,7 @@ RULES = (
             "src/foresight/data.py",
             "src/foresight/contract.py",
             "src/foresight/robots",
+            "src/foresight/incidents",
             "src/foresight/perception",
             "src/foresight/ros_environment.py",
         ),
@@ -71,8 +72,8 @@ RULES = (
         ("foresight_nodes", "foresight", "sim", "torch"),
     ),
     Rule(
-        "the guard's process loads no torch",
-        (f"{NODES}/guard_node.py", f"{NODES}/part.py", f"{NODES}/topics.py", f"{NODES}/convert.py"),
+        "the guard's and the recorder's processes load no torch",
+        (f"{NODES}/guard_node.py", f"{NODES}/recorder_node.py", f"{NODES}/part.py", f"{NODES}/topics.py", f"{NODES}/convert.py"),
         ("torch", "foresight.world_model", "foresight.planning"),
     ),
     Rule("what the product runs on imports no tests", ("src", "sim", "ros_ws/src", "launch"), ("tests", "pytest", "hypothesis")),

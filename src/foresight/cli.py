@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, up, inject, bench, report, demo, env.
+"""The `foresight` command: collect, train, evaluate, up, inject, bench, report, replay, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -169,6 +169,28 @@ def report(words: list[str]) -> int:
     return 0
 
 
+def replay(words: list[str]) -> int:
+    """Judge a recorded incident's plans once more and compare every verdict bit for bit (1 where one differs)."""
+    config = _parse(ReplayCommand, "replay", replay, words)
+    from json import dumps
+
+    from foresight.files import write_atomically
+    from foresight.incidents.pack import Pack
+    from foresight.incidents.picture import draw
+    from foresight.incidents.replay import replay as run
+    from foresight.incidents.table import print_replay
+
+    pack = Pack(config.incident)
+    result = run(pack)
+    print_replay(result, pack.summary)
+    if config.picture:
+        print(f"Written: {draw(pack, result, config.picture)}")
+    if config.json:
+        told = dumps({"incident": str(config.incident), **result.to_json()}, indent=2)
+        print(f"Written: {write_atomically(config.json, told)}")
+    return 0 if result.same else 1
+
+
 def up(words: list[str]) -> int:
     """Start the ROS graph (sim, stack or robot) where `ros2 launch` is not installed; arguments as in the launch files."""
     return _become([sys.executable, "-m", "foresight_bringup.up", *words])
@@ -208,8 +230,8 @@ def env(words: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "up": up, "inject": inject,
-    "bench": bench, "env": env,
+    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
+    "up": up, "inject": inject, "bench": bench, "env": env,
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {"faults": bench_faults}
 
@@ -236,6 +258,18 @@ class ReportCommand:
     """Folder that holds report.json and episodes.json, as `foresight evaluate --report` writes them."""
     checkpoint: Path = Path("models/ur5e")
     """Checkpoint whose model card is quoted."""
+
+
+@dataclass(frozen=True)
+class ReplayCommand:
+    """Which incident to replay; works without ROS."""
+
+    incident: Path
+    """A folder of runs/incidents, or its incident.mcap."""
+    json: Path | None = None
+    """File for all verdicts as JSON."""
+    picture: Path | None = None
+    """File (.png, .svg or .pdf) for joints, limits, verdicts and the stop over time."""
 
 
 def find_checkpoint(path: Path, required: bool = True) -> Path:

@@ -61,11 +61,11 @@ class Guarded:
             in_force = self.node._guard.in_force
             self.measure(self.q if in_force is None else sample(in_force, self.bench.now_s)[0])
 
-    def measure(self, q: np.ndarray, names: tuple[str, ...] | None = None) -> None:
+    def measure(self, q: np.ndarray, names: tuple[str, ...] | None = None, turns: int = 10) -> None:
         self.q = q
         state = RobotState(self.bench.now_s, q, np.zeros(len(q)))
         self._joint_states.publish(convert.robot_state_to_msg(state, names or self.profile.joint_names))
-        for _ in range(10):
+        for _ in range(turns):
             self.bench.executor.spin_once(timeout_sec=0.02)
 
     def plan(self, **changes) -> PlanMsg:
@@ -269,6 +269,53 @@ def test_silence_of_the_heartbeat_brakes_within_its_limit_and_a_tick(guarded: Gu
     guarded.bench.beat()
     guarded.ready()
     assert guarded.offer(guarded.plan()).reason == "ok"
+
+
+PLANNER = """
+import time, rclpy
+from rclpy.node import Node
+from foresight_nodes.heartbeat import Heartbeat
+rclpy.init(); heartbeat = Heartbeat(Node("planner")); print("beats", flush=True)
+while True: time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_planner_that_is_killed_or_stopped_in_motion_brakes_the_arm(bench: Bench, spawn, profile, kinematics, start, fault):
+    """On the wall clock, with a real process: the braking motion begins T_cmd after its last beat, whatever way it ended."""
+    planner = spawn(PLANNER)
+    assert planner.stdout.readline().strip() == "beats"
+    ages = {"guard__future_max_s": 0.5, "guard__start_ahead_max_s": 0.6}
+    guard = bench.adopt(GuardNode(parameter_overrides=parameters(robot="ur5e", **ages)))
+    guarded = _stub(bench, profile, kinematics, start)
+    guarded.node, guarded.states, guarded.commands = guard, bench.listen(topics.GUARD_STATE), bench.listen(CONTROLLER)
+    bench.now_s = time.time()
+    bench.bring_up(guard)
+    guarded._joint_states, guarded._plans = bench.publisher(topics.JOINT_STATES), bench.publisher(topics.PLAN)
+
+    def follows(seconds_s: float, until) -> None:
+        end_s = time.time() + seconds_s
+        while time.time() < end_s and not until():
+            bench.now_s, in_force = time.time(), guard._guard.in_force
+            guarded.measure(start if in_force is None else sample(in_force, bench.now_s)[0], turns=3)
+
+    follows(20.0, lambda: guarded.states and guarded.states[-1].action == GuardState.NONE)
+    bench.now_s = time.time() + 0.4  # time to make the plan and to show the arm again before it begins
+    message = guarded.plan()
+    bench.now_s = time.time()
+    follows(0.05, lambda: False)
+    state = guarded.offer(message)
+    assert state.reason == "ok", state.detail
+    begins_s = convert.seconds(guarded.states[-1].trajectory_stamp)
+    follows(20.0, lambda: time.time() > begins_s + 0.02)
+    assert len(guarded.commands) == 1, guarded.states[-1].why
+    ended_s = time.time()
+    planner.send_signal(fault)
+    follows(2.0, lambda: len(guarded.commands) == 2)
+    braked_s = convert.seconds(guarded.commands[1].header.stamp)
+    assert braked_s - ended_s <= 0.1 + 0.01 + 0.1, "T_cmd, a tick, and a tenth for a machine that does other things"
+    assert guarded.states[-1].cause == "heartbeat_lost"
+    assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
 
 
 def test_while_simulated_time_stands_still_nothing_trips(guarded: Guarded):

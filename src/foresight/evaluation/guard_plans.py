@@ -90,8 +90,8 @@ def _ruckig(state, target, speed, acceleration, jerk, join_s: float, spacing_s: 
     wanted = np.concatenate(
         [np.cumsum([*joint.brake.t, *joint.t]) for joint in found.profiles[0]] + [np.arange(0, found.duration, spacing_s)]
     )
-    wanted = np.unique(wanted[(wanted > 2e-4) & (wanted < found.duration - 2e-4)])
-    apart = np.append(True, np.diff(wanted) > 2e-4)
+    wanted = np.unique(wanted[(wanted > 2e-5) & (wanted < found.duration - 2e-5)])
+    apart = np.append(True, np.diff(wanted) > 2e-5)
     times = join_s + np.concatenate([[0.0], wanted[apart], [found.duration]])
     q, dq, ddq = (np.array(v) for v in zip(*(found.at_time(float(t))[:3] for t in times - join_s), strict=True))
     q[0], dq[0], ddq[0] = state

@@ -104,6 +104,25 @@ def available_robots() -> list[str]:
 
 def load_profile(name_or_path: str) -> RobotProfile:
     """A shipped profile by name, or any profile by the path of its YAML file."""
+    path = _path(name_or_path)
+    return read_profile(path.read_text(), str(path))
+
+
+def profile_text(name_or_path: str) -> str:
+    """The profile's YAML as it stands in its file."""
+    return _path(name_or_path).read_text()
+
+
+def read_profile(text: str, origin: str) -> RobotProfile:
+    """A profile from its YAML; `origin` is how errors call it."""
+    try:
+        raw = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin}: not readable as YAML: {' '.join(str(error).split())}.") from error
+    return parse_profile(raw, origin)
+
+
+def _path(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if name_or_path not in available_robots():
@@ -114,11 +133,7 @@ def load_profile(name_or_path: str) -> RobotProfile:
         path = Path(str(files("foresight.robots").joinpath("profiles", f"{name_or_path}.yaml")))
     if not path.is_file():
         raise FileNotFoundError(f"Robot profile {path} does not exist. Available by name: {', '.join(available_robots())}.")
-    try:
-        raw = yaml.load(path.read_text(), _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}.") from error
-    return parse_profile(raw, str(path))
+    return path
 
 
 def parse_profile(raw: object, origin: str) -> RobotProfile:

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from foresight.control.trajectory import derivatives
 from foresight.data import Reason, Trajectory, Verdict
-from foresight.interfaces import Kinematics
+from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
 from foresight.safety.samples import Motion, Samples, peaks
 
+JERK_PHASES = 4  # of the control periods at which the jerk is looked at, besides those that matter most
 SAMPLES_HZ = 250.0  # at least, of a slower controller's motion: its phase is not known
 TORQUE_SPACING_S = 0.02  # [s] between two looks at inertia and gravity, which change slowly; accelerations are seen at the rate
 
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 
 def findings(
-    motion: Trajectory, profile: RobotProfile, kinematics: Kinematics | None, config: GuardConfig, now_s: float
+    motion: Trajectory, profile: RobotProfile, kinematics: MotionKinematics | None, config: GuardConfig, now_s: float
 ) -> Iterator[Finding]:
     """What breaks a limit, cheap checks first; each is computed only when those before it found nothing.
 
@@ -39,7 +39,7 @@ def findings(
     """
     polynomials = Motion(motion)
     yield from _rest(motion, profile, config)
-    yield from _greatest(Reason.ACCELERATION_LIMIT, polynomials.greatest_acceleration(), profile, config)
+    yield from _greatest(Reason.ACCELERATION_LIMIT, polynomials.greatest_acceleration(), profile, config.limit_tolerance)
     yield from _jerk(motion, polynomials, profile, config)
     samples = polynomials.samples(max(profile.controller_rate_hz, SAMPLES_HZ))
     yield from _position(samples, profile, config, now_s)
@@ -69,11 +69,11 @@ _UNITS = {Reason.ACCELERATION_LIMIT: ("acceleration_max", "rad/s^2", 2), Reason.
 
 
 def _greatest(
-    reason: Reason, greatest: Float[np.ndarray, "J"], profile: RobotProfile, config: GuardConfig
+    reason: Reason, greatest: Float[np.ndarray, "J"], profile: RobotProfile, tolerance: float
 ) -> Iterator[Finding]:
     name, unit, power = _UNITS[reason]
     limit = getattr(profile, name)
-    if not (greatest <= limit * (1 + config.limit_tolerance)).all():
+    if not (greatest <= limit * (1 + tolerance)).all():
         j = int(np.argmax(greatest / limit))
         detail = f"{profile.joint_names[j]} would reach {greatest[j]:.4f} {unit}, allowed {limit[j]} {unit}."
         yield Finding(Verdict(reason, detail), float(limit[j] / greatest[j]) ** (1 / power))
@@ -82,17 +82,17 @@ def _greatest(
 def _jerk(motion: Trajectory, polynomials: Motion, profile: RobotProfile, config: GuardConfig) -> Iterator[Finding]:
     """Change of the commanded acceleration over one control period, wherever the period begins, the step into rest included.
 
-    The exact jerk bounds it; only where that is above the limit (for less than a period, perhaps) are the periods looked at.
+    The exact jerk bounds it; only where that is above the limit (for less than a period, perhaps) are the periods looked at:
+    those of a fine grid, and those that begin or end at a point or where the acceleration turns.
     """
     period_s = 1 / profile.controller_rate_hz
     into_rest = np.abs(motion.ddq[-1]) / period_s
     if (polynomials.greatest_jerk() + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
         return
-    knots, end_s = motion.times_s, float(motion.times_s[-1])
-    begins = np.concatenate([np.arange(knots[0], end_s, period_s / 2), knots, knots - period_s])
-    begins = np.unique(begins[begins >= knots[0]])
-    change = derivatives(motion, begins + period_s)[2] - derivatives(motion, begins)[2]
-    yield from _greatest(Reason.JERK_LIMIT, np.abs(change).max(0) / period_s, profile, config)
+    edges = polynomials.edges(period_s)
+    begins = np.concatenate([np.arange(edges[0], edges[-1], period_s / JERK_PHASES), edges, edges - period_s])
+    change = polynomials.change(begins[begins >= edges[0]], period_s)
+    yield from _greatest(Reason.JERK_LIMIT, np.abs(change).max(0) / period_s, profile, 0.0)
 
 
 def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_s: float) -> Iterator[Finding]:
@@ -134,7 +134,7 @@ def _velocity(samples: Samples, profile: RobotProfile, config: GuardConfig, now_
 
 
 def _tip(
-    samples: Samples, profile: RobotProfile, kinematics: Kinematics, config: GuardConfig, now_s: float
+    samples: Samples, profile: RobotProfile, kinematics: MotionKinematics, config: GuardConfig, now_s: float
 ) -> Iterator[Finding]:
     """Speed of the tip, and its place: inside the workspace, or on the way back into it and never further out."""
     tips, velocities = kinematics.tip_motion(samples.q, samples.dq)
@@ -166,14 +166,15 @@ def _torque(
     samples: Samples,
     polynomials: Motion,
     profile: RobotProfile,
-    kinematics: Kinematics,
+    kinematics: MotionKinematics,
     config: GuardConfig,
     now_s: float,
 ) -> Iterator[Finding]:
     """Inverse dynamics of the package's model, where the profile gives limits.
 
     Torque is inertia @ ddq + bias. Inertia and bias are read every TORQUE_SPACING_S and taken as linear between; acceleration
-    and jerk are taken at the controller's rate. The rate of the torque is inertia @ jerk plus what the slow parts change by.
+    is taken at the controller's rate. The rate of the torque is inertia @ the change of acceleration over a control period, plus
+    what bias and inertia change by, the latter with the greatest acceleration.
     """
     if profile.torque_max is None and profile.torque_rate_max is None:
         return
@@ -186,16 +187,21 @@ def _torque(
     margin = 1 + config.limit_tolerance
     if profile.torque_max is not None:
         torque = np.abs(np.einsum("mij,mj->mi", near, samples.ddq) + bias[slot] + share * (bias[slot + 1] - bias[slot]))
-        yield from _worst(Reason.TORQUE_LIMIT, torque, profile.torque_max, margin, "Nm", 0.0, samples, profile, now_s)
+        yield from _worst(Reason.TORQUE_LIMIT, torque, profile.torque_max, margin, "Nm", 0.0, samples.times_s, profile, now_s)
     if profile.torque_rate_max is not None:
-        step = (times[slot + 1] - times[slot])[:, None]
-        slow = np.einsum("mij,mj->mi", (inertia[slot + 1] - inertia[slot]) / step[..., None], samples.ddq)
-        slow += (bias[slot + 1] - bias[slot]) / step
-        after = np.einsum("mij,mj->mi", near, polynomials.jerk_at(samples.times_s)) + slow
-        before = np.einsum("mij,mj->mi", near, polynomials.jerk_at(samples.times_s - 1e-9)) + slow
-        rate = np.maximum(np.abs(after), np.abs(before))
+        period_s = 1 / profile.controller_rate_hz
+        edges = polynomials.edges(period_s)
+        begins = np.concatenate([samples.times_s, edges, edges - period_s])
+        begins = begins[begins >= times[0]]
+        slot = np.clip(np.searchsorted(times, begins, side="right") - 1, 0, len(times) - 2)
+        near, step = inertia[slot], (times[slot + 1] - times[slot])[:, None]
+        change = polynomials.change(begins, period_s) / period_s
+        rate = np.einsum("mij,mj->mi", near, change) + (bias[slot + 1] - bias[slot]) / step
+        rate = np.abs(rate) + np.einsum(
+            "mij,j->mi", np.abs(inertia[slot + 1] - inertia[slot]) / step[..., None], np.abs(samples.ddq).max(0)
+        )
         yield from _worst(
-            Reason.TORQUE_RATE_LIMIT, rate, profile.torque_rate_max, margin, "Nm/s", 1 / 3, samples, profile, now_s
+            Reason.TORQUE_RATE_LIMIT, rate, profile.torque_rate_max, 1.0, "Nm/s", 1 / 3, begins, profile, now_s
         )
 
 
@@ -206,7 +212,7 @@ def _worst(
     margin: float,
     unit: str,
     power: float,
-    samples: Samples,
+    times_s: Float[np.ndarray, "M"],
     profile: RobotProfile,
     now_s: float,
 ) -> Iterator[Finding]:
@@ -215,7 +221,7 @@ def _worst(
         yield Finding(
             Verdict(
                 reason,
-                f"{profile.joint_names[j]} would need {value[i, j]:.2f} {unit} {samples.times_s[i] - now_s:.3f} s from now, "
+                f"{profile.joint_names[j]} would need {value[i, j]:.2f} {unit} {times_s[i] - now_s:.3f} s from now, "
                 f"allowed {limit[j]} {unit}.",
             ),
             float(limit[j] / value[i, j]) ** power if power else 0.0,

@@ -49,6 +49,7 @@ class Arguments:
     log_level: str = _argument("info", "debug, info, warn, error or fatal")
     robot: str = _argument("ur5e", "robot profile: the name of a shipped one, or its YAML file")
     checkpoint: str = _argument("", "folder of the world model; empty means models/<robot> of the checkout")
+    record: str = _argument("true", "keep the last 30 s of all topics and write them to runs/incidents when the guard stops")
     headless: str = _argument("true", "open no window on the simulation", ["sim"])
     task: str = _argument("reach", "the simulation's first task: reach, push or push_object_goal", ["sim"])
     seed: str = _argument("0", "seed of the simulation's first scene", ["sim"])
@@ -89,6 +90,7 @@ class Process:
     parameters: tuple[tuple[str, Value], ...]  # they win over the file
     remappings: tuple[tuple[str, str], ...]
     log_level: str
+    essential: bool = True  # false: the graph goes on without it, and the lifecycle manager does not know it
 
     def ros_arguments(self) -> list[str]:
         """The command line behind the executable."""
@@ -138,11 +140,12 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     seen = {} if cameras == ("front", "wrist") else {"camera_topics": cameras}
     remappings = (("joint_states", arguments.joint_states),) if arguments.joint_states != "joint_states" else ()
 
-    def process(executable: str, parameters: dict[str, Value], nodes: tuple[str, ...] = ()) -> Process:
-        every = tuple({**common, **parameters}.items())
-        names = nodes or (executable,)
+    def process(
+        executable: str, parameters: dict[str, Value], nodes: tuple[str, ...] = (), essential: bool = True
+    ) -> Process:
+        every, names, level = tuple({**common, **parameters}.items()), nodes or (executable,), arguments.log_level
         return Process(
-            "foresight_nodes", executable, names, namespace, arguments.params_file, every, remappings, arguments.log_level
+            "foresight_nodes", executable, names, namespace, arguments.params_file, every, remappings, level, essential
         )
 
     simulated = situation == "sim"
@@ -169,6 +172,8 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     if simulated:
         manager["origins"] = ("sim",)
     common.pop("injectable", None)
+    if arguments.flag("record"):
+        processes.append(process("recorder", {**controller, **seen}, essential=False))
     processes.append(process("lifecycle_manager", manager))
     return Graph(situation, namespace, autostart, arguments.flag("use_respawn"), tuple(processes))
 

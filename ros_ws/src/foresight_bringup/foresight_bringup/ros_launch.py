@@ -31,7 +31,11 @@ def description(situation: str) -> LaunchDescription:
         arguments = complete(given, Path(get_package_prefix(package)), Path(get_package_share_directory(package)))
         wanted = graph(situation, arguments)
         nodes = [_node(process, wanted.respawn and process.executable != MANAGER) for process in wanted.processes]
-        ending = [node for node in nodes if not wanted.respawn or node.node_executable == MANAGER]
+        ending = [
+            node
+            for node, process in zip(nodes, wanted.processes, strict=True)
+            if process.essential and (not wanted.respawn or process.executable == MANAGER)
+        ]
         return [*nodes, *(_watch(node, node.node_executable) for node in ending)]
 
     return LaunchDescription([*declared, OpaqueFunction(function=start)])

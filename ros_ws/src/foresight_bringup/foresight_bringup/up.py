@@ -197,6 +197,7 @@ class Group:
     def __init__(self, graph: Graph, console: Console) -> None:
         self._graph, self._console = graph, console
         self._commands = {p.executable: [executable(p), *p.ros_arguments()] for p in graph.processes}
+        self._optional = {p.executable for p in graph.processes if not p.essential}
         self._record = record.path(domain(), graph.namespace)
         self._selector = selectors.DefaultSelector()
         self._deaths: dict[str, list[float]] = {}
@@ -225,10 +226,13 @@ class Group:
             self.pump(0.1)
             deaths, now_s = self._deaths.setdefault(child.name, []), time.monotonic()
             deaths[:] = [at_s for at_s in deaths if now_s - at_s < RESTARTS_S] + [now_s]
-            if not self._may_return(child):
-                return child.describe_end()
-            if len(deaths) > RESTARTS:
-                return f"{child.describe_end()}, for the {len(deaths)}th time within {RESTARTS_S:.0f} s"
+            often = len(deaths) > RESTARTS
+            if often or not self._may_return(child):
+                if child.name in self._optional:
+                    self._console.line("foresight", f"{child.describe_end()}; the others go on without it.", 31)
+                    del self.children[child.name]
+                    continue
+                return child.describe_end() + (f", for the {len(deaths)}th time within {RESTARTS_S:.0f} s" if often else "")
             how_often = f"{len(deaths)} of {RESTARTS} in {RESTARTS_S:.0f} s"
             self._console.line("foresight", f"{child.describe_end()}; starting it anew ({how_often}).", 31)
             self._start(child.name)

@@ -22,17 +22,22 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64, Header
 from std_srvs.srv import Trigger
 
-from foresight.data import Reason, Trajectory, Verdict
+from foresight.data import Candidate, Reason, Trajectory, Verdict
 from foresight.robots.kinematics import MujocoKinematics
-from foresight.robots.profile import load_profile
+from foresight.robots.profile import load_profile, profile_text
+from foresight.safety.checks import late_refusal
+from foresight.safety.collision import scene_from
 from foresight.safety.config import GuardConfig
+from foresight.safety.decision import Decision, Setup, Situation, outcome
 from foresight.safety.failsafe import UNSURE, Action, FailsafeParams, FailsafeState, failsafe, reset
 from foresight.safety.guard import Guard
 from foresight.safety.monitor import Driver, Monitor, MonitorConfig
+from foresight.safety.obstacles import TABLE, boxes_of, to_text
 from foresight.safety.watchdog import ClockWatch, Moment
+from foresight.versions import versions
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Rate
-from foresight_nodes.part import Part
+from foresight_nodes.part import Complaint, Part
 
 TICK_S = 0.01  # [s] between two looks at the failsafe
 LATE_S = 0.03  # [s] without a look after which the node itself was kept waiting, and first reads what came meanwhile
@@ -51,11 +56,16 @@ class GuardParameters:
     speed_scaling_topic: str = ""  # std_msgs/Float64, on a UR speed_scaling_state_broadcaster/speed_scaling; empty: not watched
     controller_active_topic: str = ""  # std_msgs/Bool from an adapter of the controller manager; empty: not watched
     real_time_priority: int = 50  # SCHED_FIFO priority of the process where the system allows it; 0: do not ask
+    collision: bool = True  # look for collisions of the arm with itself, its table and the keep-outs
+    keep_outs: tuple[float, ...] = ()  # [m] boxes to stay out of, base frame: x, y, z of the lowest corner, then of the highest
     guard: GuardConfig = GuardConfig()
     monitor: MonitorConfig = MonitorConfig()
     failsafe: FailsafeParams = FailsafeParams()
 
     def __post_init__(self) -> None:
+        boxes_of(self.keep_outs)
+        if self.keep_outs and not self.collision:
+            raise ValueError(f"collision must be true for {len(self.keep_outs) // 6} keep-outs to be kept, got false.")
         if not 0 <= self.transport_s < self.guard.start_ahead_max_s:
             raise ValueError(
                 f"transport_s must lie between 0 and guard.start_ahead_max_s ({self.guard.start_ahead_max_s} s), "
@@ -64,6 +74,11 @@ class GuardParameters:
         if not 0 <= self.real_time_priority <= 99:
             raise ValueError(f"real_time_priority must lie between 0 and 99, got {self.real_time_priority}.")
 
+    @property
+    def scene(self) -> str:
+        """What the arm may collide with besides itself, as text; empty: collisions are not looked for."""
+        return to_text(TABLE, boxes_of(self.keep_outs)) if self.collision else ""
+
 
 class GuardNode(Part[GuardParameters]):
     """Plan -> JointTrajectory, or a refusal with its reason in `guard_state`."""
@@ -71,6 +86,8 @@ class GuardNode(Part[GuardParameters]):
     def __init__(self, **options) -> None:
         super().__init__("guard", GuardParameters, **options)
         self._publish_state = topics.GUARD_STATE.publisher(self)
+        self._publish_setup, self._publish_verdict = topics.GUARD_SETUP.publisher(self), topics.GUARD_VERDICT.publisher(self)
+        self._decisions = 0
         self._guard: Guard | None = None
         self._failsafe, self._why = FailsafeState(), ""
         self._missed_ticks = self._missed_deadlines = 0
@@ -79,7 +96,18 @@ class GuardNode(Part[GuardParameters]):
     def configure(self, parameters: GuardParameters) -> None:
         self._settings = parameters
         self._profile = load_profile(parameters.robot)
-        self._guard = Guard(self._profile, MujocoKinematics(self._profile), parameters.guard, parameters.model_id or None)
+        self._guard = Guard(
+            self._profile,
+            MujocoKinematics(self._profile),
+            parameters.guard,
+            parameters.model_id or None,
+            scene=scene_from(parameters.scene, self._profile, parameters.guard),
+        )
+        self._setup = Setup(
+            profile_text(parameters.robot), parameters.guard, parameters.model_id, parameters.transport_s, parameters.scene
+        )
+        setup = convert.setup_to_msg(self._setup, self._profile.name, versions(), self.now_s())
+        self.publish(self._publish_setup, setup)
         self._simulated = self.get_parameter("use_sim_time").value
         self._perception = f"{self.get_namespace().rstrip('/')}/{parameters.perception_node}"
         self._driver = Driver(
@@ -148,7 +176,7 @@ class GuardNode(Part[GuardParameters]):
         """As before the first plan, but for a latch."""
         if self._guard is not None:
             old = self._guard
-            self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id)
+            self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene)
             settings = self._settings
             self._monitor = Monitor(self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver)
             self._clock_watch = ClockWatch(self._simulated, settings.monitor.clock_jump_s)
@@ -246,9 +274,17 @@ class GuardNode(Part[GuardParameters]):
             self._why = said.get(cause, cause.replace("_", " "))
         self._act(action)
         if (action, cause) != (before.action, before.cause):
-            if action >= Action.HOLD:
-                self.complain(f"{action.name.capitalize()} ({cause}): {self._why}")
+            self._tell(action, cause)
             self._announce()
+
+    def _tell(self, action: Action, cause: str) -> None:
+        """Every change of action is one line of the log."""
+        if action is Action.NONE:
+            self.get_logger().info("Motion is allowed.")
+            return
+        text = f"{action.name.capitalize()} ({cause}): {self._why}"
+        self.get_logger().warning(text)
+        self._complaint = Complaint(text, time.monotonic())
 
     def _act(self, action: Action) -> None:
         guard, state, now_s = self._guard, self._monitor.state, self.now_s()
@@ -279,7 +315,8 @@ class GuardNode(Part[GuardParameters]):
         self._evaluate()
         now_s = self.now_s()
         self._decided_id, self._plan_age_s = msg.id, now_s - convert.seconds(msg.plan_stamp)
-        self._verdict = self._judge(msg, now_s)
+        known = self._guard.situation(self._monitor.state, now_s)
+        candidate, self._verdict = self._judge(msg, now_s)
         self._monitor.decided(self._verdict, self._now())
         if self._verdict.ok:
             forwarded = convert.trajectory_to_msg(self._guard.forward, self._profile.joint_names)
@@ -291,20 +328,22 @@ class GuardNode(Part[GuardParameters]):
             self._refused += 1
             self.complain(f"Refused ({self._verdict.reason.value}): {self._verdict.detail}")
         self._announce()
+        self._record(msg.id, known, candidate)
 
-    def _judge(self, msg: PlanMsg, now_s: float) -> Verdict:
+    def _judge(self, msg: PlanMsg, now_s: float) -> tuple[Candidate | None, Verdict]:
         try:
             candidate = convert.candidate_from_msg(msg)
         except ValueError as error:
-            return Verdict(Reason.MALFORMED, str(error))
-        ahead_s = float(candidate.trajectory.times_s[0]) - now_s
-        if ahead_s < self._settings.transport_s:
-            return Verdict(
-                Reason.STALE_PLAN,
-                f"Trajectory begins {ahead_s:.4f} s from now; "
-                f"the controller needs {self._settings.transport_s} s to have it in time.",
-            )
-        return self._guard.offer(candidate, self._monitor.state, now_s)
+            return None, Verdict(Reason.MALFORMED, str(error))
+        late = late_refusal(candidate, self._setup.transport_s, now_s)
+        return candidate, late or self._guard.offer(candidate, self._monitor.state, now_s)
+
+    def _record(self, plan_id: int, known: Situation, candidate: Candidate | None) -> None:
+        """Publishes the decision with all that it depended on, after it has been acted on."""
+        self._decisions += 1
+        result = outcome(self._verdict, self._guard.in_force)
+        decision = Decision(self._decisions, plan_id, self._setup.fingerprint, known, candidate, self._verdict, result)
+        self.publish(self._publish_verdict, convert.decision_to_msg(decision, self._profile.joint_names))
 
     # -- operators ----------------------------------------------------------------------------------------------------
 

@@ -126,6 +126,19 @@ def mock_driver() -> None:
     run("driver", build)
 
 
+def recorder() -> None:
+    def build() -> list[Node]:
+        from foresight_nodes.recorder_node import RecorderNode
+
+        os.nice(5)  # everybody else goes first
+        node = RecorderNode()
+        node.trigger_configure()  # by itself: nobody waits for it, and where it fails it says why and the graph goes on
+        node.trigger_activate()
+        return [node]
+
+    run("recorder", build)
+
+
 def lifecycle_manager() -> None:
     def build() -> list[Node]:
         from foresight_nodes.lifecycle_manager import LifecycleManager

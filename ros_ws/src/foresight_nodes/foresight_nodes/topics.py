@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray
 from foresight_msgs.action import Pursue
-from foresight_msgs.msg import Belief, Bond, GraphState, GuardState, Observation, Plan, SimState
+from foresight_msgs.msg import Belief, Bond, GraphState, GuardSetup, GuardState, GuardVerdict, Observation, Plan, SimState
 from foresight_msgs.srv import Inject, ResetSimulation, Step
 from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -80,6 +80,8 @@ BELIEF = Topic("belief", Belief, LATEST, LATEST)  # world_model -> planner, same
 PLAN = Topic("plan", Plan, PLANS, PLANS)  # planner -> guard, while a goal is pursued
 HEARTBEAT = Topic("heartbeat", Header, PULSE, PULSE)  # planner -> guard, 50 Hz: the process lives
 GUARD_STATE = Topic("guard_state", GuardState, STATE_OUT, LATCHED)  # guard -> planner, sim, people; 10 Hz and on change
+GUARD_SETUP = Topic("guard_setup", GuardSetup, LATCHED, LATCHED)  # guard -> recorder, once configured
+GUARD_VERDICT = Topic("guard_verdict", GuardVerdict, STANDARD, STANDARD)  # guard -> recorder, one a plan
 SIM_STATE = Topic("sim_state", SimState, STANDARD, STANDARD)  # sim -> judge, 30 Hz
 JOINT_STATES = Topic("joint_states", JointState, STATES_OUT, SENSOR)  # driver or sim -> guard
 JOINT_HISTORY = Topic("joint_states", JointState, STATES_OUT, HISTORY)  # the same for perception
@@ -91,6 +93,7 @@ GRAPH_STATE = Topic("graph_state", GraphState, LATCHED, LATCHED)  # lifecycle_ma
 PURSUE = ("pursue", Pursue)  # action of the planner
 GUARD_STOP = Service("~/stop", Trigger)  # of the guard: brings the arm to rest and refuses motion until reset
 GUARD_RESET = Service("~/reset", Trigger)  # of the guard: allows motion again
+RECORDER_SNAPSHOT = Service("~/snapshot", Trigger)  # of the recorder: writes what it holds
 SIM_RESET = Service("~/reset", ResetSimulation)  # of the sim: a new episode
 SIM_PAUSE = Service("~/pause", SetBool)  # of the sim
 SIM_STEP = Service("~/step", Step)  # of the sim, while paused
