@@ -202,7 +202,7 @@ def inject(words: list[str]) -> int:
 
 
 def bench(words: list[str]) -> int:
-    """Measure the guard: `faults` (planners killed at full speed, crashes of every node)."""
+    """Measure the guard: against a million plans (`guard`), against killed and frozen processes (`faults`)."""
     if not words or words[0] in ("-h", "--help"):
         print("usage: foresight bench NAME [--help]\n")
         print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
@@ -210,6 +210,37 @@ def bench(words: list[str]) -> int:
     if words[0] not in BENCHES:
         raise InputError(f"Bench '{words[0]}' is unknown. There are: {', '.join(BENCHES)}.")
     return BENCHES[words[0]](words[1:]) or 0
+
+
+def bench_guard(words: list[str]) -> int:
+    """Offer a million legal, mutated and random plans per robot; an independent judge looks at all that passes."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.evaluation.bench_guard import BenchGuardConfig
+    from foresight.evaluation.bench_guard import bench as run
+
+    config = _parse(BenchGuardConfig, "bench guard", bench_guard, words)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "plans", TimeElapsedColumn(), "left")
+    bars: dict[str, int] = {}
+    with _shown_once_used(Progress(*columns, TimeRemainingColumn())) as use:
+
+        def show(name: str, done: int, of: int) -> None:
+            if name not in bars:
+                bars[name] = use().add_task(name, total=of)
+            use().update(bars[name], completed=done)
+
+        found = run(config, show)
+    for name, row in found["profiles"].items():
+        legal = "no legal plan" if row["legal_pass_rate"] is None else f"{100 * row['legal_pass_rate']:.2f} % of legal plans pass"
+        print(f"{name:<6} {row['plans']} plans, {row['passed']} passed, {row['violations']} violations; {legal}")
+    print("check [ms]: " + ", ".join(f"{name} {value:.2f}" for name, value in found["check_ms"].items()))
+    if config.json:
+        from json import dumps
+
+        from foresight.files import write_atomically
+
+        print(f"Written: {write_atomically(config.json, dumps(found, indent=2) + chr(10))}")
+    return 1 if any(row["violations"] for row in found["profiles"].values()) else 0
 
 
 def bench_faults(words: list[str]) -> int:
@@ -233,7 +264,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
     "up": up, "inject": inject, "bench": bench, "env": env,
 }  # fmt: skip
-BENCHES: dict[str, Callable[[list[str]], int]] = {"faults": bench_faults}
+BENCHES: dict[str, Callable[[list[str]], int]] = {"guard": bench_guard, "faults": bench_faults}
 
 
 @dataclass(frozen=True)

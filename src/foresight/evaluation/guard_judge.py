@@ -141,10 +141,9 @@ class Judge:
 
     def _torques(self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, period: float) -> dict[str, float]:
         used = {}
-        steepest = np.argsort((np.abs(np.diff(ddq, axis=0)) / self.limits["jerk_max"]).max(1))[-STEEPEST:]
+        steps = np.diff(ddq, axis=0) @ self._inertia(q[len(q) // 2]).T  # [Nm] about what each asks for
+        steepest = np.argsort(np.abs(steps / (1.0 if self.torque_rate is None else self.torque_rate)).max(1))[-STEEPEST:]
         at = np.union1d(np.arange(0, len(q) - 1, max(1, round(TORQUE_S / period))), steepest)
-        if self.torque is None and self.torque_rate is None or not len(at):
-            return used
         torque = self.kinematics.torques(q[at], dq[at], ddq[at])
         if self.torque is not None:
             used["torque"] = _or_infinite(np.abs(torque) / self.torque)
@@ -152,6 +151,14 @@ class Judge:
             after = self.kinematics.torques(q[at + 1], dq[at + 1], ddq[at + 1])
             used["torque_rate"] = _or_infinite(np.abs(after - torque) / period / self.torque_rate)
         return used
+
+
+    def _inertia(self, q: np.ndarray) -> np.ndarray:
+        """From unit accelerations at rest, which is how inverse dynamics knows it."""
+        count = len(q)
+        still, units = np.zeros((count + 1, count)), np.vstack([np.eye(count), np.zeros(count)])
+        torques = self.kinematics.torques(np.tile(q, (count + 1, 1)), still, units)
+        return (torques[:count] - torques[count]).T
 
 
 def broken(used: dict[str, float]) -> list[str]:

@@ -15,9 +15,10 @@ from foresight.data import Reason, Trajectory, Verdict
 from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
-from foresight.safety.samples import Motion, Samples, peaks
+from foresight.safety.samples import Motion, Samples, greatest_between, peaks
 
-JERK_PHASES = 4  # of the control periods at which the jerk is looked at, besides those that matter most
+JERK_PHASES = 2  # of the control periods at which a rate is looked at, besides those that begin or end where it bends
+WORTH = 0.7  # of a limit on a rate; lower maxima between two looks are left alone
 SAMPLES_HZ = 250.0  # at least, of a slower controller's motion: its phase is not known
 TORQUE_SPACING_S = 0.02  # [s] between two looks at inertia and gravity, which change slowly; accelerations are seen at the rate
 
@@ -89,10 +90,18 @@ def _jerk(motion: Trajectory, polynomials: Motion, profile: RobotProfile, config
     into_rest = np.abs(motion.ddq[-1]) / period_s
     if (polynomials.greatest_jerk() + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
         return
-    edges = polynomials.edges(period_s)
-    begins = np.concatenate([np.arange(edges[0], edges[-1], period_s / JERK_PHASES), edges, edges - period_s])
-    change = polynomials.change(begins[begins >= edges[0]], period_s)
-    yield from _greatest(Reason.JERK_LIMIT, np.abs(change).max(0) / period_s, profile, 0.0)
+    edges, grid = _periods(polynomials, period_s)
+    greatest, _ = greatest_between(
+        lambda begins: polynomials.change(begins, period_s) / period_s, grid, edges, WORTH * profile.jerk_max
+    )
+    yield from _greatest(Reason.JERK_LIMIT, greatest, profile, config.limit_tolerance / 2)
+
+
+def _periods(polynomials: Motion, period_s: float) -> tuple[Float[np.ndarray, "E"], Float[np.ndarray, "M"]]:
+    """When control periods begin that are worth a look: those that begin or end where the acceleration bends, and a grid."""
+    bends = polynomials.edges(period_s)
+    around = np.concatenate([bends, bends - period_s])
+    return around[around >= bends[0]], np.arange(bends[0], bends[-1], period_s / JERK_PHASES)
 
 
 def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_s: float) -> Iterator[Finding]:
@@ -173,8 +182,7 @@ def _torque(
     """Inverse dynamics of the package's model, where the profile gives limits.
 
     Torque is inertia @ ddq + bias. Inertia and bias are read every TORQUE_SPACING_S and taken as linear between; acceleration
-    is taken at the controller's rate. The rate of the torque is inertia @ the change of acceleration over a control period, plus
-    what bias and inertia change by, the latter with the greatest acceleration.
+    is taken at the controller's rate.
     """
     if profile.torque_max is None and profile.torque_rate_max is None:
         return
@@ -187,22 +195,38 @@ def _torque(
     margin = 1 + config.limit_tolerance
     if profile.torque_max is not None:
         torque = np.abs(np.einsum("mij,mj->mi", near, samples.ddq) + bias[slot] + share * (bias[slot + 1] - bias[slot]))
-        yield from _worst(Reason.TORQUE_LIMIT, torque, profile.torque_max, margin, "Nm", 0.0, samples.times_s, profile, now_s)
+        when = np.broadcast_to(samples.times_s[:, None], torque.shape)
+        yield from _worst(Reason.TORQUE_LIMIT, torque, profile.torque_max, margin, "Nm", 0.0, when, profile, now_s)
     if profile.torque_rate_max is not None:
-        period_s = 1 / profile.controller_rate_hz
-        edges = polynomials.edges(period_s)
-        begins = np.concatenate([samples.times_s, edges, edges - period_s])
-        begins = begins[begins >= times[0]]
-        slot = np.clip(np.searchsorted(times, begins, side="right") - 1, 0, len(times) - 2)
-        near, step = inertia[slot], (times[slot + 1] - times[slot])[:, None]
-        change = polynomials.change(begins, period_s) / period_s
-        rate = np.einsum("mij,mj->mi", near, change) + (bias[slot + 1] - bias[slot]) / step
-        rate = np.abs(rate) + np.einsum(
-            "mij,j->mi", np.abs(inertia[slot + 1] - inertia[slot]) / step[..., None], np.abs(samples.ddq).max(0)
-        )
-        yield from _worst(
-            Reason.TORQUE_RATE_LIMIT, rate, profile.torque_rate_max, 1.0, "Nm/s", 1 / 3, begins, profile, now_s
-        )
+        yield from _torque_rate(times, inertia, bias, samples, polynomials, profile, now_s)
+
+
+def _torque_rate(
+    times_s: Float[np.ndarray, "C"],
+    inertia: Float[np.ndarray, "C J J"],
+    bias: Float[np.ndarray, "C J"],
+    samples: Samples,
+    polynomials: Motion,
+    profile: RobotProfile,
+    now_s: float,
+) -> Iterator[Finding]:
+    """Inertia @ the change of acceleration over a control period, plus what bias and inertia change by."""
+    step = np.diff(times_s)[:, None]
+    drift, turning = np.diff(bias, axis=0) / step, np.diff(inertia, axis=0) / step[..., None]
+    limit, period_s = profile.torque_rate_max, 1 / profile.controller_rate_hz
+    slow = np.abs(drift) + np.abs(turning) @ np.abs(samples.ddq).max(0)
+    if (np.abs(inertia).max(0) @ polynomials.greatest_jerk() + slow.max(0) <= limit).all():
+        return
+
+    def rate(begins: np.ndarray) -> np.ndarray:
+        slot = np.clip(np.searchsorted(times_s, begins, side="right") - 1, 0, len(times_s) - 2)
+        near = inertia[slot] + (begins - times_s[slot])[:, None, None] * turning[slot]
+        fast = near @ (polynomials.change(begins, period_s) / period_s)[..., None]
+        return (fast + turning[slot] @ polynomials.acceleration(begins + period_s)[..., None])[..., 0] + drift[slot]
+
+    edges, grid = _periods(polynomials, period_s)
+    greatest, when = greatest_between(rate, grid, edges, WORTH * limit)
+    yield from _worst(Reason.TORQUE_RATE_LIMIT, greatest[None], limit, 1.0, "Nm/s", 1 / 3, when[None], profile, now_s)
 
 
 def _worst(
@@ -212,7 +236,7 @@ def _worst(
     margin: float,
     unit: str,
     power: float,
-    times_s: Float[np.ndarray, "M"],
+    times_s: Float[np.ndarray, "M J"],
     profile: RobotProfile,
     now_s: float,
 ) -> Iterator[Finding]:
@@ -221,7 +245,7 @@ def _worst(
         yield Finding(
             Verdict(
                 reason,
-                f"{profile.joint_names[j]} would need {value[i, j]:.2f} {unit} {times_s[i] - now_s:.3f} s from now, "
+                f"{profile.joint_names[j]} would need {value[i, j]:.2f} {unit} {times_s[i, j] - now_s:.3f} s from now, "
                 f"allowed {limit[j]} {unit}.",
             ),
             float(limit[j] / value[i, j]) ** power if power else 0.0,

@@ -5,6 +5,7 @@ Knows no limits and no robot. Segments are sampled evenly, at most one control p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from jaxtyping import Float
 
 from foresight.control.trajectory import coefficients
 from foresight.data import Trajectory
+
+GOLDEN, GOLDEN_STEPS = 0.618, 8  # eight steps leave a fiftieth of the way
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Motion:
 
     def change(self, begins_s: Float[np.ndarray, "M"], period_s: float) -> Float[np.ndarray, "M J"]:
         """By how much the acceleration [rad/s^2] changes in a period that begins then; zero acceleration after the end."""
-        return self._acceleration(begins_s + period_s) - self._acceleration(begins_s)
+        return self.acceleration(begins_s + period_s) - self.acceleration(begins_s)
 
     def edges(self, period_s: float) -> Float[np.ndarray, "M"]:
         """Times [s] at which a period's change of acceleration can be greatest: points, and turns within a period of one."""
@@ -85,7 +88,8 @@ class Motion:
         turns = self.starts_s[short, None] + self.turns()[:, short]
         return np.concatenate([self.starts_s, np.unique(turns), [self.end_s]])
 
-    def _acceleration(self, times_s: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M J"]:
+    def acceleration(self, times_s: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M J"]:
+        """Acceleration [rad/s^2] at times; zero after the end."""
         i = np.clip(np.searchsorted(self.starts_s, times_s, side="right") - 1, 0, len(self.starts_s) - 1)
         value = _polynomial(self.ddq[i], (times_s - self.starts_s[i])[:, None])
         value[times_s > self.end_s] = 0.0
@@ -110,3 +114,31 @@ def peaks(values: Float[np.ndarray, "M ..."]) -> Float[np.ndarray, "M ..."]:
     top = (here >= before) & (here >= after) & (bend < 0)
     raised[1:-1][top] -= (after - before)[top] ** 2 / (8 * bend[top])
     return raised
+
+
+def greatest_between(
+    value: Callable[[Float[np.ndarray, "M"]], Float[np.ndarray, "M J"]],
+    times_s: Float[np.ndarray, "M"],
+    edges_s: Float[np.ndarray, "E"],
+    worth: Float[np.ndarray, "J"],
+) -> tuple[Float[np.ndarray, "J"], Float[np.ndarray, "J"]]:
+    """The greatest absolute values over time, with their times: at the edges, at the even times, and between these.
+
+    Between them a golden section is taken around every maximum above `worth`, which is too little to matter.
+    """
+    looked, found = np.concatenate([times_s, edges_s]), np.abs(value(np.concatenate([times_s, edges_s])))
+    at = found.argmax(0)
+    best, when = found.max(0), looked[at]
+    even = np.pad(found[: len(times_s)], ((1, 1), (0, 0)))
+    row, joint = np.nonzero((even[1:-1] > worth) & (even[1:-1] >= even[:-2]) & (even[1:-1] > even[2:]))
+    if not len(row):
+        return best, when
+    low, high = times_s[np.maximum(row - 1, 0)], times_s[np.minimum(row + 1, len(times_s) - 1)]
+    pick = np.arange(len(row))
+    for _ in range(GOLDEN_STEPS):
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        both = np.abs(value(np.concatenate([left, right])))
+        a, b = both[pick, joint], both[len(row) + pick, joint]
+        np.maximum.at(best, joint, np.maximum(a, b))
+        low, high = np.where(a < b, left, low), np.where(a < b, high, right)
+    return best, when
