@@ -212,6 +212,36 @@ def bench(words: list[str]) -> int:
     return BENCHES[words[0]](words[1:]) or 0
 
 
+def bench_guard(words: list[str]) -> int:
+    """Offer the guard legal, adversarial, mutated and random plans and judge all that passes (1 where a limit was broken)."""
+    from json import dumps
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.evaluation.bench_guard import BenchGuardConfig, bench, summary
+    from foresight.files import write_atomically
+
+    config = _parse(BenchGuardConfig, "bench guard", bench_guard, words)
+    _check_writable("--json", config.json and config.json.parent)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "plans", TimeElapsedColumn(), "left", TimeRemainingColumn()
+    )  # fmt: skip
+    tasks: dict[str, int] = {}
+    with _shown_once_used(Progress(*columns)) as use:
+
+        def show(robot: str, done: int, total: int) -> None:
+            if robot not in tasks:
+                tasks[robot] = use().add_task(robot, total=total)
+            use().update(tasks[robot], completed=done)
+
+        found = bench(config, show)
+    print(summary(found))
+    if config.json:
+        write_atomically(config.json, dumps(found, indent=2) + "\n")
+        print(f"Written: {config.json}")
+    return 1 if any(profile["violations"] for profile in found["profiles"].values()) else 0
+
+
 def bench_faults(words: list[str]) -> int:
     """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
     return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
@@ -233,7 +263,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
     "up": up, "inject": inject, "bench": bench, "env": env,
 }  # fmt: skip
-BENCHES: dict[str, Callable[[list[str]], int]] = {"faults": bench_faults}
+BENCHES: dict[str, Callable[[list[str]], int]] = {"guard": bench_guard, "faults": bench_faults}
 
 
 @dataclass(frozen=True)
@@ -369,8 +399,6 @@ def _prepare_rendering() -> None:
 
 def _check_before_work(config: "EvaluateConfig") -> None:
     """What would only be found out after hours of episodes: a bad checkpoint, another robot's, a place that cannot be written."""
-    from tempfile import TemporaryFile
-
     from foresight.robots.profile import load_profile
     from foresight.world_model.checkpoint import load
 
@@ -380,17 +408,22 @@ def _check_before_work(config: "EvaluateConfig") -> None:
             f"Checkpoint {config.checkpoint} was trained on robot '{trained}', --robot is '{robot}'. "
             f"Give the checkpoint of '{robot}' or train one."
         )
-    for flag, folder in (("--json", config.json and config.json.parent), ("--report", config.report)):
-        if not folder:
-            continue
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"{flag}: cannot write in {folder} ({error.strerror}). Choose a folder that you may write to."
-            ) from error
+    _check_writable("--json", config.json and config.json.parent)
+    _check_writable("--report", config.report)
+
+
+def _check_writable(flag: str, folder: Path | None) -> None:
+    """That a file can be made in the folder, which is made where it is missing."""
+    from tempfile import TemporaryFile
+
+    if not folder:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{flag}: cannot write in {folder} ({error.strerror}). Choose a folder that you may write to.") from error
 
 
 def _finish(config: "EvaluateConfig", report: "Report") -> None:
