@@ -213,34 +213,33 @@ def bench(words: list[str]) -> int:
 
 
 def bench_guard(words: list[str]) -> int:
-    """Offer a million legal, mutated and random plans per robot; an independent judge looks at all that passes."""
+    """Offer the guard legal, adversarial, mutated and random plans and judge all that passes (1 where a limit was broken)."""
+    from json import dumps
+
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from foresight.evaluation.bench_guard import BenchGuardConfig
-    from foresight.evaluation.bench_guard import bench as run
+    from foresight.evaluation.bench_guard import BenchGuardConfig, bench, summary
+    from foresight.files import write_atomically
 
     config = _parse(BenchGuardConfig, "bench guard", bench_guard, words)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "plans", TimeElapsedColumn(), "left")
-    bars: dict[str, int] = {}
-    with _shown_once_used(Progress(*columns, TimeRemainingColumn())) as use:
+    _check_writable("--json", config.json and config.json.parent)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "plans", TimeElapsedColumn(), "left", TimeRemainingColumn()
+    )  # fmt: skip
+    tasks: dict[str, int] = {}
+    with _shown_once_used(Progress(*columns)) as use:
 
-        def show(name: str, done: int, of: int) -> None:
-            if name not in bars:
-                bars[name] = use().add_task(name, total=of)
-            use().update(bars[name], completed=done)
+        def show(robot: str, done: int, total: int) -> None:
+            if robot not in tasks:
+                tasks[robot] = use().add_task(robot, total=total)
+            use().update(tasks[robot], completed=done)
 
-        found = run(config, show)
-    for name, row in found["profiles"].items():
-        legal = "no legal plan" if row["legal_pass_rate"] is None else f"{100 * row['legal_pass_rate']:.2f} % of legal plans pass"
-        print(f"{name:<6} {row['plans']} plans, {row['passed']} passed, {row['violations']} violations; {legal}")
-    print("check [ms]: " + ", ".join(f"{name} {value:.2f}" for name, value in found["check_ms"].items()))
+        found = bench(config, show)
+    print(summary(found))
     if config.json:
-        from json import dumps
-
-        from foresight.files import write_atomically
-
-        print(f"Written: {write_atomically(config.json, dumps(found, indent=2) + chr(10))}")
-    return 1 if any(row["violations"] for row in found["profiles"].values()) else 0
+        write_atomically(config.json, dumps(found, indent=2) + "\n")
+        print(f"Written: {config.json}")
+    return 1 if any(profile["violations"] for profile in found["profiles"].values()) else 0
 
 
 def bench_faults(words: list[str]) -> int:
@@ -400,8 +399,6 @@ def _prepare_rendering() -> None:
 
 def _check_before_work(config: "EvaluateConfig") -> None:
     """What would only be found out after hours of episodes: a bad checkpoint, another robot's, a place that cannot be written."""
-    from tempfile import TemporaryFile
-
     from foresight.robots.profile import load_profile
     from foresight.world_model.checkpoint import load
 
@@ -411,17 +408,22 @@ def _check_before_work(config: "EvaluateConfig") -> None:
             f"Checkpoint {config.checkpoint} was trained on robot '{trained}', --robot is '{robot}'. "
             f"Give the checkpoint of '{robot}' or train one."
         )
-    for flag, folder in (("--json", config.json and config.json.parent), ("--report", config.report)):
-        if not folder:
-            continue
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"{flag}: cannot write in {folder} ({error.strerror}). Choose a folder that you may write to."
-            ) from error
+    _check_writable("--json", config.json and config.json.parent)
+    _check_writable("--report", config.report)
+
+
+def _check_writable(flag: str, folder: Path | None) -> None:
+    """That a file can be made in the folder, which is made where it is missing."""
+    from tempfile import TemporaryFile
+
+    if not folder:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{flag}: cannot write in {folder} ({error.strerror}). Choose a folder that you may write to.") from error
 
 
 def _finish(config: "EvaluateConfig", report: "Report") -> None:
