@@ -402,7 +402,7 @@ def test_a_recorder_that_dies_is_named_and_the_graph_goes_on(stand_ins):
 def test_a_process_that_was_killed_is_started_anew(stand_ins):
     """One line tells it; the record of the running graph then names the new process."""
     launcher = stand_ins({})
-    read_until(launcher, "ready", count=5)
+    read_until(launcher, "ready", count=6)
     os.kill(stand_ins.pid_of("planner"), signal.SIGKILL)
     shown = read_until(launcher, "ready")
     assert re.search(r"planner \(pid \d+\) was ended by SIGKILL; starting it anew \(1 of 5 in 60 s\)", shown)
@@ -419,7 +419,7 @@ def test_a_process_that_keeps_dying_ends_the_graph(stand_ins):
 def test_without_respawn_a_killed_process_takes_the_graph_down(stand_ins):
     """use_respawn:=false."""
     launcher = stand_ins({}, "use_respawn:=false")
-    read_until(launcher, "ready", count=5)
+    read_until(launcher, "ready", count=6)
     os.kill(stand_ins.pid_of("planner"), signal.SIGKILL)
     shown = launcher.communicate(timeout=60)[0]
     assert launcher.returncode == 1 and "was ended by SIGKILL; stopping the others" in shown
@@ -428,7 +428,7 @@ def test_without_respawn_a_killed_process_takes_the_graph_down(stand_ins):
 def test_a_frozen_process_is_ended_on_the_managers_word(stand_ins):
     """SIGKILL ends even a stopped process; then it is started anew. Another pid than the one that was meant is left alone."""
     launcher = stand_ins({"lifecycle_manager": SAYS_FROZEN})
-    read_until(launcher, "ready", count=5)
+    read_until(launcher, "ready", count=6)
     pid = stand_ins.pid_of("planner")
     os.kill(pid, signal.SIGSTOP)
     (stand_ins.bin / "frozen").write_text(str(pid))
