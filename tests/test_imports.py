@@ -19,6 +19,7 @@ BRINGUP = "ros_ws/src/foresight_bringup/foresight_bringup"
 SIM_NODE = f"{NODES}/sim_node.py"
 EPISODES = f"{NODES}/run_episodes.py"  # no node: judges whole episodes, and measures the random floor in process
 INJECT = f"{NODES}/inject.py"  # no node: names the simulation's faults
+TRIALS = f"{NODES}/stop_trials.py"  # no node of the graph: an arm and its judge
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ RULES = (
     ),
     Rule("MuJoCo stays in the robots' kinematics", ("src/foresight",), ("mujoco", "mink"), but=("src/foresight/robots",)),
     Rule("sim imports no ROS", ("sim",), ROS),
-    Rule("only the simulator node imports sim", ("ros_ws/src", "launch"), ("sim",), but=(SIM_NODE, EPISODES, INJECT)),
+    Rule("only the simulator node imports sim", ("ros_ws/src", "launch"), ("sim",), but=(SIM_NODE, EPISODES, INJECT, TRIALS)),
     Rule("nobody imports the agent but sim and the tests", ("src", "ros_ws/src", "launch"), ("foresight.agent",)),
     Rule(
         "launch names nodes and imports neither them nor the core",

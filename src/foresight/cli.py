@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, up, inject, report, replay, demo, env.
+"""The `foresight` command: collect, train, evaluate, up, inject, bench, report, replay, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -201,6 +201,53 @@ def inject(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_nodes.inject", *words])
 
 
+def bench(words: list[str]) -> int:
+    """Measure the guard: against a million plans (`guard`), against killed and frozen processes (`faults`)."""
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: foresight bench NAME [--help]\n")
+        print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
+        return 0 if words else 2
+    if words[0] not in BENCHES:
+        raise InputError(f"Bench '{words[0]}' is unknown. There are: {', '.join(BENCHES)}.")
+    return BENCHES[words[0]](words[1:]) or 0
+
+
+def bench_guard(words: list[str]) -> int:
+    """Offer a million legal, mutated and random plans per robot; an independent judge looks at all that passes."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.evaluation.bench_guard import BenchGuardConfig
+    from foresight.evaluation.bench_guard import bench as run
+
+    config = _parse(BenchGuardConfig, "bench guard", bench_guard, words)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "plans", TimeElapsedColumn(), "left")
+    bars: dict[str, int] = {}
+    with _shown_once_used(Progress(*columns, TimeRemainingColumn())) as use:
+
+        def show(name: str, done: int, of: int) -> None:
+            if name not in bars:
+                bars[name] = use().add_task(name, total=of)
+            use().update(bars[name], completed=done)
+
+        found = run(config, show)
+    for name, row in found["profiles"].items():
+        legal = "no legal plan" if row["legal_pass_rate"] is None else f"{100 * row['legal_pass_rate']:.2f} % of legal plans pass"
+        print(f"{name:<6} {row['plans']} plans, {row['passed']} passed, {row['violations']} violations; {legal}")
+    print("check [ms]: " + ", ".join(f"{name} {value:.2f}" for name, value in found["check_ms"].items()))
+    if config.json:
+        from json import dumps
+
+        from foresight.files import write_atomically
+
+        print(f"Written: {write_atomically(config.json, dumps(found, indent=2) + chr(10))}")
+    return 1 if any(row["violations"] for row in found["profiles"].values()) else 0
+
+
+def bench_faults(words: list[str]) -> int:
+    """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
+    return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
+
+
 def env(words: list[str]) -> int:
     """Run a command in the ROS environment: foresight env -- python my_node.py."""
     command = words[1:] if words and words[0] == "--" else words
@@ -215,8 +262,9 @@ def env(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
-    "up": up, "inject": inject, "env": env,
+    "up": up, "inject": inject, "bench": bench, "env": env,
 }  # fmt: skip
+BENCHES: dict[str, Callable[[list[str]], int]] = {"guard": bench_guard, "faults": bench_faults}
 
 
 @dataclass(frozen=True)

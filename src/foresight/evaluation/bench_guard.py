@@ -135,7 +135,7 @@ def _deaf() -> None:
 
 def _chunk(task: tuple[str, int, int, int]) -> Tally:
     name, seed, number, plans = task
-    begin, tally = time.perf_counter(), Tally()
+    begin, tally = time.process_time(), Tally()
     profile = load_profile(name)
     kinematics = MujocoKinematics(profile) if profile.model is not None else None
     judge = Judge(name, kinematics)
@@ -144,7 +144,7 @@ def _chunk(task: tuple[str, int, int, int]) -> Tally:
     with np.errstate(all="ignore"):
         while tally.plans < plans:
             Sequence(profile, kinematics, judge, legal, rng, tally).run(plans)
-    tally.total_s = time.perf_counter() - begin
+    tally.total_s = time.process_time() - begin
     return tally
 
 
@@ -198,9 +198,9 @@ class Sequence:
 
     def _offer(self, candidate: Candidate, legal: bool) -> bool:
         tally = self.tally
-        begin = time.perf_counter()
+        begin = time.process_time()
         verdict = self.guard.offer(candidate, self._measured(), self.now_s)
-        tally.offering_s += time.perf_counter() - begin
+        tally.offering_s += time.process_time() - begin
         tally.plans += 1
         tally.reasons[verdict.reason.value] += 1
         tally.legal += legal

@@ -20,7 +20,8 @@ POSITION_EPS = 1e-5  # [rad]
 WORKSPACE_EPS = 2e-4  # [m]
 REST = 1e-3  # [rad/s]
 TIP_S = 0.01  # [s] between two tips whose distance gives the speed
-TORQUE_S = 0.02  # [s] between two looks at the torque; its rate is taken over one control period
+TORQUE_S = 0.04  # [s] between two looks at the torque; its rate is taken over one control period
+STEEPEST = 24  # control periods with the steepest accelerations, at which the torque is looked at too
 
 # Hermite's basis of degree five: rows are powers of s, columns q0, v0 h, a0 h^2, q1, v1 h, a1 h^2.
 HERMITE = np.array(
@@ -96,6 +97,8 @@ class Judge:
         period = 1 / self.rate_hz
         begin, end = float(after.times_s[0]), float(after.times_s[-1])
         times = begin + phase_s + period * np.arange(-3, int((end - begin) / period) + 4)
+        if before is not None:
+            times = times[times >= before.times_s[0]]  # what was executed until then was judged then
         q, dq, ddq = read(after, times)
         early = times < begin
         if before is not None:
@@ -108,7 +111,7 @@ class Judge:
             "rest": 1.0 + max(0.0, float(np.abs(after.dq[-1]).max()) - REST),
         }
         if self.kinematics is not None:
-            used |= self._tip(q[2:], period) | self._torques(q, dq, ddq, period)
+            used |= self._tip(q, period) | self._torques(q, dq, ddq, period)
         return used
 
     def _greatest(self, values: list[np.ndarray], limit: np.ndarray) -> float:
@@ -138,9 +141,9 @@ class Judge:
 
     def _torques(self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, period: float) -> dict[str, float]:
         used = {}
-        at = np.arange(3, len(q) - 1, max(1, round(TORQUE_S / period)))
-        if self.torque is None and self.torque_rate is None or not len(at):
-            return used
+        steps = np.diff(ddq, axis=0) @ self._inertia(q[len(q) // 2]).T  # [Nm] about what each asks for
+        steepest = np.argsort(np.abs(steps / (1.0 if self.torque_rate is None else self.torque_rate)).max(1))[-STEEPEST:]
+        at = np.union1d(np.arange(0, len(q) - 1, max(1, round(TORQUE_S / period))), steepest)
         torque = self.kinematics.torques(q[at], dq[at], ddq[at])
         if self.torque is not None:
             used["torque"] = _or_infinite(np.abs(torque) / self.torque)
@@ -148,6 +151,14 @@ class Judge:
             after = self.kinematics.torques(q[at + 1], dq[at + 1], ddq[at + 1])
             used["torque_rate"] = _or_infinite(np.abs(after - torque) / period / self.torque_rate)
         return used
+
+
+    def _inertia(self, q: np.ndarray) -> np.ndarray:
+        """From unit accelerations at rest, which is how inverse dynamics knows it."""
+        count = len(q)
+        still, units = np.zeros((count + 1, count)), np.vstack([np.eye(count), np.zeros(count)])
+        torques = self.kinematics.torques(np.tile(q, (count + 1, 1)), still, units)
+        return (torques[:count] - torques[count]).T
 
 
 def broken(used: dict[str, float]) -> list[str]:

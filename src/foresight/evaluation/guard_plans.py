@@ -54,13 +54,20 @@ class LegalPlans:
             if plan is None:
                 return None
             used = self.judge.use(points, plan)
-            if all(value <= NEAR + 0.005 for name, value in used.items() if name not in ("position", "workspace", "rest")):
-                return plan if max(used["position"], used.get("workspace", 1.0)) <= 1.0 else None
             if max(used["position"], used.get("workspace", 1.0)) > 1.0:
                 return None
+            if _within(used):
+                return plan if self._legal(points, plan) else None
             speed = np.maximum(speed * min(1.0, NEAR / max(used.get("tip_speed", 0.1), used["velocity"])), np.abs(state[1]) + 1e-6)
             jerk = jerk * min(1.0, NEAR / max(used.get("torque_rate", 0.1), used["jerk"]))
         return None
+
+    def _legal(self, points: Trajectory, plan: Trajectory) -> bool:
+        """Whatever the controller's phase, and clear of the ends of the joints."""
+        period_s = 1 / self.judge.rate_hz
+        q = read(plan, np.arange(plan.times_s[0], plan.times_s[-1], 4 * period_s))[0]
+        clear = (q >= np.minimum(self.low - 5e-4, q[0])).all() and (q <= np.maximum(self.high + 5e-4, q[0])).all()
+        return bool(clear) and all(_within(self.judge.use(points, plan, share * period_s)) for share in (1 / 3, 2 / 3))
 
     def _target(self, q: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
         size = 10 ** rng.uniform(-1.7, -0.2)
@@ -72,6 +79,10 @@ class LegalPlans:
 
     def _inside(self, tip: np.ndarray) -> bool:
         return bool((tip > self.profile.workspace_min + 1e-3).all() and (tip < self.profile.workspace_max - 1e-3).all())
+
+
+def _within(used: dict[str, float]) -> bool:
+    return all(value <= NEAR + 0.005 for name, value in used.items() if name not in ("position", "workspace", "rest"))
 
 
 def _ruckig(state, target, speed, acceleration, jerk, join_s: float, spacing_s: float) -> Trajectory | None:
@@ -90,8 +101,8 @@ def _ruckig(state, target, speed, acceleration, jerk, join_s: float, spacing_s: 
     wanted = np.concatenate(
         [np.cumsum([*joint.brake.t, *joint.t]) for joint in found.profiles[0]] + [np.arange(0, found.duration, spacing_s)]
     )
-    wanted = np.unique(wanted[(wanted > 2e-4) & (wanted < found.duration - 2e-4)])
-    apart = np.append(True, np.diff(wanted) > 2e-4)
+    wanted = np.unique(wanted[(wanted > 2e-5) & (wanted < found.duration - 2e-5)])
+    apart = np.append(True, np.diff(wanted) > 2e-5)
     times = join_s + np.concatenate([[0.0], wanted[apart], [found.duration]])
     q, dq, ddq = (np.array(v) for v in zip(*(found.at_time(float(t))[:3] for t in times - join_s), strict=True))
     q[0], dq[0], ddq[0] = state

@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from foresight.control.trajectory import derivatives
 from foresight.data import Reason, Trajectory, Verdict
-from foresight.interfaces import Kinematics
+from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
-from foresight.safety.samples import Motion, Samples, peaks
+from foresight.safety.samples import Motion, Samples, greatest_between, peaks
 
+JERK_PHASES = 2  # of the control periods at which a rate is looked at, besides those that begin or end where it bends
+WORTH = 0.7  # of a limit on a rate; lower maxima between two looks are left alone
 SAMPLES_HZ = 250.0  # at least, of a slower controller's motion: its phase is not known
 TORQUE_SPACING_S = 0.02  # [s] between two looks at inertia and gravity, which change slowly; accelerations are seen at the rate
 
@@ -30,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def findings(
-    motion: Trajectory, profile: RobotProfile, kinematics: Kinematics | None, config: GuardConfig, now_s: float
+    motion: Trajectory, profile: RobotProfile, kinematics: MotionKinematics | None, config: GuardConfig, now_s: float
 ) -> Iterator[Finding]:
     """What breaks a limit, cheap checks first; each is computed only when those before it found nothing.
 
@@ -39,7 +40,7 @@ def findings(
     """
     polynomials = Motion(motion)
     yield from _rest(motion, profile, config)
-    yield from _greatest(Reason.ACCELERATION_LIMIT, polynomials.greatest_acceleration(), profile, config)
+    yield from _greatest(Reason.ACCELERATION_LIMIT, polynomials.greatest_acceleration(), profile, config.limit_tolerance)
     yield from _jerk(motion, polynomials, profile, config)
     samples = polynomials.samples(max(profile.controller_rate_hz, SAMPLES_HZ))
     yield from _position(samples, profile, config, now_s)
@@ -69,11 +70,11 @@ _UNITS = {Reason.ACCELERATION_LIMIT: ("acceleration_max", "rad/s^2", 2), Reason.
 
 
 def _greatest(
-    reason: Reason, greatest: Float[np.ndarray, "J"], profile: RobotProfile, config: GuardConfig
+    reason: Reason, greatest: Float[np.ndarray, "J"], profile: RobotProfile, tolerance: float
 ) -> Iterator[Finding]:
     name, unit, power = _UNITS[reason]
     limit = getattr(profile, name)
-    if not (greatest <= limit * (1 + config.limit_tolerance)).all():
+    if not (greatest <= limit * (1 + tolerance)).all():
         j = int(np.argmax(greatest / limit))
         detail = f"{profile.joint_names[j]} would reach {greatest[j]:.4f} {unit}, allowed {limit[j]} {unit}."
         yield Finding(Verdict(reason, detail), float(limit[j] / greatest[j]) ** (1 / power))
@@ -82,17 +83,25 @@ def _greatest(
 def _jerk(motion: Trajectory, polynomials: Motion, profile: RobotProfile, config: GuardConfig) -> Iterator[Finding]:
     """Change of the commanded acceleration over one control period, wherever the period begins, the step into rest included.
 
-    The exact jerk bounds it; only where that is above the limit (for less than a period, perhaps) are the periods looked at.
+    The exact jerk bounds it; only where that is above the limit (for less than a period, perhaps) are the periods looked at:
+    those of a fine grid, and those that begin or end at a point or where the acceleration turns.
     """
     period_s = 1 / profile.controller_rate_hz
     into_rest = np.abs(motion.ddq[-1]) / period_s
     if (polynomials.greatest_jerk() + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
         return
-    knots, end_s = motion.times_s, float(motion.times_s[-1])
-    begins = np.concatenate([np.arange(knots[0], end_s, period_s / 2), knots, knots - period_s])
-    begins = np.unique(begins[begins >= knots[0]])
-    change = derivatives(motion, begins + period_s)[2] - derivatives(motion, begins)[2]
-    yield from _greatest(Reason.JERK_LIMIT, np.abs(change).max(0) / period_s, profile, config)
+    edges, grid = _periods(polynomials, period_s)
+    greatest, _ = greatest_between(
+        lambda begins: polynomials.change(begins, period_s) / period_s, grid, edges, WORTH * profile.jerk_max
+    )
+    yield from _greatest(Reason.JERK_LIMIT, greatest, profile, config.limit_tolerance / 2)
+
+
+def _periods(polynomials: Motion, period_s: float) -> tuple[Float[np.ndarray, "E"], Float[np.ndarray, "M"]]:
+    """When control periods begin that are worth a look: those that begin or end where the acceleration bends, and a grid."""
+    bends = polynomials.edges(period_s)
+    around = np.concatenate([bends, bends - period_s])
+    return around[around >= bends[0]], np.arange(bends[0], bends[-1], period_s / JERK_PHASES)
 
 
 def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_s: float) -> Iterator[Finding]:
@@ -134,7 +143,7 @@ def _velocity(samples: Samples, profile: RobotProfile, config: GuardConfig, now_
 
 
 def _tip(
-    samples: Samples, profile: RobotProfile, kinematics: Kinematics, config: GuardConfig, now_s: float
+    samples: Samples, profile: RobotProfile, kinematics: MotionKinematics, config: GuardConfig, now_s: float
 ) -> Iterator[Finding]:
     """Speed of the tip, and its place: inside the workspace, or on the way back into it and never further out."""
     tips, velocities = kinematics.tip_motion(samples.q, samples.dq)
@@ -166,14 +175,14 @@ def _torque(
     samples: Samples,
     polynomials: Motion,
     profile: RobotProfile,
-    kinematics: Kinematics,
+    kinematics: MotionKinematics,
     config: GuardConfig,
     now_s: float,
 ) -> Iterator[Finding]:
     """Inverse dynamics of the package's model, where the profile gives limits.
 
     Torque is inertia @ ddq + bias. Inertia and bias are read every TORQUE_SPACING_S and taken as linear between; acceleration
-    and jerk are taken at the controller's rate. The rate of the torque is inertia @ jerk plus what the slow parts change by.
+    is taken at the controller's rate.
     """
     if profile.torque_max is None and profile.torque_rate_max is None:
         return
@@ -186,17 +195,38 @@ def _torque(
     margin = 1 + config.limit_tolerance
     if profile.torque_max is not None:
         torque = np.abs(np.einsum("mij,mj->mi", near, samples.ddq) + bias[slot] + share * (bias[slot + 1] - bias[slot]))
-        yield from _worst(Reason.TORQUE_LIMIT, torque, profile.torque_max, margin, "Nm", 0.0, samples, profile, now_s)
+        when = np.broadcast_to(samples.times_s[:, None], torque.shape)
+        yield from _worst(Reason.TORQUE_LIMIT, torque, profile.torque_max, margin, "Nm", 0.0, when, profile, now_s)
     if profile.torque_rate_max is not None:
-        step = (times[slot + 1] - times[slot])[:, None]
-        slow = np.einsum("mij,mj->mi", (inertia[slot + 1] - inertia[slot]) / step[..., None], samples.ddq)
-        slow += (bias[slot + 1] - bias[slot]) / step
-        after = np.einsum("mij,mj->mi", near, polynomials.jerk_at(samples.times_s)) + slow
-        before = np.einsum("mij,mj->mi", near, polynomials.jerk_at(samples.times_s - 1e-9)) + slow
-        rate = np.maximum(np.abs(after), np.abs(before))
-        yield from _worst(
-            Reason.TORQUE_RATE_LIMIT, rate, profile.torque_rate_max, margin, "Nm/s", 1 / 3, samples, profile, now_s
-        )
+        yield from _torque_rate(times, inertia, bias, samples, polynomials, profile, now_s)
+
+
+def _torque_rate(
+    times_s: Float[np.ndarray, "C"],
+    inertia: Float[np.ndarray, "C J J"],
+    bias: Float[np.ndarray, "C J"],
+    samples: Samples,
+    polynomials: Motion,
+    profile: RobotProfile,
+    now_s: float,
+) -> Iterator[Finding]:
+    """Inertia @ the change of acceleration over a control period, plus what bias and inertia change by."""
+    step = np.diff(times_s)[:, None]
+    drift, turning = np.diff(bias, axis=0) / step, np.diff(inertia, axis=0) / step[..., None]
+    limit, period_s = profile.torque_rate_max, 1 / profile.controller_rate_hz
+    slow = np.abs(drift) + np.abs(turning) @ np.abs(samples.ddq).max(0)
+    if (np.abs(inertia).max(0) @ polynomials.greatest_jerk() + slow.max(0) <= limit).all():
+        return
+
+    def rate(begins: np.ndarray) -> np.ndarray:
+        slot = np.clip(np.searchsorted(times_s, begins, side="right") - 1, 0, len(times_s) - 2)
+        near = inertia[slot] + (begins - times_s[slot])[:, None, None] * turning[slot]
+        fast = near @ (polynomials.change(begins, period_s) / period_s)[..., None]
+        return (fast + turning[slot] @ polynomials.acceleration(begins + period_s)[..., None])[..., 0] + drift[slot]
+
+    edges, grid = _periods(polynomials, period_s)
+    greatest, when = greatest_between(rate, grid, edges, WORTH * limit)
+    yield from _worst(Reason.TORQUE_RATE_LIMIT, greatest[None], limit, 1.0, "Nm/s", 1 / 3, when[None], profile, now_s)
 
 
 def _worst(
@@ -206,7 +236,7 @@ def _worst(
     margin: float,
     unit: str,
     power: float,
-    samples: Samples,
+    times_s: Float[np.ndarray, "M J"],
     profile: RobotProfile,
     now_s: float,
 ) -> Iterator[Finding]:
@@ -215,7 +245,7 @@ def _worst(
         yield Finding(
             Verdict(
                 reason,
-                f"{profile.joint_names[j]} would need {value[i, j]:.2f} {unit} {samples.times_s[i] - now_s:.3f} s from now, "
+                f"{profile.joint_names[j]} would need {value[i, j]:.2f} {unit} {times_s[i, j] - now_s:.3f} s from now, "
                 f"allowed {limit[j]} {unit}.",
             ),
             float(limit[j] / value[i, j]) ** power if power else 0.0,

@@ -5,6 +5,7 @@ Knows no limits and no robot. Segments are sampled evenly, at most one control p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from jaxtyping import Float
 
 from foresight.control.trajectory import coefficients
 from foresight.data import Trajectory
+
+GOLDEN, GOLDEN_STEPS = 0.618, 8  # eight steps leave a fiftieth of the way
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,18 @@ class Motion:
         q, dq, ddq = (np.concatenate([value, last]) for value, last in zip(values, self.last, strict=True))
         return Samples(np.append(self.starts_s[segment] + t[:, 0], self.end_s), q, dq, ddq)
 
-    def greatest_acceleration(self) -> Float[np.ndarray, "J"]:
-        """Exact [rad/s^2]: a cubic is extreme at its ends and where the jerk is zero."""
+    def turns(self) -> Float[np.ndarray, "2 S J"]:
+        """Times [s] into each segment at which the acceleration is extreme; 0 where it is at the ends only."""
         c0, c1, c2 = self.jerk[:, 0], self.jerk[:, 1], self.jerk[:, 2]
-        h = self.lengths_s[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             pivot = -(c1 + np.copysign(np.sqrt(c1**2 - 4 * c2 * c0), c1)) / 2
             roots = np.stack([pivot / c2, c0 / pivot])
-        roots = np.where((roots > 0) & (roots < h), roots, 0.0)  # NaN where there is none
-        return np.abs(np.stack([*(_polynomial(self.ddq, t) for t in (roots[0], roots[1], h)), self.ddq[:, 0]])).max((0, 1))
+        return np.where((roots > 0) & (roots < self.lengths_s[:, None]), roots, 0.0)  # NaN where there is none
+
+    def greatest_acceleration(self) -> Float[np.ndarray, "J"]:
+        """Exact [rad/s^2]: a cubic is extreme at its ends and where the jerk is zero."""
+        ends = (*self.turns(), self.lengths_s[:, None])
+        return np.abs(np.stack([*(_polynomial(self.ddq, t) for t in ends), self.ddq[:, 0]])).max((0, 1))
 
     def greatest_jerk(self) -> Float[np.ndarray, "J"]:
         """Exact [rad/s^3]: a parabola is extreme at its ends and its vertex."""
@@ -72,10 +78,22 @@ class Motion:
         vertex = np.where((vertex > 0) & (vertex < h), vertex, 0.0)
         return np.abs(np.stack([self.jerk[:, 0], _polynomial(self.jerk, vertex), _polynomial(self.jerk, h)])).max((0, 1))
 
-    def jerk_at(self, times_s: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M J"]:
-        """Jerk [rad/s^3] of the segment that each time lies in; at a point, of the one that begins there."""
+    def change(self, begins_s: Float[np.ndarray, "M"], period_s: float) -> Float[np.ndarray, "M J"]:
+        """By how much the acceleration [rad/s^2] changes in a period that begins then; zero acceleration after the end."""
+        return self.acceleration(begins_s + period_s) - self.acceleration(begins_s)
+
+    def edges(self, period_s: float) -> Float[np.ndarray, "M"]:
+        """Times [s] at which a period's change of acceleration can be greatest: points, and turns within a period of one."""
+        short = self.lengths_s < period_s
+        turns = self.starts_s[short, None] + self.turns()[:, short]
+        return np.concatenate([self.starts_s, np.unique(turns), [self.end_s]])
+
+    def acceleration(self, times_s: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M J"]:
+        """Acceleration [rad/s^2] at times; zero after the end."""
         i = np.clip(np.searchsorted(self.starts_s, times_s, side="right") - 1, 0, len(self.starts_s) - 1)
-        return _polynomial(self.jerk[i], (times_s - self.starts_s[i])[:, None])
+        value = _polynomial(self.ddq[i], (times_s - self.starts_s[i])[:, None])
+        value[times_s > self.end_s] = 0.0
+        return value
 
 
 def _polynomial(coefficients: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -96,3 +114,31 @@ def peaks(values: Float[np.ndarray, "M ..."]) -> Float[np.ndarray, "M ..."]:
     top = (here >= before) & (here >= after) & (bend < 0)
     raised[1:-1][top] -= (after - before)[top] ** 2 / (8 * bend[top])
     return raised
+
+
+def greatest_between(
+    value: Callable[[Float[np.ndarray, "M"]], Float[np.ndarray, "M J"]],
+    times_s: Float[np.ndarray, "M"],
+    edges_s: Float[np.ndarray, "E"],
+    worth: Float[np.ndarray, "J"],
+) -> tuple[Float[np.ndarray, "J"], Float[np.ndarray, "J"]]:
+    """The greatest absolute values over time, with their times: at the edges, at the even times, and between these.
+
+    Between them a golden section is taken around every maximum above `worth`, which is too little to matter.
+    """
+    looked, found = np.concatenate([times_s, edges_s]), np.abs(value(np.concatenate([times_s, edges_s])))
+    at = found.argmax(0)
+    best, when = found.max(0), looked[at]
+    even = np.pad(found[: len(times_s)], ((1, 1), (0, 0)))
+    row, joint = np.nonzero((even[1:-1] > worth) & (even[1:-1] >= even[:-2]) & (even[1:-1] > even[2:]))
+    if not len(row):
+        return best, when
+    low, high = times_s[np.maximum(row - 1, 0)], times_s[np.minimum(row + 1, len(times_s) - 1)]
+    pick = np.arange(len(row))
+    for _ in range(GOLDEN_STEPS):
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        both = np.abs(value(np.concatenate([left, right])))
+        a, b = both[pick, joint], both[len(row) + pick, joint]
+        np.maximum.at(best, joint, np.maximum(a, b))
+        low, high = np.where(a < b, left, low), np.where(a < b, high, right)
+    return best, when

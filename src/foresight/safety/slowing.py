@@ -125,12 +125,16 @@ class _Slowing:
 
     def when(self, s: np.ndarray) -> np.ndarray:
         """The times at which s has these values; beyond the end of a stop, none must be asked for."""
-        grid = np.linspace(0.0, self.duration_s, 65)
-        t = np.interp(s, self(grid)[0], grid)
-        for _ in range(6):
-            value, rate, _, _ = self(t)
-            t = np.clip(t - (value - s) / np.maximum(rate, 1e-3), 0.0, self.duration_s)
-        return np.where(s > self.path_s, self.duration_s + (s - self.path_s) / max(self.share, 1e-9), t)
+        t = np.where(s > self.path_s, self.duration_s + (s - self.path_s) / max(self.share, 1e-9), 0.0)
+        early = s <= self.path_s
+        if early.any():
+            grid = np.linspace(0.0, self.duration_s, 65)
+            sought, found = s[early], np.interp(s[early], self(grid)[0], grid)
+            for _ in range(3):
+                value, rate, _, _ = self(found)
+                found = np.clip(found - (value - sought) / np.maximum(rate, 1e-3), 0.0, self.duration_s)
+            t[early] = found
+        return t
 
 
 def _keeps(left: Trajectory, slowing: _Slowing, profile: RobotProfile) -> bool:

@@ -8,7 +8,7 @@ import resource
 from pathlib import Path
 
 CAP_IPC_LOCK = 14
-MCL_CURRENT, MCL_FUTURE = 1, 2
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # on fault: what is never used takes no memory
 
 
 def take_priority(priority: int) -> str:
@@ -29,7 +29,7 @@ def _lock() -> str:
     """Only where the whole memory may be locked: under a limit, a later allocation would fail."""
     if not _may_lock():
         return "memory locking was not allowed (it needs CAP_IPC_LOCK or an unlimited memlock)"
-    if ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE) != 0:
+    if ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0:
         return f"memory locking was not allowed ({os.strerror(ctypes.get_errno())})"
     return "memory is locked"
 
