@@ -170,6 +170,11 @@ def up(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_bringup.up", *words])
 
 
+def security(words: list[str]) -> int:
+    """Print the SROS2 policies of the graph: who may publish, subscribe and call what (docs/security.md)."""
+    return _become([sys.executable, "-m", "foresight_nodes.policies", *words])
+
+
 def env(words: list[str]) -> int:
     """Run a command in the ROS environment: foresight env -- python my_node.py."""
     command = words[1:] if words and words[0] == "--" else words
@@ -183,7 +188,8 @@ def env(words: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "up": up, "env": env,
+    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "up": up,
+    "security": security, "env": env,
 }  # fmt: skip
 
 

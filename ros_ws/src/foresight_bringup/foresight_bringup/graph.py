@@ -64,6 +64,11 @@ class Arguments:
 Value = str | bool | int | tuple[str, ...]
 
 
+def enclave(namespace: str, name: str) -> str:
+    """Path of an enclave: SROS2's name for a place in the keystore. Means nothing while security is off."""
+    return "/".join(["/foresight", *([namespace] if namespace else []), name])
+
+
 @dataclass(frozen=True)
 class Process:
     """One process: an executable of a package, and what it is told. `nodes` are the names it brings into the graph."""
@@ -77,9 +82,14 @@ class Process:
     remappings: tuple[tuple[str, str], ...]
     log_level: str
 
+    @property
+    def enclave(self) -> str:
+        """Where its keys and permissions lie in a keystore; one process is one enclave."""
+        return enclave(self.namespace, self.executable)
+
     def ros_arguments(self) -> list[str]:
         """The command line behind the executable."""
-        arguments = ["--ros-args", "--log-level", self.log_level]
+        arguments = ["--ros-args", "--log-level", self.log_level, "--enclave", self.enclave]
         if self.namespace:
             arguments += ["-r", f"__ns:=/{self.namespace}"]
         if self.params_file:

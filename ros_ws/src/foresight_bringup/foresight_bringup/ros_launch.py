@@ -11,6 +11,7 @@ from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from foresight_bringup import security
 from foresight_bringup.graph import Arguments, Process, graph
 from foresight_bringup.installed import complete
 from launch import LaunchContext, LaunchDescription
@@ -25,7 +26,9 @@ def description(situation: str) -> LaunchDescription:
         given = Arguments(**{name: LaunchConfiguration(name).perform(context) for name in names})
         package = "foresight_bringup"
         arguments = complete(given, Path(get_package_prefix(package)), Path(get_package_share_directory(package)))
-        nodes = [_node(process) for process in graph(situation, arguments).processes]
+        processes = graph(situation, arguments).processes
+        security.check([process.enclave for process in processes])
+        nodes = [_node(process) for process in processes]
         return [*nodes, *(_watch(node, node.node_executable) for node in nodes)]
 
     return LaunchDescription([*declared, OpaqueFunction(function=start)])
@@ -38,7 +41,7 @@ def _node(process: Process) -> Node:
         namespace=process.namespace or None,
         parameters=[*([process.params_file] if process.params_file else []), dict(process.parameters)],
         remappings=list(process.remappings),
-        ros_arguments=["--log-level", process.log_level],
+        ros_arguments=["--log-level", process.log_level, "--enclave", process.enclave],
         output="screen",
     )
 
