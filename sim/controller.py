@@ -1,4 +1,4 @@
-"""A joint trajectory controller as ros2_control has it: cubic splines, replacement while moving, holding at the end.
+"""A joint trajectory controller as ros2_control has it: splines through points, replacement while moving, holding at the end.
 
 Knows joints and time, no physics and no ROS.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from foresight.control.trajectory import hold, sample
+from foresight.control.trajectory import hold, sample, take_over
 from foresight.data import Trajectory
 
 
@@ -21,15 +21,10 @@ class TrajectoryController:
 
     def accept(self, trajectory: Trajectory, now_s: float) -> bool:
         """Takes the trajectory over; False, and nothing changes, when it lies wholly in the past."""
-        ahead = trajectory.times_s > now_s + 1e-9
-        if not ahead.any():
+        merged = take_over(self.trajectory, trajectory, now_s)
+        if merged is None:
             return False
-        q, dq = self.setpoints(now_s)
-        self.trajectory = Trajectory(
-            np.concatenate([[now_s], trajectory.times_s[ahead]]),
-            np.concatenate([q[None], trajectory.q[ahead]]),
-            np.concatenate([dq[None], trajectory.dq[ahead]]),
-        )
+        self.trajectory = merged
         return True
 
     def setpoints(self, times_s: float | Float[np.ndarray, "M"]) -> tuple[np.ndarray, np.ndarray]:

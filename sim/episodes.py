@@ -21,12 +21,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from foresight.data import RobotState
+from foresight.data import RobotState, Trajectory
 from foresight.evaluation.config import EvaluateConfig
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
 
 PERIOD_S = 0.1  # [s] between two plans, of simulated time
+WATCHES = 5  # looks of the guard at the joint states in that time; through ROS there are more
 SETTLE_S = 0.8  # [s] of simulated time for the judge to see the arm at rest after the agent has ended its pursuit
 
 
@@ -38,6 +39,8 @@ class Acting(Protocol):
     def set_goal_images(self, images: dict[str, np.ndarray], now_s: float, object_only: bool = False) -> None: ...
 
     def step(self, images: dict[str, np.ndarray], state: RobotState, now_s: float) -> Any: ...
+
+    def watch(self, state: RobotState, now_s: float) -> Trajectory | None: ...
 
     @property
     def model(self) -> Any: ...  # decodes latents into pictures, for videos
@@ -97,7 +100,11 @@ def run_episode(
                 _record(recording, agent, step, images, judgement, simulation.time_s - start_s, task)
             if judgement.success or simulation.time_s >= end_s - 1e-6:
                 break
-            simulation.advance(PERIOD_S)
+            for _ in range(WATCHES):
+                simulation.advance(PERIOD_S / WATCHES)
+                relief = agent.watch(simulation.state(), simulation.time_s)
+                if relief is not None:
+                    simulation.command(relief)
             steps += 1
         judgement = simulation.judgement()
         elapsed_s = simulation.time_s - start_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import comb
 
 import mujoco
 import numpy as np
@@ -25,7 +26,8 @@ def minimum_jerk(
     s = np.linspace(0.0, 1.0, points)[:, None]
     q = begin + way * (10 * s**3 - 15 * s**4 + 6 * s**5)
     dq = way * (30 * s**2 - 60 * s**3 + 30 * s**4) / duration_s
-    return Trajectory(start_s + duration_s * s[:, 0], q, dq)
+    ddq = way * (60 * s - 180 * s**2 + 120 * s**3) / duration_s**2
+    return Trajectory(start_s + duration_s * s[:, 0], q, dq, ddq)
 
 
 def candidate(trajectory: Trajectory, profile: RobotProfile, now_s: float = 0.0, **changes) -> Candidate:
@@ -40,9 +42,24 @@ def at_1khz(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
     i = np.clip(np.searchsorted(trajectory.times_s, times, side="right") - 1, 0, len(trajectory.times_s) - 2)
     h = np.diff(trajectory.times_s)[i][:, None]
     s = (times - trajectory.times_s[i])[:, None] / h
-    b0, b3 = trajectory.q[i], trajectory.q[i + 1]
-    b1, b2 = b0 + h * trajectory.dq[i] / 3, b3 - h * trajectory.dq[i + 1] / 3
-    return times, (1 - s) ** 3 * b0 + 3 * s * (1 - s) ** 2 * b1 + 3 * s**2 * (1 - s) * b2 + s**3 * b3
+    n = 3 if trajectory.ddq is None else 5  # degree; the control points at an end follow from its derivatives
+    first, last = (trajectory.q[i], trajectory.dq[i]), (trajectory.q[i + 1], trajectory.dq[i + 1])
+    begin = [first[0], first[0] + h * first[1] / n]
+    end = [last[0], last[0] - h * last[1] / n]
+    if trajectory.ddq is not None:
+        begin.append(2 * begin[1] - begin[0] + h**2 * trajectory.ddq[i] / (n * (n - 1)))
+        end.append(2 * end[1] - end[0] + h**2 * trajectory.ddq[i + 1] / (n * (n - 1)))
+    control = begin + end[::-1]
+    return times, sum(comb(n, k) * s**k * (1 - s) ** (n - k) * point for k, point in enumerate(control))
+
+
+def extremes(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Lowest and highest position, greatest speed and acceleration of each joint, from differences of those curves."""
+    _, q = at_1khz(trajectory)
+    if len(q) < 3:
+        return trajectory.q.min(0), trajectory.q.max(0), np.zeros(q.shape[1]), np.zeros(q.shape[1])
+    speed, acceleration = (np.abs(np.diff(q, order, axis=0)).max(0) / 1e-3**order for order in (1, 2))
+    return q.min(0), q.max(0), speed, acceleration
 
 
 def tips_at(kinematics: MujocoKinematics, q: np.ndarray) -> np.ndarray:
@@ -57,7 +74,7 @@ def tips_at(kinematics: MujocoKinematics, q: np.ndarray) -> np.ndarray:
 
 
 def plan_towards(
-    target: np.ndarray, tip: np.ndarray, start: Start, stamp_s: float, speed: float = 0.25, acceleration: float = 1.5
+    target: np.ndarray, tip: np.ndarray, start: Start, stamp_s: float, speed: float = 0.22, acceleration: float = 1.2
 ) -> Plan:
     """As fast as is legal towards the target [m], slowing before it; the first knots are what is committed."""
     velocity, knots = np.array(start.velocity), []

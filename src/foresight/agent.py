@@ -103,6 +103,10 @@ class Agent:
         self.last_plan = plan if verdict.ok else None
         return Step(trajectory if verdict.ok else None, belief=belief, plan=plan, verdict=verdict)
 
+    def watch(self, state: RobotState, now_s: float) -> Trajectory | None:
+        """Between turns, as often as joint states come: a motion to send when something holds the arm, else None."""
+        return self.guard.relieve(state, now_s)
+
     def observe(self, images: dict[str, np.ndarray], state: RobotState, now_s: float):
         self.perception.add_state(state)
         for camera, image in images.items():

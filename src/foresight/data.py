@@ -110,14 +110,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Joint positions and velocities at increasing times; cubic between points, holding the last point after it.
+    """Joint positions, velocities and accelerations at increasing times; quintic between points, holding the last after it.
 
-    The point at `times_s[0]` is where the motion joins the one before.
+    The point at `times_s[0]` is where the motion joins the one before. Without accelerations the motion is cubic between
+    points, as a joint_trajectory_controller reads it; the guard passes no such trajectory.
     """
 
     times_s: Float[np.ndarray, "N"]  # absolute [s], strictly increasing
     q: Float[np.ndarray, "N J"]  # [rad]
     dq: Float[np.ndarray, "N J"]  # [rad/s]
+    ddq: Float[np.ndarray, "N J"] | None = None  # [rad/s^2]
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class Reason(StrEnum):
     POSITION_LIMIT = "position_limit"
     VELOCITY_LIMIT = "velocity_limit"
     ACCELERATION_LIMIT = "acceleration_limit"
+    JERK_LIMIT = "jerk_limit"
     TIP_SPEED_LIMIT = "tip_speed_limit"
     WORKSPACE = "workspace"
     NOT_AT_REST = "not_at_rest"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foresight.control.braking import BrakingError, braking
+from foresight.control.braking import BrakingError, braking, coming_to
 from foresight.control.trajectory import sample
 from tests.motions import at_1khz
 
@@ -42,7 +42,20 @@ def test_braking_takes_over_the_acceleration(profile):
     """Told the acceleration, braking starts with it and does not jump."""
     ddq = np.full(6, 2.0)
     rest = braking(profile.home, np.full(6, 0.5), profile, 0.0, ddq)
-    assert (rest.dq[1] - rest.dq[0] > 0).all() and (rest.dq[-1] == 0).all()
+    assert rest.ddq[0] == pytest.approx(ddq) and sample(rest, 0.004)[1].min() > 0.5 and (rest.dq[-1] == 0).all()
+
+
+def test_coming_to_ends_there_and_no_faster_than_asked(profile):
+    """From any motion the arm comes to rest at the target, within the speed asked for once it has slowed to it."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        q, dq, target = profile.home, rng.uniform(-0.8, 0.8, 6), profile.home + rng.uniform(-0.05, 0.05, 6)
+        motion = coming_to(target, q, dq, rng.uniform(-2, 2, 6), profile, 0.3, 1.0)
+        assert motion.q[-1] == pytest.approx(target, abs=1e-7) and (motion.dq[-1] == 0).all()
+        _, positions = at_1khz(motion)
+        assert (np.abs(np.diff(positions, 2, axis=0)) / 1e-6 <= 1.01 * profile.acceleration_max).all()
+        slowed = np.abs(np.diff(positions, axis=0)) / 1e-3
+        assert (slowed[400:] <= 0.301).all()
 
 
 def test_nan_is_refused(profile):

@@ -168,12 +168,26 @@ def test_after_a_reset_the_next_plan_starts_where_the_arm_is_measured(guarded: G
     refused = guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request())
     assert not refused.success and "in force for another" in refused.message
     guarded.bench.advance(1.5, step_s=0.1)
-    guarded.q = guarded.q + 0.1
+    guarded.q = guarded.q + 0.3
     guarded.measure(guarded.q)
-    assert guarded.offer(guarded.plan()).reason == "discontinuous"
+    assert guarded.offer(guarded.plan()).reason == "bad_state"
     assert guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request()).success
     guarded.bench.until(lambda: not guarded.states[-1].in_force, "the guard says that nothing is in force")
     assert guarded.offer(guarded.plan()).reason == "ok"
+
+
+def test_a_held_arm_is_relieved(guarded: Guarded):
+    """When something keeps the arm from following, the guard sends its command back to where the arm is, without being asked."""
+    guarded.offer(guarded.plan())
+    guarded.bench.until(lambda: guarded.commands, "the controller hears")
+    for _ in range(30):
+        guarded.bench.advance(0.02)
+        guarded.measure(guarded.q)
+        if len(guarded.commands) > 1:
+            break
+    last = guarded.commands[-1].points[-1]
+    assert len(guarded.commands) == 2
+    assert np.allclose(last.positions, guarded.q, atol=1e-6) and max(map(abs, last.velocities)) == 0.0
 
 
 def test_deactivation_brakes(guarded: Guarded):

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from foresight.control.braking import braking
-from foresight.control.trajectory import hold, sample
+from foresight.control.trajectory import derivatives, hold, sample
 from foresight.data import Reason, RobotState, Trajectory
-from foresight.safety.checks import extremes
-from foresight.safety.guard import Guard, splice
-from tests.motions import at_1khz, candidate, drive, minimum_jerk
+from foresight.safety.guard import Guard
+from tests.motions import at_1khz, candidate, drive, extremes, minimum_jerk
 
 WAY = np.array([0.06, -0.03, 0.05, -0.02, 0.03, 0.04])
 
@@ -50,7 +49,7 @@ def test_fast_legal_plans_pass(profile, kinematics):
             made.in_force = guard.in_force
     refused = [v for v in verdicts if not v.ok]
     assert len(refused) <= 0.01 * len(verdicts), refused
-    assert fastest > 0.23
+    assert fastest > 0.21
 
 
 def test_refused_motion_changes_nothing(moving, profile, start):
@@ -73,26 +72,17 @@ def test_motion_in_force_knows_its_past(moving, profile):
     assert sample(moving.in_force, end_s)[0] == pytest.approx(rest.q[-1])
 
 
-def test_splice_keeps_until_the_join_and_forgets_the_old(profile, start):
-    """Spliced, a motion is the old one before the join and the new one after, and no longer than its memory."""
-    old = minimum_jerk(start, WAY, start_s=0.0, duration_s=2.0, points=40)
-    new = braking(*sample(old, 1.0), profile, 1.0)
-    both = splice(old, new, 0.5)
-    for t in np.linspace(0.5, 0.9999, 37):
-        assert sample(both, t)[0] == pytest.approx(sample(old, t)[0], abs=1e-9)
-    assert both.times_s[0] == 0.5 and sample(both, 1.2)[0] == pytest.approx(sample(new, 1.2)[0])
-    assert splice(None, new, 0.5) is new and splice(old, new, 1.5) is new
-
-
 @pytest.mark.parametrize("now_s", [0.05, 0.2, 0.25, 0.3, 0.45])
 def test_stop_brakes_from_the_motion_in_force_to_rest(moving, profile, now_s):
     """Whenever it comes, a stop starts where the arm is commanded, ends at rest, and keeps the joint limits."""
-    q, dq = sample(moving.in_force, now_s)
+    q, dq, ddq, _ = derivatives(moving.in_force, now_s)
     rest = moving.stop("test", following(moving, now_s), now_s)
     assert rest.times_s[0] == now_s and rest.q[0] == pytest.approx(q) and rest.dq[0] == pytest.approx(dq)
+    assert rest.ddq[0] == pytest.approx(ddq)
     assert (rest.dq[-1] == 0).all() and rest.times_s[-1] - now_s < 0.5
     _, _, speed, acceleration = extremes(rest)
-    assert (acceleration <= profile.acceleration_max).all() and (speed <= np.abs(dq).max() + 1e-3).all()
+    still_rising = ddq**2 / profile.jerk_max  # [rad/s] until the acceleration that it had has been taken back
+    assert (acceleration <= 1.001 * profile.acceleration_max).all() and (speed <= np.abs(dq).max() + still_rising + 1e-3).all()
 
 
 def test_stop_at_rest_is_a_hold(moving):
@@ -139,7 +129,7 @@ def test_reset_waits_for_cooldown_and_rest(moving, profile):
 def test_reset_is_refused_while_braking(profile, kinematics, start):
     """A brake that outlasts the cool-down must end before motion is allowed again."""
     guard = Guard(profile, kinematics)
-    guard.in_force = Trajectory(np.array([0.0, 2.0]), np.stack([start, start + 5.0]), np.zeros((2, 6)))
+    guard.in_force = Trajectory(np.array([0.0, 2.0]), np.stack([start, start + 4.0]), np.zeros((2, 6)), np.zeros((2, 6)))
     rest = guard.stop("test", None, 1.0)  # from 3.75 rad/s
     assert rest.times_s[-1] > 1.6
     verdict = guard.reset(1.6)
@@ -183,3 +173,26 @@ def test_stop_at_the_instant_of_setting_off_still_stops(guard, profile, start):
     rest = guard.stop("test", None, 0.0)
     assert rest.times_s[-1] > 0.05
     assert sample(guard.in_force, 0.5)[0] == pytest.approx(start)
+
+
+def test_a_held_arm_is_no_longer_pressed(moving, profile):
+    """When something keeps the arm from following, its command goes back to where it is, smoothly, and rests there."""
+    for now_s in np.arange(0.02, 0.3, 0.02):
+        q, dq, ddq, _ = derivatives(moving.in_force, now_s)
+        motion = moving.relieve(RobotState(now_s, moving.in_force.q[0], np.zeros(6)), now_s)
+        if motion is not None:
+            break
+    assert 0.008 < np.abs(q - moving.in_force.q[0]).max() < 0.05 and moving.reliefs == 1
+    assert motion.q[0] == pytest.approx(q) and motion.dq[0] == pytest.approx(dq) and motion.ddq[0] == pytest.approx(ddq)
+    assert motion.q[-1] == pytest.approx(moving.in_force.q[-1]) and (motion.dq[-1] == 0).all()
+    _, _, speed, acceleration = extremes(motion)
+    assert (acceleration <= 1.001 * profile.acceleration_max).all()
+    assert sample(moving.in_force, now_s + 1.0)[0] == pytest.approx(motion.q[-1])
+
+
+def test_an_arm_that_lags_is_not_held(moving):
+    """An arm that does all that it is told, 40 ms late, is left alone at any speed."""
+    for now_s in np.arange(0.02, 0.6, 0.01):
+        q, dq = sample(moving.in_force, now_s - 0.04)
+        assert moving.relieve(RobotState(now_s, q, dq), now_s) is None
+    assert moving.relieve(RobotState(0.0, q + 1.0, dq), 0.6) is None  # an old state says nothing

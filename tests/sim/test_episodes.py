@@ -77,6 +77,9 @@ class Walker:
         outcome = Outcome(End.UNREACHABLE, "enough") if len(self.times) == self.gives_up_after else None
         return Step(way, belief=belief, plan=plan, verdict=Verdict(Reason.OK), outcome=outcome)
 
+    def watch(self, state, now_s):
+        return None
+
     model = SimpleNamespace(decode=lambda latents: np.zeros((len(latents), 1, 8, 8, 3), np.uint8))
 
 

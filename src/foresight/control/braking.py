@@ -11,8 +11,9 @@ from foresight.control.trajectory import hold
 from foresight.data import Trajectory
 from foresight.robots.profile import RobotProfile
 
-POINT_S = 0.02  # spacing of the tail's points: a cubic through them stays within 1 % of the profile's acceleration
-HEADROOM = 0.9  # share of the acceleration limit that braking uses, so that the cubic stays inside it
+POINT_S = 0.02  # [s] spacing of the tail's points
+HEADROOM = 0.9  # share of the acceleration limit that braking uses, since the quintic through the points swings a little wider
+JERK_SHARE = 0.5  # of the jerk limit, since a segment in which the jerk changes has more of it
 
 
 class BrakingError(RuntimeError):
@@ -26,32 +27,58 @@ def braking(
     start_s: float,
     ddq: Float[np.ndarray, "J"] | None = None,
 ) -> Trajectory:
-    """The quickest jerk-limited motion from (q [rad], dq [rad/s], ddq [rad/s^2]) at `start_s` to rest.
+    """The quickest jerk-limited motion from (q [rad], dq [rad/s], ddq [rad/s^2]) at `start_s` to rest, wherever that is.
 
     Raises BrakingError when no such motion exists, for instance because a value is not finite.
     """
-    joints = len(q)
-    if np.abs(dq).max() < 1e-9:
+    if np.abs(dq).max() < 1e-9 and (ddq is None or np.abs(ddq).max() < 1e-6):
         return hold(q, start_s)
-    problem = InputParameter(joints)
+    problem = _problem(q, dq, ddq, profile)
     problem.control_interface = ControlInterface.Velocity
     problem.synchronization = Synchronization.Phase  # along a straight line in joint space where that is possible
-    problem.current_position, problem.current_velocity = q.tolist(), dq.tolist()
+    return _solve(problem, start_s)
+
+
+def coming_to(
+    target: Float[np.ndarray, "J"],
+    q: Float[np.ndarray, "J"],
+    dq: Float[np.ndarray, "J"],
+    ddq: Float[np.ndarray, "J"],
+    profile: RobotProfile,
+    speed_max: float,
+    start_s: float,
+) -> Trajectory:
+    """The quickest jerk-limited motion that ends at rest at `target` [rad], each joint at most at `speed_max` [rad/s].
+
+    Raises BrakingError as `braking` does.
+    """
+    problem = _problem(q, dq, ddq, profile)
+    problem.target_position = np.asarray(target, dtype=np.float64).tolist()
+    problem.max_velocity = np.minimum(speed_max, profile.velocity_max).tolist()
+    return _solve(problem, start_s)
+
+
+def _problem(q: np.ndarray, dq: np.ndarray, ddq: np.ndarray | None, profile: RobotProfile) -> InputParameter:
+    joints = len(q)
+    problem = InputParameter(joints)
     limit = profile.acceleration_max * HEADROOM
+    problem.current_position, problem.current_velocity = q.tolist(), dq.tolist()
     problem.current_acceleration = (np.zeros(joints) if ddq is None else np.clip(ddq, -limit, limit)).tolist()
-    problem.target_velocity = [0.0] * joints
-    problem.target_acceleration = [0.0] * joints
-    problem.max_acceleration, problem.max_jerk = limit.tolist(), profile.jerk_max.tolist()
-    profile_to_rest = RuckigTrajectory(joints)
+    problem.target_velocity = problem.target_acceleration = [0.0] * joints
+    problem.max_acceleration, problem.max_jerk = limit.tolist(), (JERK_SHARE * profile.jerk_max).tolist()
+    return problem
+
+
+def _solve(problem: InputParameter, start_s: float) -> Trajectory:
+    found = RuckigTrajectory(problem.degrees_of_freedom)
+    velocity = np.round(problem.current_velocity, 3).tolist()
     try:
-        result = Ruckig(joints).calculate(problem, profile_to_rest)
+        result = Ruckig(problem.degrees_of_freedom).calculate(problem, found)
     except RuckigError as error:
-        raise BrakingError(f"No braking motion from velocity {np.round(dq, 3).tolist()} rad/s: {error}") from error
+        raise BrakingError(f"No motion to rest from velocity {velocity} rad/s: {error}") from error
     if result not in (Result.Working, Result.Finished):
-        raise BrakingError(f"No braking motion from velocity {np.round(dq, 3).tolist()} rad/s: ruckig says {result}.")
-    duration = profile_to_rest.duration
-    times = np.linspace(0.0, duration, max(2, int(np.ceil(duration / POINT_S)) + 1))
-    points = [profile_to_rest.at_time(float(t))[:2] for t in times]
-    velocity = np.array([p[1] for p in points])
-    velocity[-1] = 0.0
-    return Trajectory(start_s + times, np.array([p[0] for p in points]), velocity)
+        raise BrakingError(f"No motion to rest from velocity {velocity} rad/s: ruckig says {result}.")
+    times = np.linspace(0.0, found.duration, max(2, int(np.ceil(found.duration / POINT_S)) + 1))
+    q, dq, ddq = (np.array(v) for v in zip(*(found.at_time(float(t))[:3] for t in times), strict=True))
+    dq[-1] = ddq[-1] = 0.0
+    return Trajectory(start_s + times, q, dq, ddq)

@@ -9,13 +9,14 @@ import numpy as np
 from jaxtyping import Float
 
 from foresight.control.braking import BrakingError, braking
-from foresight.control.trajectory import accelerations, join, sample
+from foresight.control.trajectory import derivatives, join, sample
 from foresight.data import Plan, RobotState, Start, Trajectory
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
 
 KEPT_S = 0.3  # of the plan after the joint; then the tail brakes. Long enough to outlast two replans
 MIN_SEGMENT_S = 0.05  # a knot nearer to the joint than this is skipped: to reach it would take too much acceleration
+GRID_S = 0.01  # [s] between two looks at the limits; the guard looks at the controller's rate
 WALL_M = 0.001  # [m] kept from the workspace's walls
 RIGHTING_S = 0.5  # time constant in which a tilted tool is brought upright
 RIGHTING_ACCELERATION = 1.0  # [rad/s^2] at most, of that turn
@@ -46,26 +47,26 @@ def joint_trajectory(
 ) -> Trajectory:
     """The plan from `join_s` on, KEPT_S of it, then a braking tail.
 
-    Joins the trajectory in force with equal position and velocity (the measured position when none is in force).
+    Joins the trajectory in force with equal position, velocity and acceleration (the measured position, at rest, when none
+    is in force).
     Where the plan would break a joint limit or leave the arm's reach it is slowed; at worst the result only brakes.
     """
     if in_force is None:
-        q, dq = np.asarray(state.q, dtype=np.float64), np.zeros(len(state.q))
+        q, dq, ddq = np.asarray(state.q, dtype=np.float64), np.zeros(len(state.q)), np.zeros(len(state.q))
     else:
-        q, dq = sample(in_force, join_s)
+        q, dq, ddq, _ = derivatives(in_force, join_s)
     for share in SLOWER:
-        head = _follow(plan, share, q, dq, join_s, kinematics)
+        head = _follow(plan, share, q, dq, ddq, join_s, kinematics)
         if head is None:
             continue
-        ddq = accelerations(head)[-1, 1]
         try:
-            tail = braking(head.q[-1], head.dq[-1], profile, float(head.times_s[-1]), ddq)
+            tail = braking(head.q[-1], head.dq[-1], profile, float(head.times_s[-1]), head.ddq[-1])
         except BrakingError:
             continue
         trajectory = join(head, tail)
         if _within_limits(trajectory, profile) and _inside(trajectory, kinematics, profile):
             return trajectory
-    return braking(q, dq, profile, join_s)
+    return braking(q, dq, profile, join_s, ddq)
 
 
 def _follow(
@@ -73,6 +74,7 @@ def _follow(
     share: float,
     q: Float[np.ndarray, "J"],
     dq: Float[np.ndarray, "J"],
+    ddq: Float[np.ndarray, "J"],
     join_s: float,
     kinematics: MujocoKinematics,
 ) -> Trajectory | None:
@@ -98,7 +100,14 @@ def _follow(
         positions.append(solution)
         velocities.append(kinematics.joint_velocity(solution, wanted, turning))
         tip_velocity, angular_velocity = wanted, turning
-    return Trajectory(np.array(times), np.array(positions), np.array(velocities))
+    return Trajectory(np.array(times), np.array(positions), np.array(velocities), _accelerations(times, velocities, ddq))
+
+
+def _accelerations(times_s: list[float], velocities: list[np.ndarray], first: Float[np.ndarray, "J"]) -> Float[np.ndarray, "N J"]:
+    """Accelerations at the knots: `first`, then the slope of the velocity across each knot, at the last the slope before it."""
+    t, dq = np.array(times_s), np.array(velocities)
+    across = (dq[2:] - dq[:-2]) / (t[2:] - t[:-2])[:, None]
+    return np.vstack([first, across, (dq[-1] - dq[-2]) / (t[-1] - t[-2])])
 
 
 def _limited(vector: Float[np.ndarray, "3"], length: float) -> Float[np.ndarray, "3"]:
@@ -106,12 +115,11 @@ def _limited(vector: Float[np.ndarray, "3"], length: float) -> Float[np.ndarray,
 
 
 def _within_limits(trajectory: Trajectory, profile: RobotProfile) -> bool:
-    times = np.arange(trajectory.times_s[0], trajectory.times_s[-1] + 0.005, 0.01)
-    q, dq = sample(trajectory, times)
+    times = np.arange(trajectory.times_s[0], trajectory.times_s[-1], GRID_S)
+    q, dq, ddq, jerk = derivatives(trajectory, times)
     inside = (q >= profile.position_min).all() and (q <= profile.position_max).all()
-    slow = (np.abs(dq) <= profile.velocity_max).all()
-    gentle = len(trajectory.times_s) == 1 or (np.abs(accelerations(trajectory)) <= profile.acceleration_max).all()
-    return bool(inside and slow and gentle)
+    limited = ((dq, profile.velocity_max), (ddq, profile.acceleration_max), (jerk, profile.jerk_max))
+    return bool(inside and all((np.abs(value) <= limit).all() for value, limit in limited))
 
 
 def _inside(trajectory: Trajectory, kinematics: MujocoKinematics, profile: RobotProfile) -> bool:

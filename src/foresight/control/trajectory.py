@@ -1,4 +1,5 @@
-"""Reading joint trajectories: cubic between points, held at the last point. Knows no robot and no clock."""
+"""Reading joint trajectories as joint_trajectory_controller does: quintic between points that carry accelerations, cubic
+between points that do not, held at the last point. Knows no robot and no clock."""
 
 from __future__ import annotations
 
@@ -15,43 +16,115 @@ def sample(trajectory: Trajectory, times_s: float | Float[np.ndarray, "M"]) -> t
 
     Before the first point the first position is held, after the last the last; velocity is then zero.
     """
+    q, dq, _, _ = _evaluate(trajectory, times_s, 2)
+    return q, dq
+
+
+def derivatives(
+    trajectory: Trajectory, times_s: float | Float[np.ndarray, "M"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Position [rad], velocity [rad/s], acceleration [rad/s^2] and jerk [rad/s^3] at absolute times, shaped as in `sample`.
+
+    At a point, the values of the segment that begins there; outside the trajectory all but the position are zero.
+    """
+    return _evaluate(trajectory, times_s, 4)
+
+
+def _evaluate(trajectory: Trajectory, times_s: float | np.ndarray, orders: int) -> tuple[np.ndarray, ...]:
     t = np.atleast_1d(np.asarray(times_s, dtype=np.float64))
-    knots, q, dq = trajectory.times_s, trajectory.q, trajectory.dq
+    knots, shape = trajectory.times_s, (len(t), trajectory.q.shape[1])
     if len(knots) == 1:
-        position, velocity = np.repeat(q[:1], len(t), 0), np.zeros((len(t), q.shape[1]))
+        found = [np.repeat(trajectory.q[:1], len(t), 0)] + [np.zeros(shape)] * 3
     else:
         i = np.clip(np.searchsorted(knots, t, side="right") - 1, 0, len(knots) - 2)
-        h = (knots[i + 1] - knots[i])[:, None]
-        s = np.clip((t - knots[i])[:, None] / h, 0.0, 1.0)
-        q0, q1, m0, m1 = q[i], q[i + 1], dq[i] * h, dq[i + 1] * h
-        position = (1 + 2 * s) * (1 - s) ** 2 * q0 + s * (1 - s) ** 2 * m0 + s**2 * (3 - 2 * s) * q1 + s**2 * (s - 1) * m1
-        velocity = (6 * s * (s - 1) * (q0 - q1) + (1 - s) * (1 - 3 * s) * m0 + s * (3 * s - 2) * m1) / h
-        velocity[(t < knots[0]) | (t > knots[-1])] = 0.0
-    return (position[0], velocity[0]) if np.ndim(times_s) == 0 else (position, velocity)
+        inside = np.clip(t, knots[0], knots[-1])
+        polynomial = coefficients(trajectory)[i].swapaxes(0, 1)  # (6, M, J)
+        found = [_horner(polynomial, (inside - knots[i])[:, None])]
+        for _ in range(orders - 1):
+            polynomial = polynomial[1:] * np.arange(1, len(polynomial))[:, None, None]
+            found.append(_horner(polynomial, (inside - knots[i])[:, None]))
+        outside = (t < knots[0]) | (t > knots[-1])
+        for value in found[1:]:
+            value[outside] = 0.0
+        found[0][t <= knots[0]], found[0][t >= knots[-1]] = trajectory.q[0], trajectory.q[-1]  # to the last digit
+        found[1][t == knots[-1]] = trajectory.dq[-1]
+        found += [np.zeros(shape)] * (4 - orders)
+    return tuple(value[0] if np.ndim(times_s) == 0 else value for value in found)
 
 
-def accelerations(trajectory: Trajectory) -> Float[np.ndarray, "segments 2 J"]:
-    """Acceleration [rad/s^2] at both ends of each segment; between them it is linear, so these are its extremes."""
+def _horner(polynomial: np.ndarray, t: np.ndarray) -> np.ndarray:
+    value = polynomial[-1]
+    for c in polynomial[-2::-1]:
+        value = value * t + c
+    return value.copy()
+
+
+def coefficients(trajectory: Trajectory) -> Float[np.ndarray, "segments 6 J"]:
+    """Of each segment's polynomial in the seconds since its first point, lowest power first."""
+    q, dq, ddq = trajectory.q, trajectory.dq, trajectory.ddq
     h = np.diff(trajectory.times_s)[:, None]
-    slope = np.diff(trajectory.q, axis=0) / h
-    dq0, dq1 = trajectory.dq[:-1], trajectory.dq[1:]
-    return np.stack([(6 * slope - 4 * dq0 - 2 * dq1) / h, (-6 * slope + 2 * dq0 + 4 * dq1) / h], axis=1)
+    way, v0, v1 = np.diff(q, axis=0), dq[:-1], dq[1:]
+    if ddq is None:
+        zero = np.zeros_like(way)
+        return np.stack([q[:-1], v0, (3 * way / h - 2 * v0 - v1) / h, (v0 + v1 - 2 * way / h) / h**2, zero, zero], axis=1)
+    a0, a1 = ddq[:-1], ddq[1:]
+    cubic = (20 * way - (8 * v1 + 12 * v0) * h - (3 * a0 - a1) * h**2) / (2 * h**3)
+    quartic = (-30 * way + (14 * v1 + 16 * v0) * h + (3 * a0 - 2 * a1) * h**2) / (2 * h**4)
+    quintic = (12 * way - 6 * (v1 + v0) * h - (a0 - a1) * h**2) / (2 * h**5)
+    return np.stack([q[:-1], v0, a0 / 2, cubic, quartic, quintic], axis=1)
 
 
 def hold(q: Float[np.ndarray, "J"], now_s: float) -> Trajectory:
     """Stay where the joints are. Lasts HOLD_S, because controllers ignore a trajectory that lies wholly in the past."""
-    return Trajectory(np.array([now_s, now_s + HOLD_S]), np.tile(np.asarray(q, dtype=np.float64), (2, 1)), np.zeros((2, len(q))))
-
-
-def is_at_rest(trajectory: Trajectory, now_s: float) -> bool:
-    """True once the trajectory has ended."""
-    return bool(now_s >= trajectory.times_s[-1])
+    still = np.zeros((2, len(q)))
+    return Trajectory(np.array([now_s, now_s + HOLD_S]), np.tile(np.asarray(q, dtype=np.float64), (2, 1)), still, still.copy())
 
 
 def join(head: Trajectory, tail: Trajectory) -> Trajectory:
-    """One trajectory from two; the tail's first point stands for the head's last."""
+    """One trajectory from two, both with accelerations or both without; the tail's first point stands for the head's last."""
+    return _stack(head, slice(None, -1), tail)
+
+
+def splice(before: Trajectory | None, after: Trajectory, since_s: float) -> Trajectory:
+    """The motion before up to where `after` begins, then that; what lies before `since_s` is forgotten.
+
+    Where `before` ended earlier its last position is held in between.
+    """
+    start_s = float(after.times_s[0])
+    if before is None or since_s >= start_s:
+        return after
+    if before.times_s[0] < since_s:
+        before = cut(before, since_s)
+    return _stack(before, (before.times_s >= since_s) & (before.times_s < start_s - 1e-6), after)
+
+
+def cut(trajectory: Trajectory, from_s: float) -> Trajectory:
+    """What is left of the trajectory from then on, beginning with a point at that time; its last point held when it is over."""
+    left = trajectory.times_s > from_s + 1e-9
+    q, dq, ddq, _ = derivatives(trajectory, from_s)
+    times = np.r_[from_s, trajectory.times_s[left]]
+    accelerations = None if trajectory.ddq is None else np.vstack([ddq, trajectory.ddq[left]])
+    return Trajectory(times, np.vstack([q, trajectory.q[left]]), np.vstack([dq, trajectory.dq[left]]), accelerations)
+
+
+def take_over(before: Trajectory, after: Trajectory, now_s: float) -> Trajectory | None:
+    """What a joint_trajectory_controller executes when `after` comes while it executes `before`: from its present command
+    straight to the first point that still lies ahead. None when `after` lies wholly in the past."""
+    ahead = after.times_s > now_s + 1e-9
+    if not ahead.any():
+        return None
+    q, dq, ddq, _ = derivatives(before, now_s)
+    accelerations = None if after.ddq is None else np.vstack([ddq, after.ddq[ahead]])
+    return Trajectory(np.r_[now_s, after.times_s[ahead]], np.vstack([q, after.q[ahead]]), np.vstack([dq, after.dq[ahead]]), accelerations)
+
+
+def _stack(before: Trajectory, kept: slice | np.ndarray, after: Trajectory) -> Trajectory:
+    if (before.ddq is None) != (after.ddq is None):
+        raise ValueError("A trajectory with accelerations cannot be joined with one that has none.")
+    both = lambda a, b: np.concatenate([a[kept], b])  # noqa: E731
     return Trajectory(
-        np.concatenate([head.times_s[:-1], tail.times_s]),
-        np.concatenate([head.q[:-1], tail.q]),
-        np.concatenate([head.dq[:-1], tail.dq]),
+        both(before.times_s, after.times_s),
+        both(before.q, after.q),
+        both(before.dq, after.dq),
+        None if after.ddq is None else both(before.ddq, after.ddq),
     )

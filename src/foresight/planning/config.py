@@ -24,8 +24,8 @@ class PlannerConfig:
     search_samples: int = 128  # of the search without an actor
     search_iterations: int = 4
     search_noise: float = 0.12  # [m/s]
-    speed_max: float = 0.22  # [m/s] of the tip; the true tip runs ahead of its command where a push lets go
-    acceleration_max: float = 1.5  # [m/s^2] of the tip
+    speed_max: float = 0.20  # [m/s] of the tip; the true tip runs ahead of its command where a push lets go
+    acceleration_max: float = 1.2  # [m/s^2] of the tip
     wall_margin: float = 0.005  # [m] kept from the workspace's walls
     effort_weight: float = 0.08  # blocks, for moving at full speed all along
     smooth_weight: float = 0.08  # blocks, for full acceleration all along

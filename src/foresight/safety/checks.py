@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float
 
-from foresight.control.trajectory import accelerations, sample
+from foresight.control.trajectory import derivatives, sample
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.interfaces import Kinematics
 from foresight.robots.profile import RobotProfile
@@ -65,7 +64,7 @@ def following_refusal(
 
 def _shape(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -> Iterator[Verdict]:
     joints = len(profile.joint_names)
-    for name in ("times_s", "q", "dq"):
+    for name in ("times_s", "q", "dq", "ddq"):
         value = getattr(trajectory, name)
         if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
             yield Verdict(
@@ -77,7 +76,7 @@ def _shape(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -
         yield Verdict(
             Reason.MALFORMED, f"Trajectory times_s must be 1 to {config.points_max} times, got shape {trajectory.times_s.shape}."
         )
-    for name in ("q", "dq"):
+    for name in ("q", "dq", "ddq"):
         if getattr(trajectory, name).shape != (points, joints):
             yield Verdict(
                 Reason.MALFORMED, f"Trajectory {name} must have shape {(points, joints)}, got {getattr(trajectory, name).shape}."
@@ -95,7 +94,7 @@ def _shape(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -
 def _finite(candidate: Candidate, now_s: float) -> Iterator[Verdict]:
     trajectory = candidate.trajectory
     stamps = np.array([candidate.observation_stamp_s, candidate.plan_stamp_s, now_s], dtype=np.float64)
-    for name, value in (("times_s", trajectory.times_s), ("q", trajectory.q), ("dq", trajectory.dq), ("stamps", stamps)):
+    for name, value in (("times_s", trajectory.times_s), ("q", trajectory.q), ("dq", trajectory.dq), ("ddq", trajectory.ddq), ("stamps", stamps)):
         bad = int(value.size - np.isfinite(value).sum())
         if bad:
             yield Verdict(Reason.NOT_FINITE, f"Candidate {name}: {bad} of {value.size} numbers are not finite, expected 0.")
@@ -229,55 +228,25 @@ def _join(
 
 
 def _joint_limits(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -> Iterator[Verdict]:
-    low, high, speed, acceleration = extremes(trajectory)
+    grid = np.arange(trajectory.times_s[0], trajectory.times_s[-1], 1.0 / profile.controller_rate_hz)
+    q, dq, ddq, jerk = derivatives(trajectory, np.union1d(grid, trajectory.times_s))
     names, margin = profile.joint_names, 1 + config.limit_tolerance
-    beyond = (
-        np.maximum(low - profile.position_max, profile.position_min - low),
-        np.maximum(high - profile.position_max, profile.position_min - high),
-    )
-    for value, excess in zip((low, high), beyond, strict=True):
-        if not (excess <= 0).all():
-            j = int(np.argmax(excess))
-            yield Verdict(
-                Reason.POSITION_LIMIT,
-                f"{names[j]} would reach {value[j]:.4f} rad, allowed {profile.position_min[j]} to {profile.position_max[j]} rad.",
-            )
-    if not (speed <= profile.velocity_max * margin).all():
-        j = int(np.argmax(speed / profile.velocity_max))
+    beyond = np.maximum(q - profile.position_max, profile.position_min - q)
+    if not (beyond <= 0).all():
+        i, j = np.unravel_index(int(np.argmax(beyond)), beyond.shape)
         yield Verdict(
-            Reason.VELOCITY_LIMIT, f"{names[j]} would reach {speed[j]:.4f} rad/s, allowed {profile.velocity_max[j]} rad/s."
+            Reason.POSITION_LIMIT,
+            f"{names[j]} would reach {q[i, j]:.4f} rad, allowed {profile.position_min[j]} to {profile.position_max[j]} rad.",
         )
-    if not (acceleration <= profile.acceleration_max * margin).all():
-        j = int(np.argmax(acceleration / profile.acceleration_max))
-        yield Verdict(
-            Reason.ACCELERATION_LIMIT,
-            f"{names[j]} would reach {acceleration[j]:.4f} rad/s^2, allowed {profile.acceleration_max[j]} rad/s^2.",
-        )
-
-
-def extremes(
-    trajectory: Trajectory,
-) -> tuple[Float[np.ndarray, "J"], Float[np.ndarray, "J"], Float[np.ndarray, "J"], Float[np.ndarray, "J"]]:
-    """Lowest and highest position [rad], greatest speed [rad/s] and acceleration [rad/s^2] of each joint, exactly.
-
-    In a cubic, acceleration is linear, so velocity is extreme where that is zero, and position where velocity is.
-    """
-    q, dq = trajectory.q, trajectory.dq
-    if len(q) == 1:
-        return q[0], q[0], np.abs(dq[0]), np.zeros_like(q[0])
-    h = np.diff(trajectory.times_s)[:, None]
-    a0, a1 = np.moveaxis(accelerations(trajectory), 1, 0)
-    v0, jerk = dq[:-1], (a1 - a0) / h
-    with np.errstate(divide="ignore", invalid="ignore"):
-        turn = -a0 / jerk  # [s] into the segment; NaN or out of it where there is none
-        root = np.sqrt(a0**2 - 2 * jerk * v0)  # of v0 + a0 t + jerk t^2 / 2, in the form that cancels nowhere
-        pivot = -(a0 + np.copysign(root, a0))
-        stops = np.stack([pivot / jerk, 2 * v0 / pivot])
-    turn, stops = (np.where((t > 0) & (t < h), t, 0.0) for t in (turn, stops))
-    peaks = v0 + a0 * turn + jerk * turn**2 / 2
-    bends = q[:-1] + v0 * stops + a0 * stops**2 / 2 + jerk * stops**3 / 6
-    low, high = np.minimum(q.min(0), bends.min((0, 1))), np.maximum(q.max(0), bends.max((0, 1)))
-    return low, high, np.maximum(np.abs(dq).max(0), np.abs(peaks).max(0)), np.maximum(np.abs(a0).max(0), np.abs(a1).max(0))
+    for reason, value, limit, unit in (
+        (Reason.VELOCITY_LIMIT, dq, profile.velocity_max, "rad/s"),
+        (Reason.ACCELERATION_LIMIT, ddq, profile.acceleration_max, "rad/s^2"),
+        (Reason.JERK_LIMIT, jerk, profile.jerk_max, "rad/s^3"),
+    ):
+        greatest = np.abs(value).max(0)
+        if not (greatest <= limit * margin).all():
+            j = int(np.argmax(greatest / limit))
+            yield Verdict(reason, f"{names[j]} would reach {greatest[j]:.4f} {unit}, allowed {limit[j]} {unit}.")
 
 
 def _tip(

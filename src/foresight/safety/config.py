@@ -22,6 +22,9 @@ class GuardConfig:
     join_position_rad: float = 1e-3  # [rad] between the candidate and the command in force where they meet
     join_velocity_s: float = 0.02  # [s] of the joint's greatest acceleration: the step in velocity allowed where they meet
     first_position_rad: float = 0.05  # [rad] between the first command and the measured position, with nothing in force
+    obstructed_rad: float = 0.01  # [rad] between where the arm was told to be within the last lag_s and where it is: something holds it
+    lag_s: float = 0.1  # [s] that the arm may be behind its command
+    relief_rad_s: float = 0.3  # [rad/s] at most of the motion that takes the command back to an arm that is held
     tracking_error_max_rad: float = 0.15  # [rad] between the command in force and the measured position
     limit_tolerance: float = 1e-3  # share of a velocity, acceleration or tip speed limit granted to rounding
     rest_rad_s: float = 1e-4  # [rad/s] below which a commanded joint is at rest

@@ -10,8 +10,8 @@ from collections import Counter
 
 import numpy as np
 
-from foresight.control.braking import BrakingError, braking
-from foresight.control.trajectory import hold, sample
+from foresight.control.braking import BrakingError, braking, coming_to
+from foresight.control.trajectory import derivatives, hold, sample, splice
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.interfaces import Kinematics
 from foresight.robots.profile import RobotProfile
@@ -41,6 +41,7 @@ class Guard:
         self.stopped: str | None = None  # why; None while motion is allowed
         self.last: Verdict | None = None
         self.counts: Counter[Reason] = Counter()
+        self.reliefs = 0
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
 
@@ -80,19 +81,40 @@ class Guard:
 
     def _motion_to_rest(self, state: RobotState | None, now_s: float) -> Trajectory | None:
         if self.in_force is not None:
-            q, dq = sample(self.in_force, now_s)
+            q, dq, ddq, _ = derivatives(self.in_force, now_s)
         elif state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
             return None  # no ground to command anything
         elif (np.abs(state.dq) <= self.config.measured_rest_rad_s).all():
             return None
         else:
-            q, dq = state.q, state.dq
-        if (np.abs(dq) <= self.config.rest_rad_s).all():
+            q, dq, ddq = state.q, state.dq, np.zeros(len(state.q))
+        if (np.abs(dq) <= self.config.rest_rad_s).all() and (np.abs(ddq) < 1e-6).all():
             return hold(q, now_s)
         try:
-            return braking(q, dq, self.profile, now_s)
+            return braking(q, dq, self.profile, now_s, ddq)
         except BrakingError:
             return hold(q, now_s)  # harsher than braking, and still a stop
+
+    def relieve(self, state: RobotState, now_s: float) -> Trajectory | None:
+        """The motion that takes the command back to where the arm is, when something keeps it from following; else None.
+
+        A position servo presses the harder the further the command runs ahead, and the arm leaps when what held it gives way. The measured
+        position is compared with all that was commanded in the last `lag_s`, so an arm that merely lags is not held.
+        """
+        if self.in_force is None or state_refusal(state, self.profile, self.config, now_s) is not None:
+            return None
+        commanded = sample(self.in_force, np.linspace(state.stamp_s - self.config.lag_s, state.stamp_s, 11))[0]
+        apart = float(np.maximum(commanded.min(0) - state.q, state.q - commanded.max(0)).max())
+        if not self.config.obstructed_rad < apart <= self.config.tracking_error_max_rad:  # further off it is not held, but elsewhere
+            return None
+        q, dq, ddq, _ = derivatives(self.in_force, now_s)
+        try:
+            motion = coming_to(state.q, q, dq, ddq, self.profile, self.config.relief_rad_s, now_s)
+        except BrakingError:
+            return None
+        self.in_force = splice(self.in_force, motion, now_s - self.config.history_s)
+        self.reliefs += 1
+        return motion
 
     def reset(self, now_s: float, state: RobotState | None = None) -> Verdict:
         """Allows motion again: not within the cool-down, and not while the arm still moves.
@@ -143,20 +165,3 @@ class Guard:
         if bad is None:
             self.in_force = None
         return bad or Verdict(Reason.OK, "Nothing is in force; the next motion starts where the arm was measured.")
-
-
-def splice(before: Trajectory | None, after: Trajectory, since_s: float) -> Trajectory:
-    """The motion before up to where `after` begins, then that; what lies before `since_s` is forgotten.
-
-    Where `before` ended earlier its last position is held in between.
-    """
-    start_s = float(after.times_s[0])
-    if before is None or since_s >= start_s:
-        return after
-    kept = (before.times_s > since_s) & (before.times_s < start_s - 1e-6)
-    times = before.times_s[kept]
-    q, dq = before.q[kept], before.dq[kept]
-    if before.times_s[0] < since_s:
-        q0, dq0 = sample(before, since_s)
-        times, q, dq = np.r_[since_s, times], np.concatenate([q0[None], q]), np.concatenate([dq0[None], dq])
-    return Trajectory(np.concatenate([times, after.times_s]), np.concatenate([q, after.q]), np.concatenate([dq, after.dq]))

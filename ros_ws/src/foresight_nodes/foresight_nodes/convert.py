@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import math
+from dataclasses import replace
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -142,7 +143,8 @@ def trajectory_from_msg(msg: JointTrajectory, joint_names: tuple[str, ...], now_
         raise ValueError(f"Trajectory moves {list(msg.joint_names)}; expected just {list(joint_names)}.")
     trajectory = _trajectory(msg, len(joint_names))
     start_s = seconds(msg.header.stamp) or now_s
-    trajectory = Trajectory(trajectory.times_s + start_s, trajectory.q[:, order], trajectory.dq[:, order])
+    ddq = None if trajectory.ddq is None else trajectory.ddq[:, order]
+    trajectory = Trajectory(trajectory.times_s + start_s, trajectory.q[:, order], trajectory.dq[:, order], ddq)
     if not all(np.isfinite(a).all() for a in (trajectory.q, trajectory.dq)) or (np.diff(trajectory.times_s) <= 0).any():
         raise ValueError("Trajectory holds a number that is not finite, or its times do not increase.")
     return trajectory
@@ -152,13 +154,15 @@ def trajectory_to_msg(trajectory: Trajectory, joint_names: tuple[str, ...], fram
     """header.stamp is the first point's time; every time_from_start is relative to it."""
     start = stamp(float(trajectory.times_s[0]))
     start_s = seconds(start)
+    accelerations = [[]] * len(trajectory.times_s) if trajectory.ddq is None else trajectory.ddq.tolist()
     points = [
         JointTrajectoryPoint(
             positions=q.tolist(),
             velocities=dq.tolist(),
+            accelerations=ddq,
             time_from_start=Duration(nanoseconds=max(0, round((t - start_s) * 1e9))).to_msg(),
         )
-        for t, q, dq in zip(trajectory.times_s, trajectory.q, trajectory.dq, strict=True)
+        for t, q, dq, ddq in zip(trajectory.times_s, trajectory.q, trajectory.dq, accelerations, strict=True)
     ]
     return JointTrajectory(header=Header(stamp=start, frame_id=frame), joint_names=list(joint_names), points=points)
 
@@ -181,8 +185,12 @@ def _trajectory(msg: JointTrajectory, joints: int) -> Trajectory:
                 f"Trajectory point {i} has {len(p.positions)} positions and {len(p.velocities)} velocities; "
                 f"expected {joints} of each."
             )
+    lengths = {len(p.accelerations) for p in msg.points}
+    if lengths not in ({0}, {joints}):
+        raise ValueError(f"Trajectory points have {sorted(lengths)} accelerations; expected {joints} in each point, or none in any.")
     times = np.array([p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in msg.points])
-    return Trajectory(times, np.array([p.positions for p in msg.points]), np.array([p.velocities for p in msg.points]))
+    ddq = np.array([p.accelerations for p in msg.points]) if lengths == {joints} else None
+    return Trajectory(times, np.array([p.positions for p in msg.points]), np.array([p.velocities for p in msg.points]), ddq)
 
 
 # -- what travels between Foresight's nodes ---------------------------------------------------------------------------
@@ -284,7 +292,7 @@ def plan_from_msg(msg: m.Plan) -> Plan:
 def candidate_from_msg(msg: m.Plan) -> Candidate:
     """What the guard judges: joints in the message's own order, since a wrong order is for the guard to refuse."""
     relative = _trajectory(msg.trajectory, len(msg.trajectory.joint_names))
-    trajectory = Trajectory(relative.times_s + seconds(msg.trajectory.header.stamp), relative.q, relative.dq)
+    trajectory = replace(relative, times_s=relative.times_s + seconds(msg.trajectory.header.stamp))
     return Candidate(
         trajectory, tuple(msg.trajectory.joint_names), seconds(msg.header.stamp), seconds(msg.plan_stamp), msg.model_id
     )

@@ -85,6 +85,7 @@ class GuardNode(Part[GuardParameters]):
             "plan_hz": self._plans.hz(now_s),
             "accepted": self._accepted,
             "refused": self._refused,
+            "reliefs": self._guard.reliefs if self._guard else 0,
             "last_reason": self._verdict.reason.value,
             "state_age_s": self._state_age_s(now_s),
             "observation_age_s": self._observation_age_s,
@@ -109,6 +110,11 @@ class GuardNode(Part[GuardParameters]):
             self._state = convert.robot_state_from_msg(msg, self._profile.joint_names)
         except ValueError as error:
             self.complain(str(error))
+            return
+        motion = self._guard.relieve(self._state, self.now_s()) if self.active else None
+        if motion is not None:
+            self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
+            self.complain("Something holds the arm; its command goes back to where it is.")
 
     def _on_plan(self, msg: PlanMsg) -> None:
         if not self.active:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from trajectory_msgs.msg import JointTrajectory
 
-from foresight.control.trajectory import hold, sample
-from foresight.data import RobotState, Trajectory
+from foresight.control.trajectory import hold, sample, take_over
+from foresight.data import RobotState
 from foresight.robots.profile import load_profile
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Rate
@@ -71,17 +71,14 @@ class MockDriverNode(Part[MockDriverParameters]):
         now_s = self.now_s()
         try:
             new = convert.trajectory_from_msg(msg, self._profile.joint_names, now_s)
-            ahead = new.times_s > now_s
-            if not ahead.any():
+            merged = take_over(self._in_force, new, now_s)
+            if merged is None:
                 raise ValueError(f"Trajectory ended {now_s - new.times_s[-1]:.3f} s ago.")
         except ValueError as error:
             self._rejected += 1
             self.complain(str(error))
             return
-        q, dq = sample(self._in_force, now_s)
-        self._in_force = Trajectory(
-            np.r_[now_s, new.times_s[ahead]], np.vstack([q, new.q[ahead]]), np.vstack([dq, new.dq[ahead]])
-        )
+        self._in_force = merged
         self._accepted += 1
 
     def _publish_state(self) -> None:

@@ -19,12 +19,12 @@ from rclpy.action.server import ServerGoalHandle
 from trajectory_msgs.msg import JointTrajectory
 
 from foresight.control.motion import joint_trajectory, start_of
+from foresight.control.trajectory import splice
 from foresight.data import Belief, Goal, Plan, RobotState, Trajectory
 from foresight.planning.config import PlannerConfig
 from foresight.planning.planner import Planner
 from foresight.planning.pursuit import Pursuit, PursuitConfig, refusal
 from foresight.robots.kinematics import MujocoKinematics
-from foresight.safety.guard import splice
 from foresight.world_model import checkpoint
 from foresight.world_model.belief import BeliefFilter
 from foresight.world_model.goals import goal_from_images

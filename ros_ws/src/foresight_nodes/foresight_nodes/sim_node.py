@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foresight_msgs.msg import GuardState, SimState
 from foresight_msgs.srv import ResetSimulation, Step
@@ -17,7 +17,6 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from foresight.data import Trajectory
 from foresight.robots.profile import load_profile
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Durations
@@ -229,7 +228,7 @@ class SimNode(Part[SimParameters]):
         except ValueError as error:
             self.complain(str(error))
             return
-        shifted = Trajectory(trajectory.times_s - self._offset_s, trajectory.q, trajectory.dq)
+        shifted = replace(trajectory, times_s=trajectory.times_s - self._offset_s)
         if not self._simulation.command(shifted):
             self.complain(f"Trajectory ended {now_s - trajectory.times_s[-1]:.3f} s before it came.")
             return
