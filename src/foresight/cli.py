@@ -7,6 +7,7 @@ command's work takes. Exit codes: 0 done, 1 the work failed, 2 bad input, 130 in
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -154,6 +155,52 @@ def demo(words: list[str]) -> int:
     )
 
 
+def bench(words: list[str]) -> int:
+    """Measure the guard: `adversary` (a planner that means ill, in simulation)."""
+    if not words or words[0] in ("-h", "--help") or words[0] not in BENCHES:
+        if words and words[0] not in ("-h", "--help"):
+            raise InputError(f"Bench '{words[0]}' is unknown. There are: {', '.join(BENCHES)}.")
+        print("usage: foresight bench NAME [--help]\n")
+        print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
+        return 0 if words else 2
+    return BENCHES[words[0]](words[1:]) or 0
+
+
+def bench_adversary(words: list[str]) -> int:
+    """Episodes under a planner that means ill, guarded, judged from true states; 1 if the arm broke a limit or touched anything."""
+    from time import perf_counter
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.files import write_atomically
+    from sim.adversary import AdversaryConfig, summarise
+    from sim.adversary import run as run_adversary
+
+    config = _parse(AdversaryConfig, "bench adversary", bench_adversary, words)
+    columns = (BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left", TimeRemainingColumn())
+    began, bad = perf_counter(), 0
+    with Progress(*columns, TextColumn("{task.description}")) as bar:
+        task = bar.add_task("", total=config.episodes)
+
+        def show(result) -> None:
+            nonlocal bad
+            bad += bool(result.violations or any(result.touches.values()) or not result.at_rest)
+            bar.update(task, advance=1, description=f"{bad} bad" if bad else "none bad")
+
+        results = run_adversary(config, show)
+    figures = summarise(config, results, perf_counter() - began)
+    if config.json:
+        write_atomically(config.json, json.dumps(figures, indent=2) + "\n")
+        print(f"Written: {config.json}")
+    print(
+        f"{figures['episodes']} episodes, {figures['passed']} of {figures['proposals']} proposals passed: {figures['violations']} "
+        f"violations, collisions {figures['collisions']}, {figures['not_at_rest']} not at rest; commanded at most "
+        f"{figures['commanded_share_of_limit']['acceleration']:.3f} of the acceleration limit; "
+        f"{figures['episodes_per_minute']:.0f} episodes a minute."
+    )
+    return 1 if figures["bad"] else 0
+
+
 def report(words: list[str]) -> int:
     """Build report.html again from a folder's report.json, episodes.json and videos."""
     config = _parse(ReportCommand, "report", report, words)
@@ -189,8 +236,11 @@ def env(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "up": up,
-    "security": security, "env": env,
+    "bench": bench, "security": security, "env": env,
 }  # fmt: skip
+
+
+BENCHES: dict[str, Callable[[list[str]], int]] = {"adversary": bench_adversary}
 
 
 @dataclass(frozen=True)
@@ -324,12 +374,10 @@ def _check_before_work(config: "EvaluateConfig") -> None:
 
 
 def _finish(config: "EvaluateConfig", report: "Report") -> None:
-    from json import dumps
-
     from foresight.files import write_atomically
 
     if config.json:
-        write_atomically(config.json, dumps(report.to_json(), indent=2) + "\n")
+        write_atomically(config.json, json.dumps(report.to_json(), indent=2) + "\n")
     for place in (config.json, config.report and config.report / "report.html"):
         if place:
             print(f"Written: {place}")
