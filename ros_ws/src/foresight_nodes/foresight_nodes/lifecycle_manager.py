@@ -15,10 +15,10 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from foresight_nodes import topics
+from foresight_nodes.clock import PossibleClock
 from foresight_nodes.parameters import declare, read
 
 RETRY_S = 2.0  # [s] real time without an answer after which a node is asked again
@@ -49,7 +49,7 @@ class Managed:
     refused_s: float = 0.0  # steady clock
 
 
-class LifecycleManager(Node):
+class LifecycleManager(PossibleClock):
     """Works in small steps from a timer, so that the process answers signals and services at any time."""
 
     def __init__(self, **options) -> None:

@@ -18,6 +18,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_msgs.msg import Header
 
 from foresight_nodes import topics
+from foresight_nodes.clock import PossibleClock
 from foresight_nodes.parameters import declare, read
 
 P = TypeVar("P")
@@ -33,7 +34,7 @@ class Complaint:
     at_s: float  # [s] steady clock
 
 
-class Part(LifecycleNode, Generic[P]):
+class Part(PossibleClock, LifecycleNode, Generic[P]):
     """A lifecycle node with parameters of type P. Subclasses fill in what they need of the first section."""
 
     def __init__(self, name: str, parameters: type[P], **options) -> None:
