@@ -101,7 +101,7 @@ class Agent:
         candidate = Candidate(trajectory, self.profile.joint_names, belief.stamp_s, now_s, belief.model_id)
         verdict = self.guard.offer(candidate, state, now_s)
         self.last_plan = plan if verdict.ok else None
-        return Step(trajectory if verdict.ok else None, belief=belief, plan=plan, verdict=verdict)
+        return Step(self.guard.forward if verdict.ok else None, belief=belief, plan=plan, verdict=verdict)
 
     def watch(self, state: RobotState, now_s: float) -> Trajectory | None:
         """Between turns, as often as joint states come: a motion to send when something holds the arm, else None."""

@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, up, report, demo, env.
+"""The `foresight` command: collect, train, evaluate, up, inject, report, replay, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -11,8 +11,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from inspect import cleandoc
 from io import StringIO
@@ -21,6 +21,8 @@ from time import strftime
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from foresight.evaluation.config import EvaluateConfig
     from foresight.evaluation.results import Report
 
@@ -67,9 +69,10 @@ def collect(words: list[str]) -> int:
     config = _parse(CollectConfig, "collect", collect, words)
     _prepare_rendering()
     columns = ("collecting", BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left", TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        task = bar.add_task("", total=config.episodes)
-        path = run(config, lambda done, total: bar.update(task, completed=done, total=total))
+    bar = Progress(*columns)
+    task = bar.add_task("", total=config.episodes)
+    with _shown_once_used(bar) as use:
+        path = run(config, lambda done, total: use().update(task, completed=done, total=total))
     print(
         f"{config.episodes} episodes of {config.steps} steps in {path} ({path.stat().st_size / 2**20:.0f} MB). Next: "
         "foresight train --help"
@@ -94,10 +97,11 @@ def train(words: list[str]) -> int:
         TimeRemainingColumn(),
         TextColumn("{task.fields[line]}"),
     )
-    with Progress(*columns) as bar:
-        stages: dict[str, int] = {}
+    stages: dict[str, int] = {}
+    with _shown_once_used(Progress(*columns)) as use:
 
         def show(stage: str, step: int, steps: int, line: str) -> None:
+            bar = use()
             if stage not in stages:
                 stages[stage] = bar.add_task(stage, total=steps, line="")
             figures, separator, health = line.partition("|")
@@ -212,6 +216,28 @@ def report(words: list[str]) -> int:
     return 0
 
 
+def replay(words: list[str]) -> int:
+    """Judge a recorded incident's plans once more and compare every verdict bit for bit (1 where one differs)."""
+    config = _parse(ReplayCommand, "replay", replay, words)
+    from json import dumps
+
+    from foresight.files import write_atomically
+    from foresight.incidents.pack import Pack
+    from foresight.incidents.picture import draw
+    from foresight.incidents.replay import replay as run
+    from foresight.incidents.table import print_replay
+
+    pack = Pack(config.incident)
+    result = run(pack)
+    print_replay(result, pack.summary)
+    if config.picture:
+        print(f"Written: {draw(pack, result, config.picture)}")
+    if config.json:
+        told = dumps({"incident": str(config.incident), **result.to_json()}, indent=2)
+        print(f"Written: {write_atomically(config.json, told)}")
+    return 0 if result.same else 1
+
+
 def up(words: list[str]) -> int:
     """Start the ROS graph (sim, stack or robot) where `ros2 launch` is not installed; arguments as in the launch files."""
     return _become([sys.executable, "-m", "foresight_bringup.up", *words])
@@ -220,6 +246,11 @@ def up(words: list[str]) -> int:
 def security(words: list[str]) -> int:
     """Print the SROS2 policies of the graph: who may publish, subscribe and call what (docs/security.md)."""
     return _become([sys.executable, "-m", "foresight_nodes.policies", *words])
+
+
+def inject(words: list[str]) -> int:
+    """Let something go wrong on purpose in a running simulation: kill, freeze, camera_black, protective_stop ..."""
+    return _become([sys.executable, "-m", "foresight_nodes.inject", *words])
 
 
 def env(words: list[str]) -> int:
@@ -235,8 +266,8 @@ def env(words: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "up": up,
-    "bench": bench, "security": security, "env": env,
+    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
+    "up": up, "inject": inject, "bench": bench, "security": security, "env": env,
 }  # fmt: skip
 
 
@@ -267,6 +298,18 @@ class ReportCommand:
     """Checkpoint whose model card is quoted."""
 
 
+@dataclass(frozen=True)
+class ReplayCommand:
+    """Which incident to replay; works without ROS."""
+
+    incident: Path
+    """A folder of runs/incidents, or its incident.mcap."""
+    json: Path | None = None
+    """File for all verdicts as JSON."""
+    picture: Path | None = None
+    """File (.png, .svg or .pdf) for joints, limits, verdicts and the stop over time."""
+
+
 def find_checkpoint(path: Path, required: bool = True) -> Path:
     """The checkpoint's folder, looked for from here and from the checkout; says what exists when it is missing."""
     for candidate in (path, ROOT / path):
@@ -277,6 +320,21 @@ def find_checkpoint(path: Path, required: bool = True) -> Path:
     there = sorted(p.parent.name for p in (ROOT / "models").glob("*/config.json"))
     available = f"Available: {', '.join('models/' + name for name in there)}" if there else "None is shipped in models/"
     raise InputError(f"Checkpoint {path} does not exist or has no config.json. {available}. Make one with `foresight train`.")
+
+
+@contextmanager
+def _shown_once_used(bar: "Progress") -> Iterator[Callable[[], "Progress"]]:
+    """A progress bar that appears with the first progress, so that an error before it stands alone on its line."""
+
+    def use() -> "Progress":
+        bar.start()
+        return bar
+
+    try:
+        yield use
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _parse(kind: type[Config], name: str, function: Callable, words: list[str]) -> Config:

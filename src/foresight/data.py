@@ -145,6 +145,8 @@ class Reason(StrEnum):
     VELOCITY_LIMIT = "velocity_limit"
     ACCELERATION_LIMIT = "acceleration_limit"
     JERK_LIMIT = "jerk_limit"
+    TORQUE_LIMIT = "torque_limit"
+    TORQUE_RATE_LIMIT = "torque_rate_limit"
     TIP_SPEED_LIMIT = "tip_speed_limit"
     WORKSPACE = "workspace"
     NOT_AT_REST = "not_at_rest"
@@ -153,6 +155,7 @@ class Reason(StrEnum):
     STALE_STATE = "stale_state"
     BAD_STATE = "bad_state"
     WRONG_MODEL = "wrong_model"
+    HELD = "held"
     STOPPED = "stopped"
 
 
@@ -162,6 +165,7 @@ class Verdict:
 
     reason: Reason
     detail: str = ""
+    slowed: float = 1.0  # share of the speed asked for; below 1 when the guard slowed the candidate along its path
 
     @property
     def ok(self) -> bool:

@@ -33,18 +33,23 @@ def test_the_checkpoint_says_what_made_it(play, tmp_path):
     assert not list(tmp_path.glob("*.training.pt")) and not list(tmp_path.glob("*.partial"))
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights(play, tmp_path):
-    """Ctrl-C in the middle costs nothing: the resumed run ends bit for bit where an unbroken one does."""
-    whole = load_file(train(config(play, tmp_path / "whole")) / WEIGHTS)
+@pytest.mark.parametrize(("stage", "step"), [(0, 11), (1, 51), (2, 101), (3, 51)])
+def test_an_interrupted_run_resumes_to_the_same_weights(play, tmp_path, stage, step):
+    """Ctrl-C in any stage costs nothing: the resumed run ends bit for bit where an unbroken one does, and repeats no stage."""
+    sizes = {"head_steps": 156, "decoder_steps": 60}
+    whole = load_file(train(config(play, tmp_path / "whole", **sizes)) / WEIGHTS)
 
-    def interrupt(stage, step, *_):
-        if step == 11:
+    def interrupt(name, done, *_):
+        if name == training.STAGES[stage] and done == step:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config(play, tmp_path / "broken"), interrupt)
+        train(config(play, tmp_path / "broken", **sizes), interrupt)
     assert not (tmp_path / "broken").exists()
-    resumed = load_file(train(config(play, tmp_path / "broken")) / WEIGHTS)
+    begun: dict[str, int] = {}
+    again = train(config(play, tmp_path / "broken", **sizes), lambda name, done, *_: begun.setdefault(name, done))
+    assert all(begun.get(name, 99) > 1 for name in training.STAGES[: stage + 1])
+    resumed = load_file(again / WEIGHTS)
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
 
@@ -96,6 +101,17 @@ def test_effective_rank_and_probe():
     assert effective_rank(z) == pytest.approx(8, abs=0.2)
     assert probe_error(z, z[:, :3]) < 0.02
     assert probe_error(z, torch.randn(2000, 3)) > 1.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": 0.0}, {"lr": float("nan")}, {"sigreg_weight": -1.0}, {"weight_decay": float("inf")}, {"seed": -1}, {"episodes": 1}],
+)
+def test_numbers_out_of_range_are_refused_by_name(wrong):
+    """A flag that cannot work is refused before any work, with its name and the value."""
+    (name, value), = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} must be .* got {value}"):
+        TrainConfig(**wrong)
 
 
 def test_the_command_names_what_differs_from_the_defaults():

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foresight.files import write_atomically
 from foresight.training import dataset
 from foresight.training.dataset import PlayData, hindsight, jitter
 from foresight.training.health import Health, measure
@@ -50,14 +51,14 @@ class TrainConfig:
     head_steps: int = 6000  # updates of actor and critic
     decoder_steps: int = 1200  # updates of the picture decoder
     lr: float = 1e-3  # peak learning rate
-    weight_decay: float = 1e-3
-    sigreg_weight: float = 0.09
+    weight_decay: float = 1e-3  # of AdamW, per update and learning rate
+    sigreg_weight: float = 0.09  # of the loss that keeps the latents from collapsing
     sigreg_slices: int = 256  # random directions per update
     rollout_weight: float = 0.5  # of 2- and 3-block imagination
-    proprio_weight: float = 0.5
+    proprio_weight: float = 0.5  # of imagined proprioception
     inverse_weight: float = 0.2  # of inverse dynamics
     readout_weight: float = 0.3  # of a linear proprioception readout from the latent
-    seed: int = 0
+    seed: int = 0  # of initial weights and of every draw
     episodes: int | None = None  # use only the first episodes of the dataset
     threads: int = os.cpu_count() or 1  # CPU threads
     fresh: bool = False  # forget an interrupted run instead of resuming it
@@ -67,6 +68,15 @@ class TrainConfig:
         for name in ("steps", "batch", "head_steps", "decoder_steps", "sigreg_slices", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not 0 < self.lr <= 1:
+            raise ValueError(f"lr must be above 0 and at most 1, got {self.lr}.")
+        for name in (n for n in asdict(self) if n.endswith("_weight") or n == "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}.")
+        if self.episodes is not None and self.episodes < 2:
+            raise ValueError(f"episodes must be at least 2 (one is held out), got {self.episodes}.")
 
 
 class Auxiliary(nn.Module):
@@ -79,7 +89,7 @@ class Auxiliary(nn.Module):
 
 
 def train(config: TrainConfig, report: Report = lambda *_: None) -> Path:
-    """Runs all stages and writes the checkpoint. On KeyboardInterrupt the state is kept for the next call."""
+    """Runs all stages and writes the checkpoint. Interrupted in any stage, the next call goes on from there."""
     torch.set_num_threads(config.threads)
     began = time.monotonic()
     data = dataset.load(config.data, config.episodes)
@@ -87,14 +97,14 @@ def train(config: TrainConfig, report: Report = lambda *_: None) -> Path:
     model = WorldModel(data.contract, config.model)
     set_statistics(model, data)
     state = Resume(config)
-    spent = state.load(model)
+    spent = state.load()
     health = train_world_model(model, data, config, state, report)
     model.eval().requires_grad_(False)
     latents = encode_all(model, data, report)
     metrics = {"health": asdict(health)}
-    metrics |= train_readouts(model, data, latents, config, report)
-    metrics |= train_actor_and_critic(model, data, latents, config, report)
-    train_decoder(model, data, latents, config, report)
+    metrics |= train_readouts(model, data, latents, config, state, report)
+    metrics |= train_actor_and_critic(model, data, latents, config, state, report)
+    train_decoder(model, data, latents, config, state, report)
     model.surprise_scale.fill_(one_block_error(model, data, latents))
     minutes = (spent + time.monotonic() - began) / 60
     facts = {
@@ -133,7 +143,7 @@ def train_world_model(model: WorldModel, data: PlayData, config: TrainConfig, st
     auxiliary = Auxiliary(config.model.latent, data.contract.block_size)
     learned = nn.ModuleDict({"encoder": model.encoder, "predictor": model.predictor, "auxiliary": auxiliary})
     optimiser = torch.optim.AdamW(learned.parameters(), config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
-    first = state.restore(learned, optimiser)
+    first = state.restore(STAGES[0], learned, optimiser)
     starts = data.starts(data.training, (WINDOW - 1) * data.contract.block_steps)
     model.encoder.to(memory_format=torch.channels_last)
     health = measure_health(model, data)
@@ -153,7 +163,7 @@ def train_world_model(model: WorldModel, data: PlayData, config: TrainConfig, st
             if check:
                 health = measure_health(model, data)
                 bad_checks = bad_checks + 1 if health.collapsed and step >= 300 else 0
-                state.save(learned, optimiser)
+                state.save(STAGES[0], learned, optimiser)
                 if bad_checks >= 3:
                     raise CollapseError(
                         f"The latents collapsed ({health}). Raise --sigreg-weight (now {config.sigreg_weight}) "
@@ -167,7 +177,7 @@ def train_world_model(model: WorldModel, data: PlayData, config: TrainConfig, st
                     "  ".join(f"{k} {v:.3f}" for k, v in parts.items()) + f"  | {health}" * check,
                 )
     except KeyboardInterrupt:
-        state.save(learned, optimiser)
+        state.save(STAGES[0], learned, optimiser)
         raise
     return measure_health(model, data)
 
@@ -245,24 +255,51 @@ def encode_all(model: WorldModel, data: PlayData, report: Report) -> Float[Tenso
 # -- stage 2: heads on frozen latents ------------------------------------------------------------------------------
 
 
+def train_head(
+    stage: str,
+    head: nn.Module,
+    steps: int,
+    rate: float,
+    loss_of: Callable[[int], tuple[Float[Tensor, ""], str]],
+    config: TrainConfig,
+    state: Resume,
+    report: Report,
+    clip: bool = False,
+) -> None:
+    """Trains one head on frozen latents: `loss_of(step)` gives the loss of an update and a line about it. Resumes where it was."""
+    head.requires_grad_(True).train()
+    optimiser = torch.optim.AdamW(head.parameters(), rate, weight_decay=config.weight_decay)
+    try:
+        for step in range(state.restore(stage, head, optimiser), steps):
+            state.step = step
+            set_rate(optimiser, rate, step, steps)
+            loss, line = loss_of(step)
+            optimise(optimiser, loss, head if clip else None)
+            state.step = step + 1
+            if step % 50 == 0:
+                report(stage, step + 1, steps, line)
+    except KeyboardInterrupt:
+        state.save(stage, head, optimiser)
+        raise
+    state.save(stage, head, optimiser)
+    head.requires_grad_(False).eval()
+
+
 def train_readouts(
-    model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, report: Report
+    model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, state: Resume, report: Report
 ) -> dict[str, float]:
     """Tip and object position from a latent."""
     steps, rows = max(1, config.head_steps // 3), data.starts(data.training, 0)
     truth = (
         torch.from_numpy(np.concatenate([data.tip, data.object], 1)) - model.position_mean.repeat(2)
     ) / model.position_std.repeat(2)
-    model.readout.requires_grad_(True).train()
-    optimiser = torch.optim.AdamW(model.readout.parameters(), config.lr, weight_decay=config.weight_decay)
-    for step in range(steps):
-        set_rate(optimiser, config.lr, step, steps)
+
+    def loss_of(step: int) -> tuple[Tensor, str]:
         draw = np.random.default_rng([config.seed, 2, step]).choice(rows, 1024)
         loss = F.smooth_l1_loss(model.readout(noisy(latents[draw], config.seed, step)), truth[draw], beta=0.1)
-        optimise(optimiser, loss)
-        if step % 50 == 0:
-            report(STAGES[1], step + 1, steps, f"loss {float(loss.detach()):.4f}")
-    model.readout.requires_grad_(False).eval()
+        return loss, f"loss {float(loss.detach()):.4f}"
+
+    train_head(STAGES[1], model.readout, steps, config.lr, loss_of, config, state, report)
     held = data.starts(data.held_out, 0)
     tip, obj = model.read(latents[held])
     errors = [(a - torch.from_numpy(b[held])).norm(dim=1).median().item() * 100 for a, b in ((tip, data.tip), (obj, data.object))]
@@ -281,21 +318,18 @@ def train_actor_and_critic(
     data: PlayData,
     latents: Float[Tensor, "N D"],
     config: TrainConfig,
+    state: Resume,
     report: Report,
 ) -> dict[str, float]:
     """Goal-conditioned inverse dynamics and steps to go, with goals in hindsight."""
-    heads = nn.ModuleList([model.actor, model.critic]).requires_grad_(True).train()
-    optimiser = torch.optim.AdamW(heads.parameters(), config.lr, weight_decay=config.weight_decay)
+    heads = nn.ModuleList([model.actor, model.critic])
     read_object = torch.cat([model.read(part)[1] for part in latents.split(8192)])
-    for step in range(config.head_steps):
-        set_rate(optimiser, config.lr, step, config.head_steps)
+
+    def loss_of(step: int) -> tuple[Tensor, str]:
         actor, critic, _ = head_losses(model, data, latents, read_object, data.training, HEAD_BATCH, [config.seed, 3, step])
-        optimise(optimiser, actor + critic, heads)
-        if step % 50 == 0:
-            report(
-                STAGES[2], step + 1, config.head_steps, f"actor {float(actor.detach()):.4f}  critic {float(critic.detach()):.4f}"
-            )
-    heads.requires_grad_(False).eval()
+        return actor + critic, f"actor {float(actor.detach()):.4f}  critic {float(critic.detach()):.4f}"
+
+    train_head(STAGES[2], heads, config.head_steps, config.lr, loss_of, config, state, report, clip=True)
     actor, critic, error = head_losses(model, data, latents, read_object, data.held_out, 8192, [config.seed, 4, 0])
     report(
         STAGES[2],
@@ -336,22 +370,21 @@ def head_losses(
     return (actor * same).sum() / same.sum(), critic, float(error)
 
 
-def train_decoder(model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, report: Report) -> None:
+def train_decoder(
+    model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, state: Resume, report: Report
+) -> None:
     """Pictures from latents, for people only."""
     rows = data.starts(data.training, 0)
-    model.decoder.requires_grad_(True).train()
-    optimiser = torch.optim.AdamW(model.decoder.parameters(), 2 * config.lr)
-    for step in range(config.decoder_steps):
-        set_rate(optimiser, 2 * config.lr, step, config.decoder_steps)
+
+    def loss_of(step: int) -> tuple[Tensor, str]:
         draw = np.random.default_rng([config.seed, 5, step]).choice(rows, 64)
         target = torch.from_numpy(data.images[draw]).movedim(-1, -3).float() / 127.5 - 1
         with torch.autocast("cpu", torch.bfloat16):
             picture = model.decoder(latents[draw])
         loss = ((picture.float() - target).square() * (1 + CONTRAST_WEIGHT * contrast(target))).mean()
-        optimise(optimiser, loss)
-        if step % 25 == 0:
-            report(STAGES[3], step + 1, config.decoder_steps, f"loss {float(loss.detach()):.3f}")
-    model.decoder.requires_grad_(False).eval()
+        return loss, f"loss {float(loss.detach()):.3f}"
+
+    train_head(STAGES[3], model.decoder, config.decoder_steps, 2 * config.lr, loss_of, config, state, report)
 
 
 def contrast(pictures: Float[Tensor, "B C 3 h w"]) -> Float[Tensor, "B C 1 h w"]:
@@ -389,17 +422,17 @@ def optimise(optimiser: torch.optim.Optimizer, loss: Tensor, parameters: nn.Modu
 
 
 class Resume:
-    """The state of an interrupted first stage, beside the checkpoint to be. Written to a temporary name first."""
+    """The state of an interrupted run, beside the checkpoint to be: of each stage begun its step, weights and optimiser."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.path = config.out.with_name(config.out.name + ".training.pt")
         self.settings = command_line(config)
         self.step, self._began, self._spent = 0, time.monotonic(), 0.0
-        self._saved: dict | None = None
+        self._stages: dict[str, dict] = {}
         if config.fresh:
             self.clear()
 
-    def load(self, model: WorldModel) -> float:
+    def load(self) -> float:
         """Seconds already spent on this run; 0 for a new one."""
         if self.path.exists():
             saved = torch.load(self.path, weights_only=True)
@@ -408,31 +441,25 @@ class Resume:
                     f"{self.path} holds an interrupted run of `{saved['settings']}`, this one is `{self.settings}`. "
                     "Add --fresh to forget it."
                 )
-            self._saved, self._spent = saved, saved["spent_s"]
+            self._stages, self._spent = saved["stages"], saved["spent_s"]
         return self._spent
 
-    def restore(self, learned: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-        if self._saved is None:
+    def restore(self, stage: str, learned: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+        """Puts back what was learned in this stage; the step to go on with."""
+        self.step = 0
+        saved = self._stages.get(stage)
+        if saved is None:
             return 0
-        learned.load_state_dict(self._saved["learned"])
-        optimiser.load_state_dict(self._saved["optimiser"])
-        return self._saved["step"]
+        learned.load_state_dict(saved["learned"])
+        optimiser.load_state_dict(saved["optimiser"])
+        self.step = saved["step"]
+        return self.step
 
-    def save(self, learned: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
+    def save(self, stage: str, learned: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        self._stages[stage] = {"step": self.step, "learned": learned.state_dict(), "optimiser": optimiser.state_dict()}
         spent = self._spent + time.monotonic() - self._began
-        torch.save(
-            {
-                "settings": self.settings,
-                "step": self.step,
-                "spent_s": spent,
-                "learned": learned.state_dict(),
-                "optimiser": optimiser.state_dict(),
-            },
-            partial,
-        )
-        os.replace(partial, self.path)
+        state = {"settings": self.settings, "spent_s": spent, "stages": self._stages}
+        write_atomically(self.path, lambda path: torch.save(state, path))
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)

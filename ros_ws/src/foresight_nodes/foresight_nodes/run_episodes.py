@@ -387,14 +387,14 @@ def main(words: list[str] | None = None) -> int:
         return 2
     try:
         report = run(config)
+        if config.json:
+            write_atomically(config.json, json.dumps(report.to_json(), indent=2) + "\n")
     except KeyboardInterrupt as interruption:
         print(f"\nforesight: interrupted; the arm is at rest and the graph has ended. {interruption}", file=sys.stderr)
         return 130
     except (GraphError, RuntimeError, OSError, ValueError) as error:
         print(f"foresight: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    if config.json:
-        write_atomically(config.json, json.dumps(report.to_json(), indent=2) + "\n")
     print(f"Written: {config.report / 'report.html'}")
     return 0
 
