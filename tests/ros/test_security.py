@@ -20,6 +20,7 @@ from foresight_nodes.lifecycle_manager import LifecycleManager
 from foresight_nodes.mock_driver_node import MockDriverNode
 from foresight_nodes.perception_node import PerceptionNode
 from foresight_nodes.planner_node import PlannerNode
+from foresight_nodes.recorder_node import RecorderNode
 from foresight_nodes.run_episodes import Runner
 from foresight_nodes.sim_node import SimNode
 from foresight_nodes.world_model_node import WorldModelNode
@@ -30,7 +31,7 @@ from tests.ros.conftest import Bench, parameters
 
 POLICIES = Path(__file__).resolve().parents[2] / "ros_ws/src/foresight_bringup/security/policies.xml"
 CONTROLLER = "/joint_trajectory_controller/joint_trajectory"
-NODES = {"guard", "sim", "driver", "perception", "world_model", "planner", "lifecycle_manager"}
+NODES = {"guard", "sim", "driver", "perception", "world_model", "planner", "recorder", "lifecycle_manager"}
 FOR_ALL = Access(requests=(f"/{STOP}",))  # granted to every node, whether it uses it or not
 
 
@@ -58,16 +59,16 @@ def used(observer: Node, node: str) -> Access:
 @pytest.fixture
 def everybody(bench: Bench, checkpoint: Path) -> Iterator[Bench]:
     """Every node that some situation starts, configured, on one executor."""
-    common = {"robot": "ur5e", "checkpoint": str(checkpoint)}
-    parts = [
-        bench.add(GuardNode, robot="ur5e"),
-        bench.add(SimNode, robot="ur5e"),
-        bench.add(MockDriverNode, robot="ur5e"),
-        bench.add(PerceptionNode, **common),
-        bench.add(WorldModelNode, **common),
-        bench.add(PlannerNode, **common, planner__samples=6, planner__elites=2, planner__policy="random"),
-    ]
-    names = [part.get_name() for part in parts]
+    given = {
+        name: {key: value for key, value in process.parameters if key != "use_sim_time"}
+        for process in graph("sim", Arguments(checkpoint=str(checkpoint))).processes
+        for name in process.nodes
+    }
+    planner = {**given["planner"], "planner__samples": 6, "planner__elites": 2, "planner__policy": "random"}
+    kinds = {"guard": GuardNode, "sim": SimNode, "perception": PerceptionNode, "world_model": WorldModelNode, "recorder": RecorderNode}
+    parts = [bench.add(kind, **given[name]) for name, kind in kinds.items()]
+    parts += [bench.add(PlannerNode, **planner), bench.add(MockDriverNode, robot="ur5e")]
+    names = [part.get_name() for part in parts if part.get_name() != "recorder"]
     manager = LifecycleManager(parameter_overrides=parameters(use_sim_time=True, node_names=names, autostart=False))
     bench.executor.add_node(manager)
     bench.configure(*parts)
@@ -163,7 +164,7 @@ def test_the_episode_runner_and_the_launcher_do_nothing_they_may_not(bench: Benc
         assert "without permission" not in _differences(used(bench.node, "episode_runner"), allowed)
     finally:
         runner.close()
-    assert granted["/foresight/launcher"][LAUNCHER].requests == ("/guard/stop", "/lifecycle_manager/is_active")
+    assert granted["/foresight/launcher"][LAUNCHER].requests == ("/guard/stop",)
 
 
 def test_names_follow_the_arguments():
@@ -236,6 +237,8 @@ def test_up_says_in_one_line_that_this_dds_has_no_security():
 SAFE_TEXT = {  # each text that a service or an action takes in, and why it can be neither a path nor code
     "ResetSimulation.task": "one of the names in sim.tasks; others are refused",
     "ResetSimulation.shift": "none, colour or camera; others are refused",
+    "Inject.fault": "one of the faults that the node offers; others are refused",
+    "Inject.names": "parameters of that fault; others are refused",
     "Pursue.goal_images.header.frame_id": "a camera of the model's contract; others are refused",
     "Pursue.goal_images.encoding": "rgb8 or bgr8; others are refused",
 }

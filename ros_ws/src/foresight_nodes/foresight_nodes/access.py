@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from foresight_bringup.graph import CONTROLLER_ACTIVE, PROGRAM_RUNNING, SPEED_SCALING
+from sensor_msgs.msg import JointState
+
 from foresight_nodes import topics
 
 STOP = "guard/stop"  # anybody in the graph may stop the arm
 RESET = "guard/reset"  # only an operator lets it move again
-OPERATORS = ("/_ros2cli_*", "episode_runner")  # a person's tools: the `ros2` command's nodes, `foresight evaluate --ros`
-LAUNCHER = "foresight_up_*"  # `foresight up`, which asks whether the graph is active
+# A person's tools: the `ros2` command's nodes, `foresight evaluate --ros`, `foresight inject`.
+OPERATORS = ("/_ros2cli_*", "episode_runner", "foresight_inject_*")
+LAUNCHER = "foresight_up_*"  # `foresight up`, which hears whether the graph is active
+DRIVER_SAYS = (PROGRAM_RUNNING, SPEED_SCALING, CONTROLLER_ACTIVE)
 CAMERAS = ("front", "wrist")
 CONTROLLER = "joint_trajectory_controller/joint_trajectory"
 
@@ -59,37 +64,53 @@ def table(
     graph = tuple(nodes)
     joints = joint_states or topics.JOINT_STATES.name
     frames = tuple(topic(camera).name for camera in cameras for topic in (topics.image, topics.camera_info))
-    active = _seen_from_outside(topics.IS_ACTIVE.name, "lifecycle_manager")
     told = (topics.DIAGNOSTICS.name,)
     node = Access(
         publishes=LOGS, subscribes=(topics.CLOCK.name,), serves=tuple(f"~/{name}" for name in PARAMETERS), requests=(STOP,)
     )
-    part = node | Access(publishes=(*told, "~/transition_event"), serves=tuple(f"~/{name}" for name in LIFECYCLE))
-    managed = tuple(name for name in graph if name != "lifecycle_manager")
+    part = node | Access(
+        publishes=(*told, topics.BOND.name, "~/transition_event"), serves=tuple(f"~/{name}" for name in LIFECYCLE)
+    )
+    managed = tuple(name for name in graph if name not in ("recorder", "lifecycle_manager"))
     states = tuple(f"{name}/{service}" for name in managed for service in ("change_state", "get_state"))
+    line = (topics.OBSERVATION.name, topics.BELIEF.name, topics.PLAN.name, topics.HEARTBEAT.name)
     known = {
         "guard": part
         | Access(
-            publishes=(topics.GUARD_STATE.name, controller),
-            subscribes=(joints, topics.PLAN.name),
+            publishes=(topics.GUARD_STATE.name, topics.GUARD_SETUP.name, topics.GUARD_VERDICT.name, controller),
+            subscribes=(joints, *line, *told, *(DRIVER_SAYS if "sim" in graph else ())),
             serves=(topics.GUARD_STOP.name, topics.GUARD_RESET.name),
         ),
         "sim": part
         | Access(
-            publishes=(joints, *frames, topics.SIM_STATE.name, topics.CLOCK.name),
+            publishes=(joints, *frames, *DRIVER_SAYS, topics.SIM_STATE.name, topics.CLOCK.name),
             subscribes=(controller, topics.GUARD_STATE.name),
-            serves=(topics.SIM_RESET.name, topics.SIM_PAUSE.name, topics.SIM_STEP.name),
+            serves=(topics.SIM_RESET.name, topics.SIM_PAUSE.name, topics.SIM_STEP.name, topics.INJECT.name),
         ),
         "driver": part | Access(publishes=(joints, *frames), subscribes=(controller,)),
         "perception": part | Access(publishes=(topics.OBSERVATION.name,), subscribes=(joints, *frames)),
-        "world_model": part | Access(publishes=(topics.BELIEF.name,), subscribes=(topics.OBSERVATION.name,)),
+        "world_model": part | Access(
+            publishes=(topics.BELIEF.name,), subscribes=(topics.OBSERVATION.name,), serves=(topics.INJECT.name,) if "sim" in graph else ()
+        ),
         "planner": part
         | Access(
-            publishes=(topics.PLAN.name,),
+            publishes=(topics.PLAN.name, topics.HEARTBEAT.name),
             subscribes=(topics.BELIEF.name, topics.GUARD_STATE.name, controller),
             executes=(topics.PURSUE[0],),
         ),
-        "lifecycle_manager": node | Access(subscribes=told, serves=(topics.IS_ACTIVE.name,), requests=states),
+        "recorder": part
+        | Access(
+            subscribes=tuple(topic.name for topic in vars(topics).values() if isinstance(topic, topics.Topic) and topic.type is not JointState)
+            + (joints, *frames, controller),
+            serves=(topics.RECORDER_SNAPSHOT.name,),
+        ),
+        "lifecycle_manager": node
+        | Access(
+            publishes=(topics.GRAPH_STATE.name,),
+            subscribes=(*told, topics.BOND.name, topics.GUARD_STATE.name),
+            serves=(topics.IS_ACTIVE.name, topics.RESUME.name),
+            requests=states,
+        ),
     }
     unknown = [name for name in graph if name not in known]
     if unknown:
@@ -104,7 +125,7 @@ def table(
         ),
         calls=tuple(n for name in graph for n in access[name].executes),
     )
-    return {**access, **dict.fromkeys(OPERATORS, person), LAUNCHER: node | Access(requests=(active,))}
+    return {**access, **dict.fromkeys(OPERATORS, person), LAUNCHER: node | Access(subscribes=(topics.GRAPH_STATE.name,))}
 
 
 def _seen_from_outside(name: str, node: str) -> str:

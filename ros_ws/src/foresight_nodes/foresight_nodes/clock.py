@@ -10,7 +10,7 @@ class PossibleClock(Node):
     """Leaves messages on /clock out whose time cannot be; the clock stays as it was. Mixed in before the node's own class."""
 
     def create_subscription(self, msg_type, topic, callback, *arguments, **options):
-        if msg_type is not Clock:
+        if msg_type is not Clock or options.get("raw"):
             return super().create_subscription(msg_type, topic, callback, *arguments, **options)
 
         def hear(message: Clock) -> None:
