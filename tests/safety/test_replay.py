@@ -13,9 +13,11 @@ from foresight.data import Reason, RobotState
 from foresight.incidents.pack import IncidentError, Pack
 from foresight.incidents.replay import replay
 from foresight.robots.profile import profile_text
+from foresight.safety.collision import scene_from
 from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Setup, digest
 from foresight.safety.guard import Guard
+from foresight.safety.obstacles import TABLE, boxes_of, to_text
 from tests.incidents.recordings import RecordedGuard, decision_fields, setup_fields, write
 from tests.motions import candidate, drive
 
@@ -23,8 +25,10 @@ from tests.motions import candidate, drive
 @pytest.fixture(scope="module")
 def recorded(profile, kinematics) -> RecordedGuard:
     """40 rounds at full speed on a wall clock, with plans that are wrong in many ways, and a stop that is reset."""
-    setup = Setup(profile_text("ur5e"), GuardConfig(), "m1", 0.01)
-    guard = RecordedGuard(Guard(profile, kinematics, setup.config, setup.model_id), setup)
+    around = to_text(TABLE, boxes_of([0.30, 0.10, 0.0, 0.45, 0.30, 0.12]))  # in the way of some of the motions
+    setup = Setup(profile_text("ur5e"), GuardConfig(), "m1", 0.01, around)
+    scene = scene_from(setup.scene, profile, setup.config)
+    guard = RecordedGuard(Guard(profile, kinematics, setup.config, setup.model_id, scene=scene), setup)
     rng = np.random.default_rng(1)
     for i, made in enumerate(drive(5, 40, profile, kinematics)):
         now_s, motion = made.now_s, made.trajectory

@@ -10,7 +10,7 @@ import numpy as np
 
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.incidents.pack import IncidentError
-from foresight.safety.config import GuardConfig
+from foresight.safety.config import GuardConfig, Margins
 from foresight.safety.decision import Decision, Setup, Situation
 
 
@@ -24,6 +24,7 @@ def setup_from(content: SimpleNamespace) -> Setup:
                 f"GuardConfig was recorded with fields {sorted(raw.keys() - known)} unknown and {sorted(known - raw.keys())} "
                 "missing here; replay with the version that recorded it"
             )
+        raw["margins"] = Margins(**raw["margins"])
         return Setup(content.profile, GuardConfig(**raw), content.model_id, content.transport_s, content.scene)
     except (ValueError, TypeError, AttributeError) as error:
         raise IncidentError(f"A guard_setup message cannot be used: {' '.join(str(error).split())}.") from error

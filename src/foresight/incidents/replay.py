@@ -16,6 +16,7 @@ from foresight.incidents.pack import IncidentError, Pack
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile, read_profile
 from foresight.safety.checks import late_refusal
+from foresight.safety.collision import scene_from
 from foresight.safety.decision import Decision, Setup, outcome
 from foresight.safety.guard import Guard
 from foresight.versions import versions
@@ -66,11 +67,10 @@ class Replay:
 
 def rebuild(setup: Setup) -> Guard:
     """A guard as the recorded one. Raises ValueError where the profile makes no sense here."""
-    if setup.scene:
-        raise ValueError("the guard was set up with a scene, which this version cannot rebuild")
     profile = profile_of(setup)
     kinematics = None if profile.model is None else MujocoKinematics(profile)
-    return Guard(profile, kinematics, setup.config, setup.model_id or None)
+    scene = scene_from(setup.scene, profile, setup.config)
+    return Guard(profile, kinematics, setup.config, setup.model_id or None, scene=scene)
 
 
 def profile_of(setup: Setup) -> RobotProfile:

@@ -15,6 +15,7 @@ from foresight.control.trajectory import cut, derivatives, sample, splice, take_
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.interfaces import Kinematics
 from foresight.robots.profile import RobotProfile
+from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.limits import Finding, findings
 
@@ -27,12 +28,14 @@ def check(
     kinematics: Kinematics | None,
     config: GuardConfig,
     now_s: float,
+    scene: Scene | None = None,
 ) -> Verdict:
     """The first thing wrong with the candidate, or OK.
 
     `in_force` is what the controller executes now; with None the arm is expected to be at rest where it was measured.
+    Without a scene collisions are not looked for.
     """
-    return examine(candidate, in_force, state, profile, kinematics, config, now_s).verdict
+    return examine(candidate, in_force, state, profile, kinematics, config, now_s, scene).verdict
 
 
 def examine(
@@ -43,6 +46,7 @@ def examine(
     kinematics: Kinematics | None,
     config: GuardConfig,
     now_s: float,
+    scene: Scene | None = None,
 ) -> Finding:
     """As `check`, with the share of its speed at which the candidate would be within the limit that it breaks."""
     trajectory = candidate.trajectory
@@ -59,15 +63,22 @@ def examine(
     for part in refusals:  # generators: a check runs only when those before it have passed
         for verdict in part:
             return Finding(verdict)
-    return examine_motion(commanded(in_force, trajectory, now_s), profile, kinematics, config, now_s)
+    return examine_motion(commanded(in_force, trajectory, now_s), profile, kinematics, config, now_s, scene)
 
 
 def examine_motion(
-    motion: Trajectory, profile: RobotProfile, kinematics: Kinematics | None, config: GuardConfig, now_s: float
+    motion: Trajectory,
+    profile: RobotProfile,
+    kinematics: Kinematics | None,
+    config: GuardConfig,
+    now_s: float,
+    scene: Scene | None = None,
 ) -> Finding:
     """The first limit that a well-formed motion breaks, or OK: what holds for a candidate and for a stop alike."""
     for finding in findings(motion, profile, kinematics, config, now_s):
         return finding
+    for verdict in _collision(motion, scene, now_s):
+        return Finding(verdict)
     unseen = f"Tip and torque are not checked: robot '{profile.name}' has no model." if kinematics is None else ""
     return Finding(Verdict(Reason.OK, unseen), 1.0)
 
@@ -280,3 +291,14 @@ def _join(
                 f"{profile.joint_names[j]} would {how} {step[j]:.5f} {unit} from {what}, "
                 f"allowed {np.broadcast_to(allowed, step.shape)[j]:.5g} {unit}.",
             )
+
+
+def _collision(motion: Trajectory, scene: Scene | None, now_s: float) -> Iterator[Verdict]:
+    """Nothing too near along the whole motion; what is too near at its beginning may only move apart."""
+    contact = None if scene is None else scene.first_contact(motion, max(float(motion.times_s[0]), now_s))
+    if contact is not None:
+        yield Verdict(
+            Reason.KEEP_OUT if contact.keep_out else Reason.COLLISION,
+            f"{contact.names[0]} would come within {contact.distance_m:.4f} m of {contact.names[1]} "
+            f"{contact.time_s - now_s:.3f} s from now, allowed {contact.margin_m} m, or away from it when it is nearer already.",
+        )

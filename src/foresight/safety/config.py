@@ -8,6 +8,22 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Margins:
+    """Distances that the arm keeps, by what it keeps them from. Real arms follow their command to about 1 mm."""
+
+    fingers_table_m: float = 0.002  # [m] fingers to table: a push at the lowest tip passes 4 mm above it
+    table_m: float = 0.010  # [m] the rest of the arm to table
+    self_m: float = 0.005  # [m] between links of the arm
+    keep_out_m: float = 0.010  # [m] any part of the arm to a keep-out box
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not np.isfinite(value) or value < 0:
+                raise ValueError(f"Margins.{f.name} must be finite and at least 0 m, got {value}.")
+
+
+@dataclass(frozen=True)
 class GuardConfig:
     """Ages, tolerances and margins of the guard. All must be finite and greater than zero."""
 
@@ -39,13 +55,15 @@ class GuardConfig:
     rest_rad_s: float = 1e-4  # [rad/s] below which a commanded joint is at rest
     measured_rest_rad_s: float = 0.1  # [rad/s] below which a measured joint is at rest, sensor noise included
     workspace_tolerance_m: float = 1e-4  # [m] that the tip may lie outside the workspace
+    margins: Margins = Margins()  # kept from table, keep-outs and itself
+    sweep_resolution_m: float = 1e-3  # [m] at most that points move between two looks; up to half of it is kept beyond a margin
     reset_cooldown_s: float = 0.5  # [s] after a stop during which it cannot be reset
     history_s: float = 0.5  # [s] of commands already executed that are remembered, to be compared with measured states
 
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if not np.isfinite(value) or value <= 0:
+            if f.name != "margins" and (not np.isfinite(value) or value <= 0):
                 raise ValueError(f"GuardConfig.{f.name} must be finite and greater than 0, got {value}.")
         if self.share_min > 1:
             raise ValueError(f"GuardConfig.share_min must be at most 1, got {self.share_min}.")

@@ -19,6 +19,7 @@ from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.interfaces import Kinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import commanded, examine, examine_motion, following_refusal, state_refusal
+from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Situation
 from foresight.safety.limits import Finding
@@ -45,12 +46,17 @@ class Guard:
         config: GuardConfig | None = None,
         expected_model_id: str | None = None,
         clearance: Callable[[Float[np.ndarray, "J"]], float] | None = None,
+        scene: Scene | None = None,
     ) -> None:
-        """`clearance` [m] of joint positions from obstacles slows motion near them; None where there are none."""
+        """`clearance` [m] of joint positions from obstacles slows motion near them; None: the scene's, where there is one.
+
+        Without a scene collisions are not looked for.
+        """
         if kinematics is None and profile.model is not None:
             raise ValueError(f"Robot '{profile.name}' has a model; the guard needs its kinematics to check tip and torque.")
         self.profile, self.kinematics, self.config = profile, kinematics, config or GuardConfig()
-        self.clearance = clearance
+        self.scene = scene
+        self.clearance = scene.room if clearance is None and scene is not None else clearance
         self.expected_model_id = expected_model_id  # None: a plan of any model is judged
         self.in_force: Trajectory | None = None
         self.forward: Trajectory | None = None  # to send after an OK verdict: what is in force from then on
@@ -126,7 +132,7 @@ class Guard:
         return found.verdict, None
 
     def _examine(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Finding:
-        return examine(candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s)
+        return examine(candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s, self.scene)
 
     def _graded_share(self, motion: Trajectory) -> float:
         return graded_share(motion, self.profile, self.config, self._tip_speeds, self.clearance)
@@ -216,7 +222,7 @@ class Guard:
         if (np.abs(dq) <= self.config.rest_rad_s).all() and (np.abs(ddq) < 1e-6).all():
             return hold(q, now_s)
         for motion in self._ways_to_rest(q, dq, ddq, now_s):
-            if examine_motion(motion, self.profile, self.kinematics, self.config, now_s).verdict.ok:
+            if examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene).verdict.ok:
                 return motion
         return cut(self.in_force, now_s)
 
@@ -257,7 +263,7 @@ class Guard:
             motion = coming_to(state.q, q, dq, ddq, self.profile, self.config.relief_rad_s, now_s)
         except BrakingError:
             return None
-        if not examine_motion(motion, self.profile, self.kinematics, self.config, now_s).verdict.ok:
+        if not examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene).verdict.ok:
             return None
         self._put_in_force(motion, now_s)
         self.reliefs += 1

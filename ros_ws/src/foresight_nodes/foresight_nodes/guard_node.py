@@ -26,11 +26,13 @@ from foresight.data import Candidate, Reason, Trajectory, Verdict
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile, profile_text
 from foresight.safety.checks import late_refusal
+from foresight.safety.collision import scene_from
 from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Decision, Setup, Situation, outcome
 from foresight.safety.failsafe import UNSURE, Action, FailsafeParams, FailsafeState, failsafe, reset
 from foresight.safety.guard import Guard
 from foresight.safety.monitor import Driver, Monitor, MonitorConfig
+from foresight.safety.obstacles import TABLE, boxes_of, to_text
 from foresight.safety.watchdog import ClockWatch, Moment
 from foresight.versions import versions
 from foresight_nodes import convert, topics
@@ -54,11 +56,16 @@ class GuardParameters:
     speed_scaling_topic: str = ""  # std_msgs/Float64, on a UR speed_scaling_state_broadcaster/speed_scaling; empty: not watched
     controller_active_topic: str = ""  # std_msgs/Bool from an adapter of the controller manager; empty: not watched
     real_time_priority: int = 50  # SCHED_FIFO priority of the process where the system allows it; 0: do not ask
+    collision: bool = True  # look for collisions of the arm with itself, its table and the keep-outs
+    keep_outs: tuple[float, ...] = ()  # [m] boxes to stay out of, base frame: x, y, z of the lowest corner, then of the highest
     guard: GuardConfig = GuardConfig()
     monitor: MonitorConfig = MonitorConfig()
     failsafe: FailsafeParams = FailsafeParams()
 
     def __post_init__(self) -> None:
+        boxes_of(self.keep_outs)
+        if self.keep_outs and not self.collision:
+            raise ValueError(f"collision must be true for {len(self.keep_outs) // 6} keep-outs to be kept, got false.")
         if not 0 <= self.transport_s < self.guard.start_ahead_max_s:
             raise ValueError(
                 f"transport_s must lie between 0 and guard.start_ahead_max_s ({self.guard.start_ahead_max_s} s), "
@@ -66,6 +73,11 @@ class GuardParameters:
             )
         if not 0 <= self.real_time_priority <= 99:
             raise ValueError(f"real_time_priority must lie between 0 and 99, got {self.real_time_priority}.")
+
+    @property
+    def scene(self) -> str:
+        """What the arm may collide with besides itself, as text; empty: collisions are not looked for."""
+        return to_text(TABLE, boxes_of(self.keep_outs)) if self.collision else ""
 
 
 class GuardNode(Part[GuardParameters]):
@@ -84,8 +96,16 @@ class GuardNode(Part[GuardParameters]):
     def configure(self, parameters: GuardParameters) -> None:
         self._settings = parameters
         self._profile = load_profile(parameters.robot)
-        self._guard = Guard(self._profile, MujocoKinematics(self._profile), parameters.guard, parameters.model_id or None)
-        self._setup = Setup(profile_text(parameters.robot), parameters.guard, parameters.model_id, parameters.transport_s)
+        self._guard = Guard(
+            self._profile,
+            MujocoKinematics(self._profile),
+            parameters.guard,
+            parameters.model_id or None,
+            scene=scene_from(parameters.scene, self._profile, parameters.guard),
+        )
+        self._setup = Setup(
+            profile_text(parameters.robot), parameters.guard, parameters.model_id, parameters.transport_s, parameters.scene
+        )
         setup = convert.setup_to_msg(self._setup, self._profile.name, versions(), self.now_s())
         self.publish(self._publish_setup, setup)
         self._simulated = self.get_parameter("use_sim_time").value
@@ -156,7 +176,7 @@ class GuardNode(Part[GuardParameters]):
         """As before the first plan, but for a latch."""
         if self._guard is not None:
             old = self._guard
-            self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id)
+            self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene)
             settings = self._settings
             self._monitor = Monitor(self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver)
             self._clock_watch = ClockWatch(self._simulated, settings.monitor.clock_jump_s)
