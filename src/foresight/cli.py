@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, up, inject, bench, report, replay, demo, env.
+"""The `foresight` command: collect, train, evaluate, up, inject, bench, report, replay, security, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -7,6 +7,7 @@ command's work takes. Exit codes: 0 done, 1 the work failed, 2 bad input, 130 in
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -196,13 +197,18 @@ def up(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_bringup.up", *words])
 
 
+def security(words: list[str]) -> int:
+    """Print the SROS2 policies of the graph: who may publish, subscribe and call what (docs/security.md)."""
+    return _become([sys.executable, "-m", "foresight_nodes.policies", *words])
+
+
 def inject(words: list[str]) -> int:
     """Let something go wrong on purpose in a running simulation: kill, freeze, camera_black, protective_stop ..."""
     return _become([sys.executable, "-m", "foresight_nodes.inject", *words])
 
 
 def bench(words: list[str]) -> int:
-    """Measure the guard: against a million plans (`guard`), against killed and frozen processes (`faults`)."""
+    """Measure the guard: against a million plans, killed and frozen processes, and a planner that means ill."""
     if not words or words[0] in ("-h", "--help"):
         print("usage: foresight bench NAME [--help]\n")
         print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
@@ -242,6 +248,41 @@ def bench_guard(words: list[str]) -> int:
     return 1 if any(profile["violations"] for profile in found["profiles"].values()) else 0
 
 
+def bench_adversary(words: list[str]) -> int:
+    """Episodes under a planner that means ill, guarded, judged from true states; 1 if the arm broke a limit or touched anything."""
+    from time import perf_counter
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.files import write_atomically
+    from sim.adversary import AdversaryConfig, summarise
+    from sim.adversary import run as run_adversary
+
+    config = _parse(AdversaryConfig, "bench adversary", bench_adversary, words)
+    columns = (BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left", TimeRemainingColumn())
+    began, bad = perf_counter(), 0
+    with Progress(*columns, TextColumn("{task.description}")) as bar:
+        task = bar.add_task("", total=config.episodes)
+
+        def show(result) -> None:
+            nonlocal bad
+            bad += bool(result.violations or any(result.touches.values()) or not result.at_rest)
+            bar.update(task, advance=1, description=f"{bad} bad" if bad else "none bad")
+
+        results = run_adversary(config, show)
+    figures = summarise(config, results, perf_counter() - began)
+    if config.json:
+        write_atomically(config.json, json.dumps(figures, indent=2) + "\n")
+        print(f"Written: {config.json}")
+    print(
+        f"{figures['episodes']} episodes, {figures['passed']} of {figures['proposals']} proposals passed: {figures['violations']} "
+        f"violations, collisions {figures['collisions']}, {figures['not_at_rest']} not at rest; commanded at most "
+        f"{figures['commanded_share_of_limit']['acceleration']:.3f} of the acceleration limit; "
+        f"{figures['episodes_per_minute']:.0f} episodes a minute."
+    )
+    return 1 if figures["bad"] else 0
+
+
 def bench_faults(words: list[str]) -> int:
     """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
     return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
@@ -261,9 +302,11 @@ def env(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
-    "up": up, "inject": inject, "bench": bench, "env": env,
+    "up": up, "inject": inject, "bench": bench, "security": security, "env": env,
 }  # fmt: skip
-BENCHES: dict[str, Callable[[list[str]], int]] = {"guard": bench_guard, "faults": bench_faults}
+BENCHES: dict[str, Callable[[list[str]], int]] = {
+    "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -427,12 +470,10 @@ def _check_writable(flag: str, folder: Path | None) -> None:
 
 
 def _finish(config: "EvaluateConfig", report: "Report") -> None:
-    from json import dumps
-
     from foresight.files import write_atomically
 
     if config.json:
-        write_atomically(config.json, dumps(report.to_json(), indent=2) + "\n")
+        write_atomically(config.json, json.dumps(report.to_json(), indent=2) + "\n")
     for place in (config.json, config.report and config.report / "report.html"):
         if place:
             print(f"Written: {place}")

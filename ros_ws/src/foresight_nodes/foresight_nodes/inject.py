@@ -19,6 +19,7 @@ from typing import Annotated
 
 import tyro
 from foresight_bringup import record
+from foresight_bringup.graph import enclave
 from foresight_msgs.srv import Inject
 
 from sim.faults import NAMES, TABLE
@@ -128,7 +129,7 @@ def _ask(node: str, config: InjectConfig) -> str:
     request = Inject.Request(
         fault=config.fault, duration_s=config.duration_s, names=list(values), values=list(values.values())
     )
-    rclpy.init(args=[])
+    rclpy.init(args=["--ros-args", "--enclave", enclave(config.namespace, "operator")])
     asking = rclpy.create_node(f"foresight_inject_{os.getpid()}", namespace=config.namespace or None)
     executor = SingleThreadedExecutor()
     executor.add_node(asking)
