@@ -21,6 +21,7 @@ import tyro
 from foresight_bringup import record
 from foresight_msgs.srv import Inject
 
+from foresight.command_line import InputError, parse
 from sim.faults import NAMES, TABLE
 
 PATIENCE_S = 5.0  # [s] for the service to be found and to answer; discovery may take 4
@@ -155,8 +156,8 @@ def main(words: list[str] | None = None) -> int:
         f"{kind.name} ({kind.where}): {kind.does}" for kind in TABLE
     )
     try:
-        print(inject(tyro.cli(InjectConfig, prog="foresight inject", description=about, args=words)))
-    except InjectError as error:
+        print(inject(parse(InjectConfig, "inject", about, sys.argv[1:] if words is None else words)))
+    except (InjectError, InputError) as error:
         print(f"foresight inject: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
