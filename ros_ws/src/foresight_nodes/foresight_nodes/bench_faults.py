@@ -180,7 +180,7 @@ def main(words: list[str] | None = None) -> int:
             print(told(figures))
             good = not figures["violations"] and not figures["late"]
     except KeyboardInterrupt:
-        print("\nforesight bench faults: interrupted; every process that was started has ended, nothing was written.", file=sys.stderr)
+        print("\nforesight bench faults: interrupted; what was started has ended, nothing was written.", file=sys.stderr)
         return 130
     except (InputError, ValueError, RuntimeError, OSError) as error:
         print(f"foresight bench faults: {' '.join(str(error).split())}", file=sys.stderr)

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import tyro
 from foresight_bringup import record
+from foresight_bringup.graph import enclave
 from foresight_msgs.srv import Inject
 
 from foresight.command_line import InputError, parse
@@ -129,7 +130,7 @@ def _ask(node: str, config: InjectConfig) -> str:
     request = Inject.Request(
         fault=config.fault, duration_s=config.duration_s, names=list(values), values=list(values.values())
     )
-    rclpy.init(args=[])
+    rclpy.init(args=["--ros-args", "--enclave", enclave(config.namespace, "operator")])
     asking = rclpy.create_node(f"foresight_inject_{os.getpid()}", namespace=config.namespace or None)
     executor = SingleThreadedExecutor()
     executor.add_node(asking)
@@ -141,7 +142,9 @@ def _ask(node: str, config: InjectConfig) -> str:
                 answer = client.call_async(request)
             executor.spin_once(timeout_sec=0.05)
         if answer is None or not answer.done():
-            raise InjectError(f"{node}/inject does not answer within {PATIENCE_S:.0f} s. Does `foresight up sim` run on this domain?")
+            raise InjectError(
+                f"{node}/inject does not answer within {PATIENCE_S:.0f} s. Does `foresight up sim` run on this domain?"
+            )
         if not answer.result().ok:
             raise InjectError(answer.result().message)
         return answer.result().message
