@@ -7,12 +7,11 @@ Every plan joins a motion that is going on, so joining is part of the test, and 
 from __future__ import annotations
 
 import multiprocessing
-import platform
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from os import cpu_count
 from pathlib import Path
 
@@ -22,9 +21,11 @@ from foresight.control.trajectory import hold
 from foresight.data import Candidate, RobotState, Trajectory
 from foresight.evaluation.guard_judge import Controller, Judge, broken, read
 from foresight.evaluation.guard_plans import LegalPlans, mutated
+from foresight.evaluation.results import machine
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile, available_robots, load_profile
 from foresight.safety.checks import check
+from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.guard import Guard
 
@@ -107,7 +108,9 @@ class Tally:
 def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = lambda *_: None) -> dict[str, object]:
     """Runs everything; `progress` is told profile, plans offered so far and plans in all."""
     names = config.profiles or tuple(available_robots())
-    found: dict[str, object] = {"machine": machine(), "seed": config.seed, "profiles": {}, "check_ms": check_times("fr3")}
+    found: dict[str, object] = {"machine": asdict(machine()), "seed": config.seed, "profiles": {}, "check_ms": check_times("fr3")}
+    with_collision = check_times("fr3", collision=True)
+    found["check_ms"] |= {f"{name}_with_collision": with_collision[name] for name in ("p50", "p99", "p999")}
     jobs = config.jobs or cpu_count() or 1
     with multiprocessing.get_context("forkserver").Pool(jobs, initializer=_deaf) as pool:  # leaving the block ends the workers
         for name in names:
@@ -124,8 +127,24 @@ def chunks(config: BenchGuardConfig, name: str) -> Iterator[tuple[str, int, int,
         yield name, config.seed, number, min(CHUNK, config.plans - begin)
 
 
-def machine() -> str:
-    return f"{platform.machine()}, {cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}"
+def summary(found: dict) -> str:
+    """A line for each profile, and the time of a check."""
+    lines = []
+    for name, figures in found["profiles"].items():
+        rate = figures["legal_pass_rate"]
+        legal = "no legal plan was made" if rate is None else f"{100 * rate:.2f} % of {figures['legal']} legal plans passed"
+        lines.append(
+            f"{name}: {figures['violations']} violations in {figures['plans']} plans and {figures['stops']} stops; "
+            f"{figures['passed']} passed, {figures['slowed']} of them slowed; {legal}; "
+            f"{figures['plan_ms_mean']:.2f} ms of CPU a plan"
+        )
+        lines += [f"  {line}" for line in figures["described"]]
+    times = found["check_ms"]
+    lines.append(
+        f"one check of {times['points']} points x {times['joints']} joints: p50 {times['p50']:.2f}, p99 {times['p99']:.2f}, "
+        f"p99.9 {times['p999']:.2f} ms"
+    )
+    return "\n".join(lines)
 
 
 def _deaf() -> None:
@@ -235,8 +254,8 @@ class Sequence:
             self.tally.shown.append(f"{self.profile.name}, {what}: {', '.join(wrong)} at {self.now_s:.6f} s")
 
 
-def check_times(name: str, points: int = 50, repeats: int = TIMED) -> dict[str, float]:
-    """Milliseconds of one check of a plan of `points` points that passes every check, on one core, without collision."""
+def check_times(name: str, collision: bool = False, points: int = 50, repeats: int = TIMED) -> dict[str, float]:
+    """Milliseconds of one check of a plan of `points` points over 1 s that passes every check, on one core."""
     profile = load_profile(name)
     kinematics, config = MujocoKinematics(profile), GuardConfig()
     s = np.linspace(0.0, 1.0, points)[:, None]
@@ -249,10 +268,11 @@ def check_times(name: str, points: int = 50, repeats: int = TIMED) -> dict[str, 
     )
     candidate = Candidate(plan, profile.joint_names, -0.1, -0.01)
     in_force, state = hold(profile.home, -1.0), RobotState(-0.01, profile.home, np.zeros(len(profile.home)))
+    scene = Scene(profile) if collision else None
     took_s = np.empty(repeats)
     for i in range(repeats):
         begin = time.perf_counter()
-        verdict = check(candidate, in_force, state, profile, kinematics, config, 0.0)
+        verdict = check(candidate, in_force, state, profile, kinematics, config, 0.0, scene)
         took_s[i] = time.perf_counter() - begin
         if not verdict.ok:
             raise RuntimeError(f"The plan that is timed must pass, but: {verdict.detail}")

@@ -49,10 +49,9 @@ class Chain:
     def motion(
         self, q: Float[np.ndarray, "N J"], dq: Float[np.ndarray, "N J"], step_s: float = 1e-4
     ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
-        """Positions [m] and velocities [m/s] of the site, by central differences over `step_s` each way."""
-        count = len(q)
-        tips = self.tips(np.concatenate([q, q - step_s * dq, q + step_s * dq]))
-        return tips[:count], (tips[2 * count :] - tips[count : 2 * count]) / (2 * step_s)
+        """Positions [m] and velocities [m/s] of the site, from a little before and a little after (`step_s`)."""
+        before, after = np.split(self.tips(np.concatenate([q - step_s * dq, q + step_s * dq])), 2)
+        return (before + after) / 2, (after - before) / (2 * step_s)
 
 
 def _way_to(model: mujoco.MjModel, body: int) -> list[int]:

@@ -18,9 +18,10 @@ from foresight.safety.config import GuardConfig
 from foresight.safety.samples import Motion, Samples, greatest_between, peaks
 
 JERK_PHASES = 2  # of the control periods at which a rate is looked at, besides those that begin or end where it bends
+TIP_SPACING_S, TIP_RISE = 0.01, 0.05  # [s] at most between two looks at the tip, and what its speed may rise between them
 WORTH = 0.7  # of a limit on a rate; lower maxima between two looks are left alone
 SAMPLES_HZ = 250.0  # at least, of a slower controller's motion: its phase is not known
-TORQUE_SPACING_S = 0.02  # [s] between two looks at inertia and gravity, which change slowly; accelerations are seen at the rate
+TORQUE_SPACING_S = 0.04  # [s] between two looks at inertia and gravity, which change slowly; accelerations are seen at the rate
 
 
 class Finding(NamedTuple):
@@ -47,7 +48,7 @@ def findings(
     yield from _velocity(samples, profile, config, now_s)
     if kinematics is None:
         return
-    yield from _tip(samples, profile, kinematics, config, now_s)
+    yield from _tip(samples, polynomials.greatest_jerk(), profile, kinematics, config, now_s)
     yield from _torque(samples, polynomials, profile, kinematics, config, now_s)
 
 
@@ -143,17 +144,37 @@ def _velocity(samples: Samples, profile: RobotProfile, config: GuardConfig, now_
 
 
 def _tip(
-    samples: Samples, profile: RobotProfile, kinematics: MotionKinematics, config: GuardConfig, now_s: float
+    samples: Samples,
+    jerk: Float[np.ndarray, "J"],
+    profile: RobotProfile,
+    kinematics: MotionKinematics,
+    config: GuardConfig,
+    now_s: float,
 ) -> Iterator[Finding]:
-    """Speed of the tip, and its place: inside the workspace, or on the way back into it and never further out."""
-    tips, velocities = kinematics.tip_motion(samples.q, samples.dq)
-    speeds = peaks(np.sqrt((velocities**2).sum(1)))
+    """Speed of the tip, and its place: inside the workspace, or on the way back into it and never further out.
+
+    Looks are so near each other that between them the speed rises by TIP_RISE of its limit at most, given the greatest jerk of
+    the joints and a reach of a metre; where a look comes that near, every sample around it is looked at.
+    """
+    spacing_s = np.clip(np.sqrt(8 * TIP_RISE * profile.tip_speed_max / max(float(jerk.sum()), 1e-9)), 0.0, TIP_SPACING_S)
+    coarse = samples.every(float(spacing_s))
+    tips, velocities = kinematics.tip_motion(samples.q[coarse], samples.dq[coarse])
+    speeds = np.sqrt((velocities**2).sum(1))
+    fast = np.flatnonzero(speeds > (1 - TIP_RISE) * profile.tip_speed_max)
+    if len(fast) and len(coarse) < len(samples.times_s):
+        wanted = np.zeros(len(samples.times_s), dtype=bool)
+        for first, last in zip(coarse[np.maximum(fast - 1, 0)], coarse[np.minimum(fast + 1, len(coarse) - 1)], strict=True):
+            wanted[first : last + 1] = True
+        fine = np.flatnonzero(wanted)
+        speeds, looked = peaks(_speeds(samples, fine, kinematics)), fine
+    else:
+        speeds, looked = peaks(speeds), coarse
     i = int(np.argmax(speeds))
     if not speeds[i] <= profile.tip_speed_max * (1 + config.limit_tolerance):
         yield Finding(
             Verdict(
                 Reason.TIP_SPEED_LIMIT,
-                f"The tip would reach {speeds[i]:.4f} m/s {samples.times_s[i] - now_s:.3f} s from now, "
+                f"The tip would reach {speeds[i]:.4f} m/s {samples.times_s[looked[i]] - now_s:.3f} s from now, "
                 f"allowed {profile.tip_speed_max} m/s.",
             ),
             profile.tip_speed_max / float(speeds[i]),
@@ -165,10 +186,14 @@ def _tip(
         yield Finding(
             Verdict(
                 Reason.WORKSPACE,
-                f"The tip would go to {'xyz'[axis]} = {tips[i, axis]:.4f} m {samples.times_s[i] - now_s:.3f} s from now, "
+                f"The tip would go to {'xyz'[axis]} = {tips[i, axis]:.4f} m {samples.times_s[coarse[i]] - now_s:.3f} s from now, "
                 f"allowed {profile.workspace_min[axis]} to {profile.workspace_max[axis]} m, or back towards it from outside.",
             )
         )
+
+
+def _speeds(samples: Samples, at: np.ndarray, kinematics: MotionKinematics) -> Float[np.ndarray, "K"]:
+    return np.sqrt((kinematics.tip_motion(samples.q[at], samples.dq[at])[1] ** 2).sum(1))
 
 
 def _torque(
@@ -189,14 +214,17 @@ def _torque(
     coarse = samples.every(TORQUE_SPACING_S)
     inertia, bias = kinematics.dynamics(samples.q[coarse], samples.dq[coarse])
     times = samples.times_s[coarse]
-    slot = np.clip(np.searchsorted(times, samples.times_s, side="right") - 1, 0, len(times) - 2)
-    share = ((samples.times_s - times[slot]) / (times[slot + 1] - times[slot]))[:, None]
-    near = inertia[slot] + share[..., None] * (inertia[slot + 1] - inertia[slot])
-    margin = 1 + config.limit_tolerance
     if profile.torque_max is not None:
-        torque = np.abs(np.einsum("mij,mj->mi", near, samples.ddq) + bias[slot] + share * (bias[slot + 1] - bias[slot]))
-        when = np.broadcast_to(samples.times_s[:, None], torque.shape)
-        yield from _worst(Reason.TORQUE_LIMIT, torque, profile.torque_max, margin, "Nm", 0.0, when, profile, now_s)
+        at_most = np.abs(inertia).max(0) @ np.abs(samples.ddq).max(0) + np.abs(bias).max(0)
+        if not (at_most <= profile.torque_max).all():
+            slot = np.clip(np.searchsorted(times, samples.times_s, side="right") - 1, 0, len(times) - 2)
+            share = ((samples.times_s - times[slot]) / (times[slot + 1] - times[slot]))[:, None]
+            near = inertia[slot] + share[..., None] * (inertia[slot + 1] - inertia[slot])
+            torque = (near @ samples.ddq[..., None])[..., 0] + bias[slot] + share * (bias[slot + 1] - bias[slot])
+            when, margin = np.broadcast_to(samples.times_s[:, None], torque.shape), 1 + config.limit_tolerance
+            yield from _worst(
+                Reason.TORQUE_LIMIT, np.abs(torque), profile.torque_max, margin, "Nm", 0.0, when, profile, now_s
+            )
     if profile.torque_rate_max is not None:
         yield from _torque_rate(times, inertia, bias, samples, polynomials, profile, now_s)
 
