@@ -87,8 +87,11 @@ def shifted_appearance(shift: Shift, rng: np.random.Generator) -> Appearance:
     raise ValueError(f"Shift '{shift}' is unknown. Available: none, colour, camera.")
 
 
-def build(profile: RobotProfile, look: Look = "fast") -> mujoco.MjModel:
-    """The compiled scene; its looks are changed afterwards by `apply`."""
+def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0) -> mujoco.MjModel:
+    """The compiled scene; its looks are changed afterwards by `apply`.
+
+    `keep_outs` boxes named "keep_out 0", ... wait far below the floor for somebody to put them in the arm's way.
+    """
     spec = robot_spec(profile)
     spec.option.timestep = PHYSICS_STEP_S
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
@@ -158,6 +161,10 @@ def build(profile: RobotProfile, look: Look = "fast") -> mujoco.MjModel:
         contype=0,
         conaffinity=0,
     )
+    for i in range(keep_outs):
+        world.add_geom(
+            name=f"keep_out {i}", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.05] * 3, pos=[0, 0, -9 - i], rgba=[0.9, 0.5, 0.1, 1]
+        )
     world.add_light(
         name="lamp",
         pos=[0.6, 0.4, 2.0],

@@ -64,11 +64,12 @@ class Simulation:
     """UR5e with a closed 2F-85 gripper, a table, a cube and two cameras. Deterministic for a seed."""
 
     cameras = scenes.CAMERAS
+    judge_every = JUDGE_EVERY
 
-    def __init__(self, seed: int, profile: RobotProfile, look: scenes.Look = "fast") -> None:
+    def __init__(self, seed: int, profile: RobotProfile, look: scenes.Look = "fast", keep_outs: int = 0) -> None:
         self.profile, self.look = profile, look
         self.kinematics = MujocoKinematics(profile)
-        self.model = scenes.build(profile, look)
+        self.model = scenes.build(profile, look, keep_outs)
         self.data = mujoco.MjData(self.model)
         self.appearance = scenes.Appearance()
         self._goal_data = mujoco.MjData(self.model)
@@ -156,7 +157,7 @@ class Simulation:
         for i, servo in enumerate(q + SERVO_LAG_S * dq):
             self.data.ctrl[: self._joints] = servo
             mujoco.mj_step(self.model, self.data)
-            if i % JUDGE_EVERY == 0:
+            if i % self.judge_every == 0:
                 self._judge()
 
     def truth(self) -> Truth:

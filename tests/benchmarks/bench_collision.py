@@ -36,8 +36,8 @@ def motion(begin: np.ndarray, end: np.ndarray) -> Trajectory:
 
 
 def motions(kind: str, kinematics: MujocoKinematics, home: np.ndarray, rng: np.random.Generator):
-    """Tips move 12 cm over the table, at most at 0.23 m/s. `low`: with 4 to 12 mm between fingertips and table; `turn`: all joints
-    at up to 0.8 rad/s; `stuck`: as `free`, from inside the keep-out or its margin; the other kinds begin outside."""
+    """Tips move 12 cm over the table, at most at 0.23 m/s. `low`: with 4 to 12 mm between fingertips and table; `turn`: all
+    joints at up to 0.8 rad/s; `stuck`: as `free`, from inside the keep-out or its margin; the other kinds begin outside."""
     while True:
         tip = rng.uniform(LOW_M, HIGH_M)
         angle = rng.uniform(-np.pi, np.pi)
@@ -89,7 +89,7 @@ def play(scene: Scene, kinematics: MujocoKinematics, home: np.ndarray, episodes:
 
 
 def sweep(scene: Scene, count: int, rng: np.random.Generator) -> None:
-    """Random motions anywhere against looks every millisecond: passed although one finds something, refused although none does."""
+    """Random motions anywhere against looks every millisecond: passed although one finds something, and the reverse."""
     missed = refused = needless = 0
     for _ in range(count):
         while True:

@@ -23,7 +23,7 @@ from foresight.safety.guard import Guard
 from tests.incidents.recordings import RecordedGuard, decision_fields, setup_fields, write
 from tests.motions import candidate, drive
 
-DEFINITIONS = {"/word": Definition("std_msgs/msg/String", "string data"), "/silent": Definition("std_msgs/msg/String", "string data")}
+DEFINITIONS = {topic: Definition("std_msgs/msg/String", "string data") for topic in ("/word", "/silent")}
 MESSAGES = [Recorded("/word", 10**18 + i, b"\x00\x01\x00\x00\x03\x00\x00\x00hi\x00") for i in range(3)]
 STOP = Stop("tracking_error", "The arm does not follow.", 12.5, 10**18 + 2)
 

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from foresight_msgs.msg import Belief, GuardState, Observation
 from foresight_msgs.msg import Plan as PlanMsg
 from foresight_nodes import convert, topics
-from foresight_nodes.guard_node import GuardNode
+from foresight_nodes.guard_node import GuardNode, GuardParameters
 from foresight_nodes.lifecycle_manager import LifecycleManager
 from std_msgs.msg import Bool, Float64
 from std_srvs.srv import Trigger
@@ -150,6 +150,26 @@ def test_a_plan_of_another_model_is_refused(bench: Bench, profile, kinematics, s
         Guarded.plan(_stub(bench, profile, kinematics, start))
     )
     assert state.reason == "wrong_model" and "'toy'" in state.detail and "'other'" in state.detail
+
+
+@pytest.mark.parametrize(("collision", "reason"), [(True, "keep_out"), (False, "ok")])
+def test_a_plan_into_a_keep_out_is_refused(bench: Bench, profile, kinematics, start, collision: bool, reason: str):
+    """Keep-out boxes are a parameter; with the check switched off, and no boxes, the same plan passes."""
+    boxes = {"keep_outs": [0.40, 0.08, 0.0, 0.54, 0.20, 0.30]} if collision else {}
+    guarded = Guarded(bench, profile, kinematics, start, collision=collision, **boxes)
+    state = guarded.offer(guarded.plan())
+    assert state.reason == reason
+    assert ("keep-out 1" in state.detail) == collision
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"keep_outs": [0.1] * 5}, "got 5"), ({"collision": False, "keep_outs": [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]}, "collision must be true")],
+)
+def test_keep_outs_that_could_not_be_kept_are_refused(wrong: dict, says: str):
+    """Half a box, and boxes beside a check that is switched off, stop the start-up with one line."""
+    with pytest.raises(ValueError, match=says):
+        GuardParameters("ur5e", **wrong)
 
 
 def _stub(bench: Bench, profile, kinematics, start) -> Guarded:

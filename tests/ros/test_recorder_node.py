@@ -76,7 +76,7 @@ def recorded(bench: Bench, profile, kinematics, start, tmp_path) -> Recorded:
 
 
 def test_a_stop_writes_an_incident_that_replays_bit_for_bit(bench: Bench, profile, kinematics, start, tmp_path, capsys):
-    """Passed, refused and unreadable plans, then a stop and a plan after it: one folder, from which every verdict is made again.
+    """Plans that pass, are refused or cannot be read, a stop, and a plan after it: every verdict is made again from one folder.
 
     The recorder is deactivated while it waits for the aftermath, and writes what it has.
     """
@@ -98,13 +98,15 @@ def test_a_stop_writes_an_incident_that_replays_bit_for_bit(bench: Bench, profil
     assert [row.reason for row in result.rows] == ["ok", "stale_plan", "malformed", "not_finite", "stopped"]
     assert result.same and result.missing == 0
     assert [row.replayed_reason for row in result.rows] == ["ok", "stale_plan", "", "not_finite", "stopped"]
-    assert cli.main(["replay", str(folder)]) == 0 and "All 5 verdicts are the same" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["replay", str(folder)]) == 0
+    assert "All 5 verdicts are the same" in " ".join(capsys.readouterr().out.split())
 
     told = json.loads((folder / "incident.json").read_text())
-    assert folder.name.endswith("_operator_stop") and told["reason"] == "operator_stop" and told["detail"] and told["robot"] == "ur5e"
+    assert folder.name.endswith("_operator_stop") and told["reason"] == "operator_stop" and told["detail"]
     assert told["messages"]["/guard_verdict"] == {"type": "foresight_msgs/msg/GuardVerdict", "count": 5}
     assert told["messages"]["/belief"]["count"] == 0 and told["model_id"] == "toy" and told["versions"]["mujoco"]
-    assert told["guard_setup"]["config"]["rest_rad_s"] > 0 and told["stop"]["time_s"] == pytest.approx(recorded.bench.now_s, abs=1)
+    assert told["guard_setup"]["config"]["rest_rad_s"] > 0 and told["robot"] == "ur5e"
+    assert told["stop"]["time_s"] == pytest.approx(recorded.bench.now_s, abs=1)
 
 
 def test_the_public_reader_finds_every_topic_and_the_imagined_latents(recorded: Recorded):
@@ -119,7 +121,8 @@ def test_the_public_reader_finds_every_topic_and_the_imagined_latents(recorded: 
     with open(folder / "incident.mcap", "rb") as file:
         read = list(make_reader(file, decoder_factories=[DecoderFactory()]).iter_decoded_messages())
     plans = [content for _, channel, _, content in read if channel.topic == "/plan"]
-    assert [list(p.imagined) for p in plans] == [list(range(12))] and plans[0].trajectory.joint_names == list(recorded.profile.joint_names)
+    assert [list(p.imagined) for p in plans] == [list(range(12))]
+    assert plans[0].trajectory.joint_names == list(recorded.profile.joint_names)
     heard = {channel.topic: schema.name for schema, channel, _, _ in read}
     expected = {"/guard_state", "/guard_setup", "/guard_verdict", "/plan", "/joint_states", "/diagnostics", "/clock"}
     assert expected | {"/joint_trajectory_controller/joint_trajectory"} <= set(heard)
@@ -127,7 +130,8 @@ def test_the_public_reader_finds_every_topic_and_the_imagined_latents(recorded: 
     assert times == sorted(times)
 
     bag = yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
-    assert bag["message_count"] == len(read) and bag["relative_file_paths"] == ["incident.mcap"] and bag["storage_identifier"] == "mcap"
+    assert bag["message_count"] == len(read) and bag["relative_file_paths"] == ["incident.mcap"]
+    assert bag["storage_identifier"] == "mcap"
     assert {t["topic_metadata"]["name"]: t["topic_metadata"]["type"] for t in bag["topics_with_message_count"]} == heard
 
 
@@ -197,7 +201,7 @@ def test_memory_is_bounded_and_verdicts_outlive_images(bench: Bench, profile, ki
 
 
 def test_a_stop_is_known_from_the_guards_state():
-    """Stop and latch of an active guard are stops; going on to the latch, a hold, deactivation at rest and a simulator's reset are not."""
+    """Stop and latch of an active guard are stops; going on to a latch, a hold, rest and a simulator's reset are not."""
     active, held = GuardState(state=GuardState.ACTIVE), GuardState(state=GuardState.ACTIVE, action=GuardState.HOLD)
     stop = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP)
     latch = GuardState(state=GuardState.STOPPED, action=GuardState.LATCH)
@@ -205,7 +209,8 @@ def test_a_stop_is_known_from_the_guards_state():
     rested = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(4.0))
     assert stops(active, stop) and stops(active, latch) and stops(held, latch) and stops(active, moving)
     reset = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP, cause="simulator_reset")
-    others = [(active, reset), (stop, latch), (latch, latch), (stop, active), (active, held), (active, rested), (rested, stop), (rested, moving)]
+    others = [(active, reset), (stop, latch), (latch, latch), (stop, active), (active, held)]
+    others += [(active, rested), (rested, stop), (rested, moving)]
     assert not any(stops(before, now) for before, now in others)
 
 
@@ -235,8 +240,8 @@ def test_a_recorder_that_is_frozen_holds_up_nobody(bench: Bench, profile, kinema
     finally:
         recorder.send_signal(signal.SIGKILL)
         recorder.wait()
-    assert np.median(frozen) < 2 * np.median(alone) + 0.002, f"{np.median(frozen):.4f} s, alone {np.median(alone):.4f} s"
-    assert (frozen > 0.09).sum() <= 2, np.sort(frozen)[-5:]  # DDS would hold up a publisher for 0.1 s with every message
+    quick, before = (np.quantile(taken[50:], 0.1) for taken in (frozen, alone))  # of any call: being held up would slow each
+    assert quick < before + 0.03, f"{quick:.4f} s, with no recorder {before:.4f} s"
     bench.until(lambda: verdicts, "verdicts go out")
 
 

@@ -168,6 +168,14 @@ def test_a_bag_that_is_no_incident_is_refused(tmp_path, fields):
         replay(Pack(tmp_path / "foreign"))
 
 
+@pytest.mark.parametrize("config", ["{}", "[]", "no JSON", json.dumps({**asdict(GuardConfig()), "another": 1.0})])
+def test_a_config_of_another_version_is_refused(tmp_path, fields, config):
+    """What this version's guard does not know, or lacks, is named in one line instead of being filled in."""
+    with pytest.raises(IncidentError, match="guard_setup message cannot be used") as told:
+        replayed(tmp_path, fields[0] | {"config": config}, fields[1])
+    assert len(str(told.value).splitlines()) == 1
+
+
 def test_digests_tell_kinds_and_bits_apart():
     """Text is not its number, 0 is not -0, an array is not its transpose, and nothing is not empty."""
     values = ["1", 1, 1.0, True, None, (), "", 0.0, -0.0, np.zeros((2, 3)), np.zeros((3, 2)), (1, 2), ((1,), 2), 2**64 - 1]

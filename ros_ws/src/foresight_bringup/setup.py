@@ -13,6 +13,7 @@ setup(
         (f"share/{package}", ["package.xml"]),
         (f"share/{package}/launch", glob("../../../launch/*.launch.py")),  # relative: colcon's symlinks need it so
         (f"share/{package}/config", glob("config/*")),
+        (f"share/{package}/security", glob("security/*")),
     ],
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},

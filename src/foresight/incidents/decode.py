@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from types import SimpleNamespace
+from typing import TypeVar, get_type_hints
 
 import numpy as np
 
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.incidents.pack import IncidentError
-from foresight.safety.config import GuardConfig, Margins
+from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Decision, Setup, Situation
+
+T = TypeVar("T")
 
 
 def setup_from(content: SimpleNamespace) -> Setup:
     """Of a foresight_msgs/msg/GuardSetup."""
     try:
-        raw = json.loads(content.config)
-        known = {field.name for field in fields(GuardConfig)}
-        if raw.keys() != known:
-            raise ValueError(
-                f"GuardConfig was recorded with fields {sorted(raw.keys() - known)} unknown and {sorted(known - raw.keys())} "
-                "missing here; replay with the version that recorded it"
-            )
-        raw["margins"] = Margins(**raw["margins"])
-        return Setup(content.profile, GuardConfig(**raw), content.model_id, content.transport_s, content.scene)
+        config = _dataclass(GuardConfig, json.loads(content.config))
+        return Setup(content.profile, config, content.model_id, content.transport_s, content.scene)
     except (ValueError, TypeError, AttributeError) as error:
         raise IncidentError(f"A guard_setup message cannot be used: {' '.join(str(error).split())}.") from error
+
+
+def _dataclass(kind: type[T], raw: dict) -> T:
+    """From `dataclasses.asdict`, dataclasses within included; another version's fields are refused."""
+    known = {field.name for field in fields(kind)}
+    if not isinstance(raw, dict) or raw.keys() != known:
+        there = sorted(raw) if isinstance(raw, dict) else raw
+        raise ValueError(
+            f"{kind.__name__} was recorded as {there}, here it has {sorted(known)}; replay with the version that recorded it"
+        )
+    hints = get_type_hints(kind)
+    return kind(**{name: _dataclass(hints[name], v) if is_dataclass(hints[name]) else v for name, v in raw.items()})
 
 
 def decision_from(content: SimpleNamespace) -> Decision:

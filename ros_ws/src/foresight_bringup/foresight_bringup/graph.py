@@ -78,6 +78,11 @@ class Arguments:
 Value = str | bool | int | float | tuple[str, ...]
 
 
+def enclave(namespace: str, name: str) -> str:
+    """Path of an enclave: SROS2's name for a place in the keystore. Means nothing while security is off."""
+    return "/".join(["/foresight", *([namespace] if namespace else []), name])
+
+
 @dataclass(frozen=True)
 class Process:
     """One process: an executable of a package, and what it is told. `nodes` are the names it brings into the graph."""
@@ -92,9 +97,14 @@ class Process:
     log_level: str
     essential: bool = True  # false: the graph goes on without it, and the lifecycle manager does not know it
 
+    @property
+    def enclave(self) -> str:
+        """Where its keys and permissions lie in a keystore; one process is one enclave."""
+        return enclave(self.namespace, self.executable)
+
     def ros_arguments(self) -> list[str]:
         """The command line behind the executable."""
-        arguments = ["--ros-args", "--log-level", self.log_level]
+        arguments = ["--ros-args", "--log-level", self.log_level, "--enclave", self.enclave]
         if self.namespace:
             arguments += ["-r", f"__ns:=/{self.namespace}"]
         if self.params_file:

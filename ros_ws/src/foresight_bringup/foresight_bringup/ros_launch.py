@@ -11,6 +11,7 @@ from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from foresight_bringup import security
 from foresight_bringup.graph import Arguments, Process, graph
 from foresight_bringup.installed import complete
 from launch import LaunchContext, LaunchDescription
@@ -30,6 +31,7 @@ def description(situation: str) -> LaunchDescription:
         package = "foresight_bringup"
         arguments = complete(given, Path(get_package_prefix(package)), Path(get_package_share_directory(package)))
         wanted = graph(situation, arguments)
+        security.check([process.enclave for process in wanted.processes])
         nodes = [_node(process, wanted.respawn and process.executable != MANAGER) for process in wanted.processes]
         ending = [
             node
@@ -48,7 +50,7 @@ def _node(process: Process, respawn: bool) -> Node:
         namespace=process.namespace or None,
         parameters=[*([process.params_file] if process.params_file else []), dict(process.parameters)],
         remappings=list(process.remappings),
-        ros_arguments=["--log-level", process.log_level],
+        ros_arguments=["--log-level", process.log_level, "--enclave", process.enclave],
         output="screen",
         respawn=respawn,
         respawn_delay=RESPAWN_DELAY_S,

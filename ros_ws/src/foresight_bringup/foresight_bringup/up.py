@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from foresight_bringup import record
-from foresight_bringup.graph import SITUATIONS, Arguments, Graph, Process, graph
+from foresight_bringup import record, security
+from foresight_bringup.graph import SITUATIONS, Arguments, Graph, Process, enclave, graph
 from foresight_bringup.installed import complete
 from foresight_bringup.processes import Child, ending_with_parent, stop
 
 COLOURS = (36, 33, 32, 35, 34, 31, 96, 93)  # of the prefixes, on a terminal
+LAUNCHER = "launcher"  # enclave of this process
 LOOK_S = 1.5  # [s] how long another graph has to show itself; nodes announce themselves every 0.3 s
 RESTARTS, RESTARTS_S = 5, 60.0  # times that a process may die within so long [s]
 MANAGER = "lifecycle_manager"  # watches the nodes; its silence shows here
@@ -120,7 +121,8 @@ class View:
         from rclpy.qos import DurabilityPolicy, QoSProfile
 
         self._context = Context()
-        rclpy.init(args=[], context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+        place = ["--ros-args", "--enclave", enclave(graph.namespace, LAUNCHER)]
+        rclpy.init(args=place, context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
         self._node = rclpy.create_node(f"foresight_up_{os.getpid()}", context=self._context, namespace=graph.namespace or None)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -282,6 +284,7 @@ def run(graph: Graph, console: Console) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, frame: stopping.append(received))
     with claim(graph):
+        _require_security(graph, console)
         view = View(graph)
         try:
             others = view.others()
@@ -312,6 +315,15 @@ def run(graph: Graph, console: Console) -> int:
         finally:
             view.close()
             group.stop(stopping)
+
+
+def _require_security(graph: Graph, console: Console) -> None:
+    """Raises UpError when security is asked for and some process would run without."""
+    try:
+        if security.check([*(process.enclave for process in graph.processes), enclave(graph.namespace, LAUNCHER)]):
+            console.line("foresight", f"security is on, keys from {os.environ[security.KEYSTORE]}.")
+    except security.SecurityError as error:
+        raise UpError(str(error)) from error
 
 
 def main(words: list[str] | None = None) -> int:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from foresight_bringup.processes import Child, ending_with_parent, stop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from foresight.command_line import InputError, parse
 from foresight.files import write_atomically
 from foresight.robots.profile import load_profile
 
@@ -168,7 +168,7 @@ def main(words: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        config = tyro.cli(FaultsConfig, prog="foresight bench faults", description=__doc__, args=words)
+        config = parse(FaultsConfig, "bench faults", __doc__, sys.argv[1:] if words is None else words)
         if config.matrix:
             from foresight_nodes.crash_matrix import run_matrix, told_matrix
 
@@ -180,9 +180,9 @@ def main(words: list[str] | None = None) -> int:
             print(told(figures))
             good = not figures["violations"] and not figures["late"]
     except KeyboardInterrupt:
-        print("\nforesight bench faults: interrupted; every process that was started has ended, nothing was written.", file=sys.stderr)
+        print("\nforesight bench faults: interrupted; what was started has ended, nothing was written.", file=sys.stderr)
         return 130
-    except (ValueError, RuntimeError, OSError) as error:
+    except (InputError, ValueError, RuntimeError, OSError) as error:
         print(f"foresight bench faults: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     if config.json:

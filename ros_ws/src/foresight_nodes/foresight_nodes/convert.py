@@ -24,6 +24,7 @@ from foresight.contract import Contract
 from foresight.data import Belief, Candidate, Observation, Plan, RobotState, Trajectory
 from foresight.safety.decision import Decision, Setup
 
+LAST_NS = 2**31 * 10**9 - 1  # [ns]
 ENCODINGS = {"rgb8": slice(None), "bgr8": slice(None, None, -1)}  # encoding -> order of channels that makes it RGB
 
 
@@ -36,7 +37,8 @@ def seconds(stamp: Time) -> float:
 
 
 def stamp(time_s: float) -> Time:
-    nanoseconds = max(0, round(time_s * 1e9))
+    """What a message can hold: a time before or after that becomes the first or the last."""
+    nanoseconds = min(LAST_NS, max(0, round(time_s * 1e9)))
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
@@ -220,6 +222,11 @@ def observation_from_msg(msg: m.Observation, contract: Contract) -> Observation:
             f"Observation was prepared for contract {msg.contract or '(none)'}, the model's is {contract.fingerprint}. "
             "Give perception and world_model the same checkpoint."
         )
+    cameras, joints = [camera.name for camera in contract.cameras], len(contract.joint_names)
+    if list(msg.cameras) != cameras:
+        raise ValueError(f"Observation has cameras {', '.join(msg.cameras) or 'none'}; expected {', '.join(cameras)}.")
+    if (len(msg.q), len(msg.dq)) != (joints, joints):
+        raise ValueError(f"Observation has {len(msg.q)} positions and {len(msg.dq)} velocities; expected {joints} of each.")
     shape = (len(msg.cameras), msg.height, msg.width, 3)
     if len(msg.images) != math.prod(shape):
         raise ValueError(f"Observation images should be {shape}: {math.prod(shape)} bytes; got {len(msg.images)}.")

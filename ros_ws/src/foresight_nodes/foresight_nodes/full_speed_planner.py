@@ -72,7 +72,7 @@ class FullSpeedPlanner(Node):
         self._in_force_s = 0.0  # when it last changed
         self._q: np.ndarray | None = None
         self._target = 0
-        self._id, self._heartbeat = 0, None
+        self._id, self._heartbeat = time.time_ns() // 1_000_000, None
         self.wanted = threading.Event()
         self._plans = topics.PLAN.publisher(self)
         self._beats = topics.HEARTBEAT.publisher(self)  # found by the guard before the first beat

@@ -15,11 +15,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from foresight_msgs.msg import Bond, GraphState, GuardState
 from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from foresight_nodes import topics
 from foresight_nodes.bond import Bonds
+from foresight_nodes.clock import PossibleClock
 from foresight_nodes.parameters import declare, read
 from foresight_nodes.transitions import Failure, Managed, pause, together
 
@@ -61,7 +61,7 @@ class ManagerParameters:
         return direct.union(*(self.needing(node) for node in direct))
 
 
-class LifecycleManager(Node):
+class LifecycleManager(PossibleClock):
     """Works in small steps from a timer, so that the process answers signals and services at any time."""
 
     def __init__(self, **options) -> None:

@@ -22,6 +22,7 @@ from std_msgs.msg import Header
 
 from foresight_nodes import topics
 from foresight_nodes.bond import Beat
+from foresight_nodes.clock import PossibleClock
 from foresight_nodes.parameters import declare, read
 
 P = TypeVar("P")
@@ -37,7 +38,7 @@ class Complaint:
     at_s: float  # [s] steady clock
 
 
-class Part(LifecycleNode, Generic[P]):
+class Part(PossibleClock, LifecycleNode, Generic[P]):
     """A lifecycle node with parameters of type P. Subclasses fill in what they need of the first section."""
 
     def __init__(self, name: str, parameters: type[P], **options) -> None:

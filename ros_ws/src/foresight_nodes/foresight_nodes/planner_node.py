@@ -83,7 +83,8 @@ class PlannerNode(Part[PlannerParameters]):
         self._model = self._planner = self._server = None
         self._chase: Chase | None = None
         self._heartbeat: Heartbeat | None = None
-        self._plan_id = 0
+        # Counted on from the time of the start: the guard must not take this planner's plans for those of one that died.
+        self._plan_id = time.time_ns() // 1_000_000
         self._forget()
 
     def configure(self, parameters: PlannerParameters) -> None:
@@ -233,6 +234,10 @@ class PlannerNode(Part[PlannerParameters]):
     def _on_belief(self, msg: BeliefMsg) -> None:
         self._watch()
         if not self.active or self._chase is None:
+            return
+        sizes, expected = (len(msg.latent), len(msg.proprio)), (self._model.config.latent, self._model.contract.proprio_size)
+        if sizes != expected:
+            self.complain(f"Belief has {sizes[0]} and {sizes[1]} numbers (latent, proprio); the model makes {expected[0]} and {expected[1]}.")
             return
         chase, now_s, begin_s = self._chase, self.now_s(), time.perf_counter()
         belief = convert.belief_from_msg(msg)

@@ -83,9 +83,8 @@ class RecorderNode(Part[RecorderParameters]):
                 type_name(topic.type), definition(topic.type), qos_as_bag(topic.publish_qos)
             )
             latched = topic is topics.GUARD_SETUP  # small and rare: read surely, also what was said before
-            self.create_subscription(
-                topic.type, topic.name, partial(self._on_message, name, latched), topic.subscribe_qos if latched else ALL, raw=True
-            )
+            qos = topic.subscribe_qos if latched else ALL
+            self.create_subscription(topic.type, topic.name, partial(self._on_message, name, latched), qos, raw=True)
         rates = {Image: parameters.images_hz, Clock: parameters.clock_hz}
         self._period_ns = {name: round(1e9 / rates[kind]) for name, kind in self._kinds.items() if kind in rates}
         self._guard_topic = self.resolve_topic_name(topics.GUARD_STATE.name)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import rclpy
 import tyro
+from foresight_bringup.graph import enclave
 from foresight_bringup.processes import Child, ending_with_parent, stop
 from foresight_msgs.action import Pursue
 from foresight_msgs.msg import Belief, Plan, SimState
@@ -277,7 +278,7 @@ def run(config: EvaluateConfig) -> Report:
         if graph.process.poll() is not None:
             raise GraphError(f"{_last_words(log)} The whole log: {log.name} in the report's folder.")
 
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=["--ros-args", "--enclave", enclave("", "operator")], signal_handler_options=SignalHandlerOptions.NO)
     runner = Runner(check, tuple(camera.name for camera in model.contract.cameras))
     try:
         with LiveTable(planned, title=f"through the ROS graph, seed {config.seed}, shift {config.shift}") as table:

@@ -91,7 +91,7 @@ def bound_s(profile: RobotProfile, command_timeout_s: float) -> float:
 
 
 def find_swing(profile: RobotProfile, seed: int) -> Swing:
-    """A swing from home that the guard passes as it is, both ways, with the last joint near its speed cap. Raises TrialError."""
+    """From home, passed by the guard as it is both ways, the last joint near its speed cap. Raises TrialError."""
     rng, kinematics = np.random.default_rng(seed), MujocoKinematics(profile)
     home, speed = profile.home, 0.97 * float(min(profile.joint_speed_max, profile.velocity_max[-1]))
     room = profile.position_max[-1] - home[-1], home[-1] - profile.position_min[-1]

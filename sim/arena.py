@@ -1,0 +1,132 @@
+"""A simulated arm among keep-out boxes whose masses and friction are not what they should be, and a judge of every touch.
+
+Draws nothing. Masses and friction differ from the model that limits and motions are computed from, as on a real arm; the arm
+still carries its own weight, as a real arm's controller does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from jaxtyping import Float
+
+from foresight.control.trajectory import derivatives
+from foresight.robots.profile import RobotProfile
+from sim.simulation import Simulation
+from sim.tasks import draw
+
+KEEP_OUTS = 3
+FREE_M = 0.06  # [m] between the arm at its start and any keep-out
+TOUCHED = ("table", "keep-out", "itself")
+
+
+@dataclass(frozen=True)
+class KeepOut:
+    """A box that the arm must not touch, with sides along the base frame's axes."""
+
+    low: Float[np.ndarray, "3"]  # [m]
+    high: Float[np.ndarray, "3"]  # [m]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How this arm differs from its model."""
+
+    mass: float = 0.3  # share by which the mass of each body may be more or less
+    friction: float = 0.5  # share by which the friction of joints and surfaces may be more or less
+
+
+class Arena(Simulation):
+    """Simulation with boxes; its judge looks at every step of the physics, and counts what the arm touches besides the cube."""
+
+    judge_every = 1
+
+    def __init__(self, profile: RobotProfile) -> None:
+        super().__init__(0, profile, keep_outs=KEEP_OUTS)
+        m = self.model
+        m.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)  # its tree is built once, from where the boxes wait
+        self._nominal = {name: getattr(m, name).copy() for name in ("body_mass", "body_inertia", "geom_friction", "dof_frictionloss")}
+        self._boxes = np.array([m.geom(f"keep_out {i}").id for i in range(KEEP_OUTS)])
+        bodies = m.body_rootid == m.body_rootid[m.body("base").id]
+        gripper = np.array([m.body(b).name.startswith(profile.model.gripper_prefix) for b in range(m.nbody)])
+        self._arm = np.flatnonzero(bodies[m.geom_bodyid])
+        self._gripper = np.flatnonzero((bodies & gripper)[m.geom_bodyid])
+        self.keep_outs: tuple[KeepOut, ...] = ()
+
+    def begin(self, rng: np.random.Generator, mismatch: Mismatch = Mismatch()) -> None:
+        """A new scene: another start, other boxes, another body."""
+        for name, share in (("body_mass", mismatch.mass), ("geom_friction", mismatch.friction), ("dof_frictionloss", mismatch.friction)):
+            nominal = self._nominal[name]
+            factor = rng.uniform(1 - share, 1 + share, len(nominal)).reshape(-1, *[1] * (nominal.ndim - 1))
+            getattr(self.model, name)[:] = nominal * factor
+            if name == "body_mass":
+                self.model.body_inertia[:] = self._nominal["body_inertia"] * factor[:, None]
+        self._put(())
+        mujoco.mj_setConst(self.model, self.data)
+        self.time_offset_s = self.data.time = 0.0  # an episode must not depend on those before it, to the last digit
+        self.place(draw("reach", rng))
+        self._put(tuple(self._free_box(rng) for _ in range(rng.integers(1, KEEP_OUTS + 1))))
+        self.touches, self._touching = dict.fromkeys(TOUCHED, 0), set()
+        self.depth_m = dict.fromkeys(TOUCHED, 0.0)  # [m] how deep the worst touch was
+        self.fastest = np.zeros(2)  # [rad/s], [m/s] of the true motion
+
+    def commanded(self, times_s: Float[np.ndarray, "M"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Position, velocity, acceleration and jerk that the controller follows at these times."""
+        return derivatives(self._controller.trajectory, times_s)
+
+    def _free_box(self, rng: np.random.Generator) -> KeepOut:
+        """A box somewhere in reach that leaves the arm and the cube alone."""
+        while True:
+            half, middle = rng.uniform(0.02, 0.12, 3), rng.uniform([0.20, -0.45, 0.0], [0.80, 0.45, 0.45])
+            box = KeepOut(middle - half, middle + half)
+            cube = self.data.qpos[self._cube_q : self._cube_q + 3]
+            if np.linalg.norm(np.maximum(np.maximum(box.low - cube, cube - box.high), 0)) < 0.06:
+                continue
+            self._put((box,))
+            mujoco.mj_kinematics(self.model, self.data)
+            near = (mujoco.mj_geomDistance(self.model, self.data, g, self._boxes[0], 2 * FREE_M, None) for g in self._solid())
+            if min(near) > FREE_M:
+                return box
+
+    def _solid(self) -> list[int]:
+        return [int(g) for g in self._arm if self.model.geom_contype[g] or self.model.geom_conaffinity[g]]
+
+    def _put(self, boxes: tuple[KeepOut, ...]) -> None:
+        """Moves the scene's boxes; MuJoCo's own bounds of them must follow."""
+        self.keep_outs = boxes
+        for i, geom in enumerate(self._boxes):
+            half = (boxes[i].high - boxes[i].low) / 2 if i < len(boxes) else np.full(3, 0.05)
+            self.model.geom_size[geom] = half
+            self.model.geom_rbound[geom], self.model.geom_aabb[geom] = np.linalg.norm(half), [0, 0, 0, *half]
+            self.model.geom_pos[geom] = (boxes[i].low + boxes[i].high) / 2 if i < len(boxes) else [0, 0, -9 - i]
+
+    def _judge(self) -> None:
+        """The limits as everywhere; each touch is counted where it begins, apart from them."""
+        super()._judge()
+        if not hasattr(self, "touches"):  # not begun
+            return
+        dq, tip = self.data.qvel[: self._joints], self.truth().tip_velocity
+        self.fastest = np.maximum(self.fastest, [np.abs(dq).max(), np.linalg.norm(tip)])
+        touched = self._touches()
+        for what, depth_m in touched.items():
+            self.depth_m[what] = max(self.depth_m[what], depth_m)
+            self.touches[what] += what not in self._touching
+        self._touching = set(touched)
+
+    def _touches(self) -> dict[str, float]:
+        """What the arm touches now, and how deep [m]."""
+        pairs, depth = self.data.contact.geom[: self.data.ncon], -self.data.contact.dist[: self.data.ncon]
+        arm, gripper = np.isin(pairs, self._arm), np.isin(pairs, self._gripper)
+        moving = np.isin(pairs, self._hand_geoms)
+        one = moving.any(axis=1)
+        met = {
+            "table": one & (pairs == self._table).any(axis=1),
+            "keep-out": arm.any(axis=1) & np.isin(pairs, self._boxes).any(axis=1),
+            "itself": arm.all(axis=1) & ~gripper.all(axis=1),
+        }
+        return {what: float(depth[where].max()) for what, where in met.items() if where.any()}
+
+    def _render(self, data: mujoco.MjData) -> dict[str, np.ndarray]:
+        return {}

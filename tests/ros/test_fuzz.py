@@ -1,0 +1,372 @@
+"""Every subscription and every service of every node gets messages that nobody should send. No node falls, and none forgets its work.
+
+    make nightly                              ten minutes of it (FORESIGHT_FUZZ_S seconds for each node)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from foresight_msgs.msg import GuardState
+from foresight_nodes import convert, topics
+from foresight_nodes.guard_node import GuardNode
+from foresight_nodes.lifecycle_manager import LifecycleManager
+from foresight_nodes.mock_driver_node import MockDriverNode
+from foresight_nodes.mock_driver_node import test_pattern as picture
+from foresight_nodes.part import Part
+from foresight_nodes.perception_node import PerceptionNode
+from foresight_nodes.planner_node import PlannerNode
+from foresight_nodes.sim_node import SimNode
+from foresight_nodes.world_model_node import WorldModelNode
+from rclpy.action import ActionClient
+from rosgraph_msgs.msg import Clock
+from std_srvs.srv import Trigger
+
+from foresight.control.motion import joint_trajectory, start_of
+from foresight.control.trajectory import sample
+from foresight.data import Belief, Observation, RobotState
+from foresight.world_model.checkpoint import fingerprint, read_contract
+from tests.judge import faults, step
+from tests.motions import MIDDLE, minimum_jerk, plan_towards
+from tests.ros.conftest import Bench, parameters
+from tests.ros.fuzz import LENGTHS, messages, mutated, over_the_wire, random_message
+
+COUNT = 120  # messages for each subscription
+SECONDS = float(os.environ.get("FORESIGHT_FUZZ_S", "0"))  # for each node; above 0 it counts instead of COUNT
+CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
+SEED = int(os.environ.get("FORESIGHT_FUZZ_SEED", "0"))
+pytestmark = pytest.mark.timeout(120 + 4 * SECONDS)
+
+
+class Fuzzed:
+    """A node under fire: what it publishes is kept, `valid` says what it should be sent, `works` whether it still does its work."""
+
+    def __init__(self, bench: Bench, node: Part) -> None:
+        self.bench, self.node, self.published = bench, node, []
+        send = node.publish
+        node.publish = lambda publisher, message: (self.published.append((publisher.topic_name, message)), send(publisher, message))
+        self.valid: dict[str, Callable[[], Any]] = {}
+        self.works: Callable[[], bool] = lambda: True
+        self.before: Callable[[], None] = lambda: None  # each message
+        self.after: Callable[[str, Any], None] = lambda topic, message: None
+
+    def fire(self, rng: np.random.Generator) -> int:
+        """All subscriptions in turn, until each had its share; the number of messages."""
+        sent, began_s = 0, time.monotonic()
+        while True:
+            for subscription in [s for s in self.node.subscriptions if s.topic_name != "/clock"]:
+                valid = next((make for name, make in self.valid.items() if subscription.topic_name.endswith(name)), None)
+                for message in messages(subscription.msg_type, valid, rng, COUNT):
+                    self.before()
+                    subscription.callback(message)
+                    self.after(subscription.topic_name, message)
+                    sent += 1
+                assert self.works(), f"{self.node.get_name()} no longer works after fuzzing {subscription.topic_name}"
+            if time.monotonic() - began_s >= SECONDS:
+                return sent
+
+    def jump(self, rng: np.random.Generator) -> None:
+        """Clocks that go anywhere, and then right again: the node must do its work as before."""
+        for subscription in [s for s in self.node.subscriptions if s.topic_name == "/clock"]:
+            for message in messages(Clock, lambda: Clock(clock=convert.stamp(self.bench.now_s)), rng, COUNT // 4):
+                subscription.callback(message)
+            subscription.callback(Clock(clock=convert.stamp(self.bench.now_s)))
+
+    def ask(self, rng: np.random.Generator) -> None:
+        """Services with anything in their requests; those that change the lifecycle or parameters are rclpy's own."""
+        own = [s for s in self.node.services if not any(word in s.srv_name for word in ("parameter", "state", "transition", "type_desc", "_action"))]
+        for service in own:
+            for _ in range(20):
+                request = over_the_wire(random_message(service.srv_type.Request, rng))
+                answer = service.callback(request, service.srv_type.Response())
+                over_the_wire(answer)
+
+
+@pytest.fixture
+def guard(bench: Bench, profile, kinematics, start: np.ndarray) -> Fuzzed:
+    """An active guard; all that it forwards is judged, whatever was sent to it."""
+    node = bench.add(GuardNode, robot="ur5e")
+    bench.bring_up(node)
+    fuzzed, q = Fuzzed(bench, node), [start]
+    made: list = []
+
+    def state() -> Any:
+        return convert.robot_state_to_msg(RobotState(bench.now_s, q[0], np.zeros(6)), profile.joint_names)
+
+    def plan() -> Any:
+        """A legal plan that joins what is in force; made anew now and then, since that takes time."""
+        key = id(node._guard.in_force), bench.now_s
+        if not made or made[0] != key:
+            now_s, in_force = bench.now_s, node._guard.in_force
+            tip = kinematics.tip(q[0] if in_force is None else sample(in_force, now_s - 0.1)[0])
+            begin = start_of(in_force, now_s - 0.1, now_s + 0.06, 0.1, kinematics)
+            planned = plan_towards(MIDDLE + np.array([0.0, 0.2, 0.0]), tip, begin, now_s - 0.1)
+            motion = joint_trajectory(planned, in_force, RobotState(now_s, q[0], np.zeros(6)), now_s + 0.06, kinematics, profile)
+            made[:] = [key, convert.plan_to_msg(planned, motion, profile.joint_names, now_s - 0.01, 7, "base_link")]
+        return made[1]
+
+    def fresh() -> None:
+        """The arm is where it was told to be, nothing is stopped."""
+        node._forget()
+        node._on_joint_state(state())
+
+    def works() -> bool:
+        fresh()
+        accepted = node._accepted
+        node._on_plan(over_the_wire(plan()))
+        return node._accepted == accepted + 1
+
+    def before() -> None:
+        if node._guard.in_force is not None and len(fuzzed.published) % 3 == 0:
+            fresh()
+        node._on_joint_state(state())
+
+    judged = [0]
+
+    def after(topic: str, message: Any) -> None:
+        commands = [m for name, m in fuzzed.published[judged[0] :] if name.endswith("joint_trajectory")]
+        judged[0] = len(fuzzed.published)
+        for command in commands:
+            motion = convert.trajectory_from_msg(command, profile.joint_names, bench.now_s)
+            wrong = faults(motion, profile, kinematics)
+            assert wrong == [], f"forwarded {wrong} after a message on {topic}: {message}"
+
+    fuzzed.valid, fuzzed.works, fuzzed.before, fuzzed.after = {"joint_states": state, "plan": plan}, works, before, after
+    return fuzzed
+
+
+@pytest.fixture
+def perception(bench: Bench, checkpoint: Path, profile) -> Fuzzed:
+    node = bench.add(PerceptionNode, robot="ur5e", checkpoint=str(checkpoint))
+    bench.configure(node)
+    fuzzed, stamp_s = Fuzzed(bench, node), [bench.now_s]
+
+    def state() -> Any:
+        return convert.robot_state_to_msg(RobotState(stamp_s[0], np.arange(6) / 10, np.zeros(6)), profile.joint_names)
+
+    def image() -> Any:
+        return convert.image_to_msg(picture(48, 64, stamp_s[0]), stamp_s[0], "front_optical_frame")
+
+    def info() -> Any:
+        return convert.camera_info_to_msg(np.eye(3), 64, 48, stamp_s[0], "front_optical_frame")
+
+    def frames() -> None:
+        for name, message in (("joint_states", state()), ("camera_info", info()), ("image_raw", image())):
+            for subscription in node.subscriptions:
+                if subscription.topic_name.endswith(name):
+                    subscription.callback(message)
+
+    def works() -> bool:
+        """After at most three good sets of frames there is an observation of the last."""
+        for _ in range(3):
+            bench.advance(0.2, step_s=0.1)
+            stamp_s[0] = bench.now_s
+            frames()
+        return any(name.endswith("/observation") and convert.seconds(m.header.stamp) == pytest.approx(bench.now_s) for name, m in fuzzed.published[-40:])
+
+    frames()
+    assert node.trigger_activate().name == "SUCCESS"
+    fuzzed.valid, fuzzed.works = {"joint_states": state, "image_raw": image, "camera_info": info}, works
+    return fuzzed
+
+
+@pytest.fixture
+def world_model(bench: Bench, checkpoint: Path) -> Fuzzed:
+    node, contract = bench.add(WorldModelNode, robot="ur5e", checkpoint=str(checkpoint)), read_contract(checkpoint)
+    bench.bring_up(node)
+    fuzzed, count = Fuzzed(bench, node), [0]
+
+    def observation() -> Any:
+        count[0] += 1
+        images = np.random.default_rng(count[0]).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+        seen = Observation(bench.now_s, images, np.arange(6.0), np.zeros(6), np.array([0.4, 0.0, 0.2]), np.zeros(3))
+        return convert.observation_to_msg(seen, contract, "base_link")
+
+    def works() -> bool:
+        before = len(fuzzed.published)
+        bench.now_s += 0.1
+        node._on_observation(over_the_wire(observation()))
+        beliefs = [m for name, m in fuzzed.published[before:] if name.endswith("/belief")]
+        return bool(beliefs) and bool(np.isfinite(beliefs[-1].latent).all())
+
+    fuzzed.valid, fuzzed.works = {"observation": observation}, works
+    return fuzzed
+
+
+@pytest.fixture
+def planner(bench: Bench, checkpoint: Path, profile, kinematics, start: np.ndarray) -> Fuzzed:
+    """A planner that pursues a goal, so that beliefs become plans."""
+    node = bench.add(PlannerNode, robot="ur5e", checkpoint=str(checkpoint), planner__samples=6, planner__elites=2, planner__noisy_per_aim=0)
+    bench.bring_up(node)
+    fuzzed, client = Fuzzed(bench, node), ActionClient(bench.node, topics.PURSUE[1], topics.PURSUE[0])
+    bench.until(client.server_is_ready, "the planner offers pursue")
+    latent = np.random.default_rng(0).normal(size=16).astype(np.float32)
+    proprio = np.concatenate([start, kinematics.tip(start), np.zeros(3)]).astype(np.float32)
+
+    def belief() -> Any:
+        return convert.belief_to_msg(Belief(bench.now_s - 0.05, fingerprint(checkpoint), latent, proprio, 1.0), "base_link")
+
+    def state() -> Any:
+        return GuardState(header=convert.header(bench.now_s), state=GuardState.ACTIVE, in_force=False)
+
+    def command() -> Any:
+        return convert.trajectory_to_msg(minimum_jerk(start, np.full(6, 0.02), bench.now_s + 0.05), profile.joint_names)
+
+    def pursuing() -> None:
+        if node._chase is None:
+            goal = topics.PURSUE[1].Goal(use_tip=True, time_limit_s=1e6)
+            goal.tip.position.x, goal.tip.position.y, goal.tip.position.z = 0.5, 0.2, 0.2
+            call = client.send_goal_async(goal)
+            bench.until(call.done, "the goal is answered")
+            assert call.result().accepted
+            bench.until(lambda: node._chase is not None, "the goal is pursued")
+
+    def works() -> bool:
+        node._forget()
+        pursuing()
+        before = len(fuzzed.published)
+        node._on_belief(over_the_wire(belief()))
+        return any(name.endswith("/plan") for name, _ in fuzzed.published[before:])
+
+    fuzzed.valid, fuzzed.works, fuzzed.before = {"belief": belief, "guard_state": state, "joint_trajectory": command}, works, pursuing
+    return fuzzed
+
+
+@pytest.fixture
+def sim(bench: Bench, profile) -> Fuzzed:
+    node = bench.add(SimNode, robot="ur5e")
+    bench.bring_up(node)
+    fuzzed = Fuzzed(bench, node)
+
+    def command() -> Any:
+        q = node._simulation.state().q
+        return convert.trajectory_to_msg(minimum_jerk(q, np.full(6, 0.02), node._clock_s() + 0.05), profile.joint_names)
+
+    def works() -> bool:
+        node._reset("reach", 0, "none")
+        node._on_trajectory(over_the_wire(command()))
+        before = node._simulation.time_s
+        node._run_until(before + 0.02)
+        return node._commands == 1 and node._simulation.time_s > before and bool(np.isfinite(node._simulation.state().q).all())
+
+    fuzzed.valid, fuzzed.works = {"joint_trajectory": command, "guard_state": GuardState}, works
+    return fuzzed
+
+
+@pytest.fixture
+def driver(bench: Bench, profile) -> Fuzzed:
+    node = bench.add(MockDriverNode, robot="ur5e", image_width=64, image_height=48)
+    bench.bring_up(node)
+    fuzzed = Fuzzed(bench, node)
+
+    def command() -> Any:
+        return convert.trajectory_to_msg(minimum_jerk(profile.home, np.full(6, 0.02), bench.now_s + 0.05), profile.joint_names)
+
+    def works() -> bool:
+        before = node.report()["accepted"]
+        node._on_trajectory(over_the_wire(command()))
+        bench.advance(0.02)
+        return node.report()["accepted"] == before + 1
+
+    fuzzed.valid, fuzzed.works = {"joint_trajectory": command}, works
+    return fuzzed
+
+
+@pytest.mark.parametrize("name", ["guard", "perception", "world_model", "planner", "sim", "driver"])
+def test_no_message_ends_a_node_or_gets_past_the_guard(name: str, request: pytest.FixtureRequest):
+    """After each barrage the node still answers and does its work; what the guard forwarded meanwhile keeps every limit."""
+    fuzzed: Fuzzed = request.getfixturevalue(name)
+    rng = np.random.default_rng([SEED, sum(map(ord, name))])
+    assert fuzzed.works()
+    sent = fuzzed.fire(rng)
+    fuzzed.ask(rng)
+    fuzzed.jump(rng)
+    fuzzed.bench.advance(1.2, step_s=0.1)  # timers run, and diagnostics are made of what has come
+    assert fuzzed.works() and sent >= COUNT
+    print(f"{name}: {sent} messages, {len(fuzzed.published)} published")
+    if name == "guard":  # else nothing would have been judged
+        assert sum(topic.endswith("joint_trajectory") for topic, _ in fuzzed.published) > 20 and fuzzed.node._refused > 0
+
+
+def test_no_diagnostics_end_the_lifecycle_manager(bench: Bench, profile):
+    """It hears every node's diagnostics, and anybody's; it still answers and knows who lives."""
+    manager = LifecycleManager(parameter_overrides=parameters(node_names=["guard"], autostart=False))
+    bench.executor.add_node(manager)
+    rng, heard = np.random.default_rng(SEED), manager._managed["/guard"]
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+    good = DiagnosticArray(status=[DiagnosticStatus(name="/guard", level=DiagnosticStatus.OK)])
+    for message in messages(DiagnosticArray, lambda: good, rng, 3 * COUNT):
+        manager._on_diagnostics(message)
+    heard.heard_s = 0.0
+    manager._on_diagnostics(over_the_wire(good))
+    assert heard.heard_s > 0.0
+    client = bench.node.create_client(Trigger, "lifecycle_manager/is_active")
+    bench.until(client.service_is_ready, "is_active is there")
+    call = client.call_async(Trigger.Request())
+    bench.until(call.done, "the manager answers")
+    assert not call.result().success
+    manager.destroy_node()
+
+
+def test_every_subscription_of_every_node_is_fired_at(request: pytest.FixtureRequest, bench: Bench):
+    """Each subscription of a node finds a valid message to spoil, /clock aside, so that none is fuzzed with noise alone."""
+    for name in ("guard", "perception", "world_model", "driver"):
+        fuzzed: Fuzzed = request.getfixturevalue(name)
+        for subscription in fuzzed.node.subscriptions:
+            known = [topic for topic in fuzzed.valid if subscription.topic_name.endswith(topic)]
+            assert known or subscription.topic_name == "/clock", f"{name}: {subscription.topic_name}"
+
+
+# -- the fuzzer itself ---------------------------------------------------------------------------------------------
+
+
+def kinds() -> Iterator[type]:
+    from foresight_msgs import msg
+
+    yield from (kind for kind in vars(msg).values() if hasattr(kind, "SLOT_TYPES"))
+
+
+def test_the_fuzzer_makes_every_message_type_and_reaches_every_field():
+    """Of each type, 60 random messages survive the wire, and each field takes more than one value."""
+    rng = np.random.default_rng(1)
+    for kind in kinds():
+        made = [over_the_wire(random_message(kind, rng)) for _ in range(60)]
+        for name in kind.get_fields_and_field_types():
+            assert len({str(getattr(message, name)) for message in made}) > 1, f"{kind.__name__}.{name}"
+
+
+def test_a_mutation_changes_something_and_leaves_the_original(profile):
+    """And it is the same for the same seed."""
+    original = convert.robot_state_to_msg(RobotState(1.0, profile.home, np.zeros(6)), profile.joint_names)
+    kept, changed = str(original), 0
+    for seed in range(50):
+        twins = [str(mutated(original, np.random.default_rng(seed), 2)) for _ in range(2)]
+        assert twins[0] == twins[1]
+        changed += twins[0] != kept
+    assert str(original) == kept and changed > 40 and max(LENGTHS) == 100
+
+
+def test_the_judge_sees_each_fault(profile, kinematics, start: np.ndarray):
+    """A legal motion has none; a faster, a shorter, an unfinished, a displaced and a broken one are each named."""
+    legal = minimum_jerk(start, np.full(6, 0.05), 0.0, 0.8)
+    assert faults(legal, profile, kinematics) == [] and step(legal, minimum_jerk(start, np.zeros(6), 0.0), None) == []
+    from dataclasses import replace
+
+    spoiled = {
+        "acceleration": minimum_jerk(start, np.full(6, 0.2), 0.0, 0.2),
+        "tip": minimum_jerk(start, np.array([0.5, 0, 0, 0, 0, 0]), 0.0, 1.0),
+        "ends at": replace(legal, times_s=legal.times_s[:6], q=legal.q[:6], dq=legal.dq[:6], ddq=legal.ddq[:6]),
+        "position": minimum_jerk(np.r_[6.2, start[1:]], np.r_[0.2, np.zeros(5)], 0.0, 2.0),
+        "not finite": replace(legal, q=legal.q * np.nan),
+        "times": replace(legal, times_s=legal.times_s[::-1].copy()),
+    }
+    for word, motion in spoiled.items():
+        assert any(word in fault for fault in faults(motion, profile, kinematics)), word
+    assert step(legal, minimum_jerk(start + 0.01, np.zeros(6), 0.0), None) and step(None, legal, start + 0.1)
