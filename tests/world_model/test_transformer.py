@@ -13,7 +13,7 @@ from foresight.planning.search.draws import white
 from foresight.planning.search.state import State
 from foresight.planning.shooting import Shooting
 from foresight.world_model.rollout import FastRollout, compiled
-from foresight.world_model.transformer import LatentTransformer, TransformerConfig
+from foresight.world_model.transformer import BlockActor, LatentTransformer, TransformerConfig
 
 SMALL = TransformerConfig(
     block=6, latent=48, depth=3, heads=4, head=16, hidden=96, action_hidden=32, image=28, encoder_depth=1, encoder_hidden=64
@@ -97,6 +97,31 @@ def test_candidates_split_over_threads_foresee_the_same(model):
         torch.testing.assert_close(
             apart.rollout(blocks), FastRollout(model).begin(latents, executed).rollout(blocks), atol=1e-5, rtol=0
         )
+
+
+def test_several_robots_share_one_rollout(model):
+    """The candidates of two robots, foreseen together and over threads, are those of each alone."""
+    (first, executed, blocks), (second, executed_too, blocks_too) = inputs(2, 0), inputs(2, 1)
+    with ThreadPoolExecutor(3) as executor, torch.no_grad():
+        fast = FastRollout(model, executor=executor, shards=3)
+        together = fast.context(torch.stack([first, second]), torch.stack([executed, executed_too]))
+        found = fast.rollout(together, torch.cat([blocks, blocks_too]))
+        alone = [fast.begin(first, executed).rollout(blocks), fast.begin(second, executed_too).rollout(blocks_too)]
+        torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
+        with pytest.raises(ValueError, match="5 candidates .* 2 robots"):
+            fast.rollout(together, blocks)
+
+
+def test_what_an_actor_decides_on_the_way_is_foreseen_like_the_rest(model):
+    """Blocks chosen in the imagined latents lead to the same latents when they are given beforehand."""
+    latents, executed, _ = inputs(3)
+    actor, goal = BlockActor(SMALL, hidden=32), torch.randn(S, D, generator=torch.Generator().manual_seed(5))
+    fast, aims = FastRollout(model), torch.arange(1.0, S + 1)
+    beginning = fast.begin(latents, executed)
+    with torch.no_grad():
+        blocks, found = fast.follow(beginning.context, S, H, lambda h, z: actor(z, goal, (aims - h).clamp_min(1)))
+        torch.testing.assert_close(beginning.rollout(blocks), found, atol=1e-5, rtol=0)
+    assert blocks.shape == (S, H, SMALL.block) and (blocks[:, 0] - blocks[:, 1]).abs().max() > 1e-4
 
 
 def test_prediction_is_causal(model):

@@ -4,7 +4,7 @@ What does not depend on the candidates is done once: frames before the last thro
 normalisation and affine parts folded into the linear layers beside them (per model). The results are those of
 `LatentTransformer.forward` on the whole sequence. Knows no objective and no search.
 
-Shape letters: S candidates, C frames of context, H blocks ahead, D latent, A action block.
+Shape letters: S candidates, R robots, C frames of context, H blocks ahead, D latent, A action block, I all heads together.
 """
 
 from __future__ import annotations
@@ -51,10 +51,25 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """The keys and values of the frames before the last one by layer, oldest first, and the last frame's latent."""
+    """Of each robot: keys and values of the frames before the last one by layer, oldest first, and the last frame's latent."""
 
-    kept: tuple[tuple[tuple[Tensor, Tensor], ...], ...]
-    latent: Float[Tensor, "1 D"]
+    kept: tuple[tuple[tuple[Tensor, Tensor], ...], ...]  # by layer, by frame: (R, I) each
+    latent: Float[Tensor, "R D"]
+
+    def repeat(self, times: int) -> "Context":
+        """The same for `times` candidates of each robot."""
+        again = lambda x: x.repeat_interleave(times, 0)  # noqa: E731
+        return Context(tuple(tuple((again(k), again(v)) for k, v in layer) for layer in self.kept), again(self.latent))
+
+    def split(self, parts: int) -> list["Context"]:
+        """Row by row into so many parts; what one row holds is shared by all parts."""
+        if len(self.latent) == 1:
+            return [self] * parts
+        pick = lambda x, i: x.tensor_split(parts)[i]  # noqa: E731
+        return [
+            Context(tuple(tuple((pick(k, i), pick(v, i)) for k, v in layer) for layer in self.kept), pick(self.latent, i))
+            for i in range(parts)
+        ]
 
 
 class FastRollout:
@@ -91,25 +106,44 @@ class FastRollout:
         self.steps = self._steps if compile is None else compile(self._steps)
 
     @torch.no_grad()
-    def context(self, latents: Float[Tensor, "C D"], blocks: Float[Tensor, "Cless1 A"]) -> Context:
-        """What the frames seen so far contribute, given the executed blocks between them. Once per plan."""
-        if len(latents) != len(blocks) + 1:
-            raise ValueError(f"{len(latents)} frames have {len(latents) - 1} blocks between them, got {len(blocks)}.")
+    def context(self, latents: Float[Tensor, "R C D"], blocks: Float[Tensor, "R Cless1 A"]) -> Context:
+        """What the frames seen so far contribute, given the executed blocks between them. Once per plan, for R robots."""
+        if latents.shape[1] != blocks.shape[1] + 1:
+            raise ValueError(
+                f"{latents.shape[1]} frames have {latents.shape[1] - 1} blocks between them, got {blocks.shape[1]}."
+            )
         kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.layers]
-        for latent, block in zip(latents[:-1], blocks, strict=True):
-            self._step(latent[None].to(self.dtype), self._modulations(block[None, None])[0], kept)
-        return Context(tuple(tuple(layer) for layer in kept), latents[-1:])
+        for c in range(blocks.shape[1]):
+            self._step(latents[:, c].to(self.dtype), self._modulations(blocks[None, :, c])[0], kept)
+        return Context(tuple(tuple(layer) for layer in kept), latents[:, -1].to(self.dtype))
 
     def rollout(self, context: Context, blocks: Float[Tensor, "S H A"]) -> Float[Tensor, "S H D"]:
-        """The latents after each block, in float32."""
+        """The latents after each block, in float32. With a context of R robots, S / R candidates of each, robot by robot."""
+        robots = len(context.latent)
+        if len(blocks) % robots:
+            raise ValueError(f"{len(blocks)} candidates cannot be shared equally by {robots} robots.")
+        if robots > 1:
+            context = context.repeat(len(blocks) // robots)
         if self.shards == 1 or torch.is_grad_enabled():  # the gradient's graph belongs to one thread
             return self.steps(context, blocks)
-        parts = blocks.tensor_split(self.shards)
-        return torch.cat(list(self.executor.map(lambda part: self._in_thread(context, part), parts)))
+        parts = zip(context.split(self.shards), blocks.tensor_split(self.shards), strict=True)
+        return torch.cat(list(self.executor.map(lambda part: self._in_thread(*part), parts)))
+
+    def follow(
+        self, context: Context, count: int, horizon: int, source: Callable[[int, Tensor], Tensor]
+    ) -> tuple[Float[Tensor, "S H A"], Float[Tensor, "S H D"]]:
+        """Candidates whose next block is decided in the latent imagined so far: `source(h, latents)` gives it, as an actor does."""
+        kept, blocks, found = [list(layer) for layer in context.kept], [], []
+        x = context.latent.expand(count, -1)
+        for h in range(horizon):
+            blocks.append(source(h, x.float()))
+            x = self._step(x, self._modulations(blocks[-1][None])[0], kept)
+            found.append(x)
+        return torch.stack(blocks, 1), torch.stack(found, 1).float()
 
     def begin(self, latents: Float[Tensor, "C D"], blocks: Float[Tensor, "Cless1 A"]) -> "Beginning":
-        """A rollout from these frames, as a search evaluates it."""
-        return Beginning(self, self.context(latents, blocks))
+        """A rollout from one robot's frames, as a search evaluates it."""
+        return Beginning(self, self.context(latents[None], blocks[None]))
 
     def _in_thread(self, context: Context, blocks: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -118,7 +152,7 @@ class FastRollout:
     def _steps(self, context: Context, blocks: Float[Tensor, "S H A"]) -> Float[Tensor, "S H D"]:
         modulations = self._modulations(blocks.transpose(0, 1))
         kept = [list(layer) for layer in context.kept]
-        x, found = context.latent.to(self.dtype).expand(len(blocks), -1), []
+        x, found = context.latent.expand(len(blocks), -1), []
         for modulation in modulations:
             x = self._step(x, modulation, kept)
             found.append(x)

@@ -22,6 +22,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foresight.world_model.networks import mlp
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -169,3 +171,15 @@ class LatentTransformer(nn.Module):
         for layer in self.layers:
             x = layer(x, condition)
         return self.prediction_projector(self.norm(x))
+
+
+class BlockActor(nn.Module):
+    """Proposes the block that leads from a latent to another one that is `k` blocks away (goal-conditioned inverse dynamics)."""
+
+    def __init__(self, config: TransformerConfig = TransformerConfig(), hidden: int = 768, blocks_max: int = 16) -> None:
+        super().__init__()
+        self.blocks_max = blocks_max
+        self.layers = mlp(3 * config.latent + 1, hidden, config.block)
+
+    def forward(self, latent: Float[Tensor, "S D"], goal: Float[Tensor, "S D"], k: Float[Tensor, "S"]) -> Float[Tensor, "S A"]:
+        return self.layers(torch.cat([latent, goal, goal - latent, k.unsqueeze(-1) / self.blocks_max], -1))
