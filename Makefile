@@ -5,7 +5,7 @@ PYTHON_ENV := .venv/bin/python
 IN_ROS := $(PYTHON_ENV) -m foresight.ros_environment
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test coverage faults lint clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -18,6 +18,15 @@ demo: setup  ## 10 simulated episodes through the ROS graph; report and films in
 
 test: setup  ## every test (ARGS="tests/sim -x" narrows it)
 	@$(IN_ROS) $(PYTHON_ENV) -m pytest $(ARGS)
+
+coverage: setup  ## branch coverage of the guard's core: fails below 95 %, and below 100 % for the failsafe
+	@$(PYTHON_ENV) -m pytest tests/safety -q --cov=foresight.safety --cov-branch --cov-report= $(ARGS)
+	@$(PYTHON_ENV) -m coverage report --show-missing --fail-under=95
+	@$(PYTHON_ENV) -m coverage report --include='*/safety/failsafe.py' --fail-under=100
+
+faults: setup  ## planners killed and frozen at full speed on three arms, then crashes of every node (figures in runs/faults/)
+	@.venv/bin/foresight bench faults --json runs/faults/stop.json $(ARGS)
+	@.venv/bin/foresight bench faults --matrix --json runs/faults/matrix.json
 
 lint:  ## ruff, where it is installed
 	@ruff check .

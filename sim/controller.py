@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from foresight.control.trajectory import hold, sample, take_over
+from foresight.control.braking import braking
+from foresight.control.trajectory import derivatives, hold, sample, take_over
 from foresight.data import Trajectory
+from foresight.robots.profile import RobotProfile
 
 
 class TrajectoryController:
@@ -26,6 +28,11 @@ class TrajectoryController:
             return False
         self.trajectory = merged
         return True
+
+    def halt(self, profile: RobotProfile, now_s: float) -> None:
+        """Brakes, and holds where that ends."""
+        q, dq, ddq, _ = derivatives(self.trajectory, now_s)
+        self.trajectory = braking(q, dq, profile, now_s, ddq)
 
     def setpoints(self, times_s: float | Float[np.ndarray, "M"]) -> tuple[np.ndarray, np.ndarray]:
         """Commanded position [rad] and velocity [rad/s] at absolute times."""

@@ -96,6 +96,10 @@ class Simulation:
         """Offers a trajectory to the arm's controller; False when it lies wholly in the past."""
         return self._controller.accept(trajectory, self.time_s)
 
+    def halt(self) -> None:
+        """The arm's own driver brakes it, whatever was commanded."""
+        self._controller.halt(self.profile, self.time_s)
+
     def state(self) -> RobotState:
         """Measured joints now."""
         return RobotState(self.time_s, self.data.qpos[: self._joints].copy(), self.data.qvel[: self._joints].copy())

@@ -23,7 +23,7 @@ def test_help_lists_every_command_with_a_line(capsys):
     """`foresight --help` names each command and what it does."""
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for command in ("demo", "collect", "train", "evaluate", "report", "up", "env"):
+    for command in ("demo", "collect", "train", "evaluate", "report", "replay", "up", "env"):
         assert any(line.strip().startswith(command + " ") and line.rstrip().endswith(".") for line in out.splitlines())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from foresight.files import write_atomically
+from foresight.files import write_atomically, write_folder_atomically
 
 
 def test_content_lands_under_its_name_and_nothing_else_stays(tmp_path):
@@ -51,3 +51,19 @@ def test_a_disk_that_fails_to_sync_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_atomically(target, "new")
     assert target.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_complete_or_absent(tmp_path, monkeypatch):
+    """A folder appears with all its files; when one cannot be written or synced there is none; an old one stays."""
+    write_folder_atomically(tmp_path / "a/made", lambda folder: (folder / "x").write_text("1"))
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["made"] and (tmp_path / "a/made/x").read_text() == "1"
+    with pytest.raises(FileExistsError):
+        write_folder_atomically(tmp_path / "a/made", lambda folder: None)
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError):
+        write_folder_atomically(tmp_path / "b", lambda folder: (folder / "x").write_text("1"))
+    assert [p.name for p in tmp_path.iterdir()] == ["a"] and (tmp_path / "a/made/x").read_text() == "1"

@@ -18,6 +18,8 @@ NODES = "ros_ws/src/foresight_nodes/foresight_nodes"
 BRINGUP = "ros_ws/src/foresight_bringup/foresight_bringup"
 SIM_NODE = f"{NODES}/sim_node.py"
 EPISODES = f"{NODES}/run_episodes.py"  # no node: judges whole episodes, and measures the random floor in process
+INJECT = f"{NODES}/inject.py"  # no node: names the simulation's faults
+TRIALS = f"{NODES}/stop_trials.py"  # no node of the graph: an arm and its judge
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ RULES = (
             "src/foresight/data.py",
             "src/foresight/contract.py",
             "src/foresight/robots",
+            "src/foresight/incidents",
             "src/foresight/perception",
             "src/foresight/ros_environment.py",
         ),
@@ -61,7 +64,7 @@ RULES = (
     ),
     Rule("MuJoCo stays in the robots' kinematics", ("src/foresight",), ("mujoco", "mink"), but=("src/foresight/robots",)),
     Rule("sim imports no ROS", ("sim",), ROS),
-    Rule("only the simulator node imports sim", ("ros_ws/src", "launch"), ("sim",), but=(SIM_NODE, EPISODES)),
+    Rule("only the simulator node imports sim", ("ros_ws/src", "launch"), ("sim",), but=(SIM_NODE, EPISODES, INJECT, TRIALS)),
     Rule("nobody imports the agent but sim and the tests", ("src", "ros_ws/src", "launch"), ("foresight.agent",)),
     Rule(
         "launch names nodes and imports neither them nor the core",
@@ -69,8 +72,8 @@ RULES = (
         ("foresight_nodes", "foresight", "sim", "torch"),
     ),
     Rule(
-        "the guard's process loads no torch",
-        (f"{NODES}/guard_node.py", f"{NODES}/part.py", f"{NODES}/topics.py", f"{NODES}/convert.py"),
+        "the guard's and the recorder's processes load no torch",
+        (f"{NODES}/guard_node.py", f"{NODES}/recorder_node.py", f"{NODES}/part.py", f"{NODES}/topics.py", f"{NODES}/convert.py"),
         ("torch", "foresight.world_model", "foresight.planning"),
     ),
     Rule("what the product runs on imports no tests", ("src", "sim", "ros_ws/src", "launch"), ("tests", "pytest", "hypothesis")),

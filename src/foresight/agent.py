@@ -22,6 +22,7 @@ from foresight.planning.planner import Planner
 from foresight.planning.pursuit import Outcome, Pursuit, PursuitConfig
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
+from foresight.safety.collision import Scene
 from foresight.safety.guard import Guard
 from foresight.world_model import checkpoint
 from foresight.world_model.belief import BeliefFilter
@@ -54,6 +55,7 @@ class Agent:
         self.model, self.clock = model, clock
         self.profile = load_profile(profile_name)
         self.kinematics = MujocoKinematics(self.profile)
+        self.scene = Scene(self.profile)
         self.perception = Perception(model.contract, self.profile, self.kinematics)
         self.filter = BeliefFilter(model)
         self.planner = Planner(model, self.profile, config)
@@ -68,7 +70,7 @@ class Agent:
         """Forgets everything but the model: a new episode, or an arm that was moved by hand."""
         self.perception.reset()
         self.filter.reset()
-        self.guard = Guard(self.profile, self.kinematics)
+        self.guard = Guard(self.profile, self.kinematics, scene=self.scene)
         self.generator = torch.Generator().manual_seed(self.planner.config.seed)
         self.goal: Goal | None = None
         self.pursuit: Pursuit | None = None
@@ -101,7 +103,7 @@ class Agent:
         candidate = Candidate(trajectory, self.profile.joint_names, belief.stamp_s, now_s, belief.model_id)
         verdict = self.guard.offer(candidate, state, now_s)
         self.last_plan = plan if verdict.ok else None
-        return Step(trajectory if verdict.ok else None, belief=belief, plan=plan, verdict=verdict)
+        return Step(self.guard.forward if verdict.ok else None, belief=belief, plan=plan, verdict=verdict)
 
     def watch(self, state: RobotState, now_s: float) -> Trajectory | None:
         """Between turns, as often as joint states come: a motion to send when something holds the arm, else None."""

@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, up, report, demo, env.
+"""The `foresight` command: collect, train, evaluate, up, inject, bench, report, replay, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -169,9 +169,64 @@ def report(words: list[str]) -> int:
     return 0
 
 
+def replay(words: list[str]) -> int:
+    """Judge a recorded incident's plans once more and compare every verdict bit for bit (1 where one differs)."""
+    config = _parse(ReplayCommand, "replay", replay, words)
+    from json import dumps
+
+    from foresight.files import write_atomically
+    from foresight.incidents.pack import Pack
+    from foresight.incidents.picture import draw
+    from foresight.incidents.replay import replay as run
+    from foresight.incidents.table import print_replay
+
+    pack = Pack(config.incident)
+    result = run(pack)
+    print_replay(result, pack.summary)
+    if config.picture:
+        print(f"Written: {draw(pack, result, config.picture)}")
+    if config.json:
+        told = dumps({"incident": str(config.incident), **result.to_json()}, indent=2)
+        print(f"Written: {write_atomically(config.json, told)}")
+    return 0 if result.same else 1
+
+
 def up(words: list[str]) -> int:
     """Start the ROS graph (sim, stack or robot) where `ros2 launch` is not installed; arguments as in the launch files."""
     return _become([sys.executable, "-m", "foresight_bringup.up", *words])
+
+
+def inject(words: list[str]) -> int:
+    """Let something go wrong on purpose in a running simulation: kill, freeze, camera_black, protective_stop ..."""
+    return _become([sys.executable, "-m", "foresight_nodes.inject", *words])
+
+
+def bench(words: list[str]) -> int:
+    """Measure: `faults` (planners killed at full speed, crashes of every node), `planner` (time of a plan, beside a peer)."""
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: foresight bench NAME [--help]\n")
+        print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
+        return 0 if words else 2
+    if words[0] not in BENCHES:
+        raise InputError(f"Bench '{words[0]}' is unknown. There are: {', '.join(BENCHES)}.")
+    return BENCHES[words[0]](words[1:]) or 0
+
+
+def bench_faults(words: list[str]) -> int:
+    """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
+    return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
+
+
+def bench_planner(words: list[str]) -> int:
+    """Time plans at LeWorldModel's sizes and of the shipped model; with --peer-python beside stable-worldmodel's CEM."""
+    from foresight.evaluation.bench_planner import BenchPlannerConfig, write
+    from foresight.evaluation.bench_planner import bench as run
+
+    config = _parse(BenchPlannerConfig, "bench planner", bench_planner, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    for path in write(config.json, run(config, lambda line: print(line, flush=True))):
+        print(f"Written: {path}")
+    return 0
 
 
 def env(words: list[str]) -> int:
@@ -187,8 +242,10 @@ def env(words: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "up": up, "env": env,
+    "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
+    "up": up, "inject": inject, "bench": bench, "env": env,
 }  # fmt: skip
+BENCHES: dict[str, Callable[[list[str]], int]] = {"faults": bench_faults, "planner": bench_planner}
 
 
 @dataclass(frozen=True)
@@ -213,6 +270,18 @@ class ReportCommand:
     """Folder that holds report.json and episodes.json, as `foresight evaluate --report` writes them."""
     checkpoint: Path = Path("models/ur5e")
     """Checkpoint whose model card is quoted."""
+
+
+@dataclass(frozen=True)
+class ReplayCommand:
+    """Which incident to replay; works without ROS."""
+
+    incident: Path
+    """A folder of runs/incidents, or its incident.mcap."""
+    json: Path | None = None
+    """File for all verdicts as JSON."""
+    picture: Path | None = None
+    """File (.png, .svg or .pdf) for joints, limits, verdicts and the stop over time."""
 
 
 def find_checkpoint(path: Path, required: bool = True) -> Path:

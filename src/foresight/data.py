@@ -123,6 +123,26 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
+class Box:
+    """An axis-aligned volume in the base frame: a keep-out, the table, a workspace."""
+
+    name: str
+    low: Float[np.ndarray, "3"]  # [m]
+    high: Float[np.ndarray, "3"]  # [m]
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
+            raise ValueError(
+                f"Box '{self.name}' needs finite corners, each low below its high, got {self.low} to {self.high} m."
+            )
+
+    def distance(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+        """How far outside each point lies [m]; below 0 inside, then minus the way to the nearest face."""
+        beyond = np.maximum(self.low - points, points - self.high)
+        return np.linalg.norm(np.maximum(beyond, 0.0), axis=1) + np.minimum(beyond.max(axis=1), 0.0)
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A trajectory offered to the guard, with what the guard needs to judge its age."""
 
@@ -145,14 +165,19 @@ class Reason(StrEnum):
     VELOCITY_LIMIT = "velocity_limit"
     ACCELERATION_LIMIT = "acceleration_limit"
     JERK_LIMIT = "jerk_limit"
+    TORQUE_LIMIT = "torque_limit"
+    TORQUE_RATE_LIMIT = "torque_rate_limit"
     TIP_SPEED_LIMIT = "tip_speed_limit"
     WORKSPACE = "workspace"
+    COLLISION = "collision"
+    KEEP_OUT = "keep_out"
     NOT_AT_REST = "not_at_rest"
     STALE_OBSERVATION = "stale_observation"
     STALE_PLAN = "stale_plan"
     STALE_STATE = "stale_state"
     BAD_STATE = "bad_state"
     WRONG_MODEL = "wrong_model"
+    HELD = "held"
     STOPPED = "stopped"
 
 
@@ -162,6 +187,7 @@ class Verdict:
 
     reason: Reason
     detail: str = ""
+    slowed: float = 1.0  # share of the speed asked for; below 1 when the guard slowed the candidate along its path
 
     @property
     def ok(self) -> bool:

@@ -5,7 +5,9 @@ Knows no formats. What interrupts the writing (full disk, Ctrl-C) leaves the old
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +32,30 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], o
         temporary.unlink(missing_ok=True)
         raise
     _force_to_disk(path.parent)  # the new name itself
+    return path
+
+
+def write_folder_atomically(path: str | Path, fill: Callable[[Path], object]) -> Path:
+    """Lets `fill` write files into a temporary folder beside `path`, which then gets that name; returns the path.
+
+    The folder must not exist yet. Its files lie flat: what is in folders below is not forced to disk.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir()
+        fill(temporary)
+        for file in temporary.iterdir():
+            _force_to_disk(file)
+        _force_to_disk(temporary)
+        os.rename(temporary, path)
+    except BaseException:  # Ctrl-C too: clean up, then let it pass
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _force_to_disk(path.parent)
     return path
 
 

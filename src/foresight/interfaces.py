@@ -114,3 +114,20 @@ class Kinematics(Protocol):
     def tip(self, q: Float[np.ndarray, "J"]) -> Float[np.ndarray, "3"]: ...
 
     def tip_velocity(self, q: Float[np.ndarray, "J"], dq: Float[np.ndarray, "J"]) -> Float[np.ndarray, "3"]: ...
+
+
+@runtime_checkable  # for the shape checks of the tests
+class MotionKinematics(Protocol):
+    """What the guard needs of a robot's model, many joint positions at a time."""
+
+    def tip_motion(
+        self, q: Float[np.ndarray, "N J"], dq: Float[np.ndarray, "N J"]
+    ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
+        """Positions [m] and velocities [m/s] of the tool centre point in the base frame."""
+        ...
+
+    def dynamics(
+        self, q: Float[np.ndarray, "N J"], dq: Float[np.ndarray, "N J"]
+    ) -> tuple[Float[np.ndarray, "N J J"], Float[np.ndarray, "N J"]]:
+        """Inertia matrices [kg m^2] and torques [Nm] without acceleration."""
+        ...

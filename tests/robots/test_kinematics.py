@@ -1,4 +1,4 @@
-"""Kinematics agree with the robot's full MuJoCo model and with themselves."""
+"""Kinematics agree with the robot's full MuJoCo model and with themselves, for every robot that has a model."""
 
 from __future__ import annotations
 
@@ -9,80 +9,172 @@ import numpy as np
 import pytest
 
 from foresight.robots.kinematics import MujocoKinematics
-from foresight.robots.model import robot_spec
+from foresight.robots.model import NoModelError, arm_spec, package_file, robot_spec
+from foresight.robots.profile import RobotProfile, available_robots, load_profile
 
 SEEDS = range(5)
+MODELLED = ("fr3", "panda", "so101", "ur5e")
+REACHING = ("fr3", "panda", "ur5e")  # six joints or more
 
 
-def near_home(profile, seed: int) -> np.ndarray:
+def near_home(profile: RobotProfile, seed: int) -> np.ndarray:
     return profile.home + np.random.default_rng(seed).uniform(-0.4, 0.4, len(profile.home))
 
 
-@pytest.fixture(scope="module")
-def full_model(profile) -> mujoco.MjModel:
-    return robot_spec(profile).compile()
+@pytest.fixture(scope="module", params=MODELLED)
+def arm(request) -> MujocoKinematics:
+    return MujocoKinematics(load_profile(request.param))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_tip_is_the_site_of_the_full_model(profile, kinematics, full_model, seed):
-    """The tip equals the tool centre point of the unreduced model, gripper fingers and all."""
-    q, data = near_home(profile, seed), mujoco.MjData(full_model)
-    for name, value in zip(profile.joint_names, q, strict=True):
+@pytest.fixture(scope="module", params=REACHING)
+def reaching(request) -> MujocoKinematics:
+    return MujocoKinematics(load_profile(request.param))
+
+
+def package_tip(profile: RobotProfile, q: np.ndarray) -> np.ndarray:
+    """The tool centre point in the package's own model, joints named as the package names them."""
+    source = profile.model
+    if source.gripper is None:
+        model = mujoco.MjModel.from_xml_path(str(package_file(source.package, source.arm)))
+        names = source.joints
+    else:
+        model, names = robot_spec(profile).compile(), profile.joint_names
+    data = mujoco.MjData(model)
+    for name, value in zip(names, q, strict=True):
         data.joint(name).qpos[0] = value
-    mujoco.mj_kinematics(full_model, data)
-    assert kinematics.tip(q) == pytest.approx(data.site(profile.model.gripper_prefix + profile.model.tip_site).xpos, abs=1e-9)
+    mujoco.mj_forward(model, data)
+    return data.site(source.gripper_prefix + source.tip_site).xpos
+
+
+def test_robots_without_a_model_say_so():
+    """Every profile either has working kinematics or refuses them in one line that names the robot and what is left."""
+    assert tuple(n for n in available_robots() if load_profile(n).model is not None) == MODELLED
+    for name in ("xarm6", "xarm7"):
+        profile = load_profile(name)
+        for build in (MujocoKinematics, robot_spec, arm_spec):
+            with pytest.raises(NoModelError, match=rf"'{name}' has no model .*its limits are checked all the same"):
+                build(profile)
+        assert profile.velocity_bounds(profile.home)[1].max() == 0.8
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_jacobian_is_the_derivative_of_the_tip(profile, kinematics, seed):
-    """Each column of the Jacobian is what a small turn of that joint does to the tip."""
-    q, step = near_home(profile, seed), 1e-6
+def test_tip_is_the_site_of_the_package_model(arm, seed):
+    """The tip equals the tool centre point of the unreduced model, gripper fingers and all."""
+    q = near_home(arm.profile, seed)
+    assert arm.tip(q) == pytest.approx(package_tip(arm.profile, q), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["fr3", "panda"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_franka_tip_follows_the_published_geometry(name, seed):
+    """Franka's Denavit-Hartenberg parameters, multiplied by hand, put the fingertips where the model has them."""
+    kinematics = MujocoKinematics(load_profile(name))
+    q = near_home(kinematics.profile, seed)
+    rows = [  # a [m], d [m], alpha [quarter turns] of each joint, after Craig
+        (0, 0.333, 0),
+        (0, 0, -1),
+        (0, 0.316, 1),
+        (0.0825, 0, 1),
+        (-0.0825, 0.384, -1),
+        (0, 0, 1),
+        (0.088, 0, 1),
+    ]
+    pose = np.eye(4)
+    for (a, d, quarters), angle in zip(rows, q, strict=True):
+        ca, sa, ct, st = np.cos(quarters * np.pi / 2), np.sin(quarters * np.pi / 2), np.cos(angle), np.sin(angle)
+        pose = pose @ [[ct, -st, 0, a], [st * ca, ct * ca, -sa, -d * sa], [st * sa, ct * sa, ca, d * ca], [0, 0, 0, 1]]
+    beyond = 0.107 + 0.0038 + 0.145  # [m] flange, coupling, to between the fingertips of the 2F-85
+    assert kinematics.tip(q) == pytest.approx((pose @ [0, 0, beyond, 1])[:3], abs=1e-6)
+
+
+def test_fr3_and_panda_have_one_geometry_and_their_own_limits():
+    """The same joints put both tips at the same place; each model has its own profile's names and ranges."""
+    fr3, panda = (MujocoKinematics(load_profile(n)) for n in ("fr3", "panda"))
+    q = near_home(fr3.profile, 0)
+    assert np.array_equal(fr3.tip(q), panda.tip(q))
+    for arm in (fr3, panda):
+        assert tuple(arm.model.joint(i).name for i in range(arm.model.njnt)) == arm.profile.joint_names
+        assert np.array_equal(arm.model.jnt_range[:, 0], arm.profile.position_min)
+        assert np.array_equal(arm.model.jnt_range[:, 1], arm.profile.position_max)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_jacobian_is_the_derivative_of_the_tip(arm, seed):
+    """Each column of the Jacobian is what a small turn of that joint does to the tip and to the tool's orientation."""
+    q, step = near_home(arm.profile, seed), 1e-6
+    joints = len(q)
     differences = np.stack(
-        [(kinematics.tip(q + step * e) - kinematics.tip(q - step * e)) / (2 * step) for e in np.eye(6)], axis=1
+        [(arm.tip(q + step * e) - arm.tip(q - step * e)) / (2 * step) for e in np.eye(joints)], axis=1
     )
-    assert kinematics.jacobian(q)[:3] == pytest.approx(differences, abs=1e-7)
-    dq = np.random.default_rng(seed).normal(size=6)
-    assert kinematics.tip_velocity(q, dq) == pytest.approx(differences @ dq, abs=1e-6)
+    jacobian = arm.jacobian(q)
+    assert jacobian.shape == (6, joints)
+    assert jacobian[:3] == pytest.approx(differences, abs=1e-7)
+    for column, e in zip(jacobian[3:].T, np.eye(joints), strict=True):
+        spin = (arm.rotation(q + step * e) - arm.rotation(q - step * e)) / (2 * step) @ arm.rotation(q).T
+        assert column == pytest.approx([spin[2, 1], spin[0, 2], spin[1, 0]], abs=1e-7)
+    dq = np.random.default_rng(seed).normal(size=joints)
+    assert arm.tip_velocity(q, dq) == pytest.approx(differences @ dq, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_joint_velocity_inverts_tip_velocity(profile, kinematics, seed):
+def test_joint_velocity_inverts_tip_velocity(reaching, seed):
     """The joint velocity found for a tip velocity produces it, and does not turn the tool."""
-    q, wanted = near_home(profile, seed), np.random.default_rng(seed).uniform(-0.2, 0.2, 3)
-    twist = kinematics.jacobian(q) @ kinematics.joint_velocity(q, wanted)
+    q, wanted = near_home(reaching.profile, seed), np.random.default_rng(seed).uniform(-0.2, 0.2, 3)
+    twist = reaching.jacobian(q) @ reaching.joint_velocity(q, wanted)
     assert twist[:3] == pytest.approx(wanted, abs=2e-3) and twist[3:] == pytest.approx(np.zeros(3), abs=2e-3)
 
 
-def test_tips_of_many_are_the_tips_of_each(profile, kinematics):
+@pytest.mark.parametrize("seed", SEEDS)
+def test_five_joints_give_the_tip_its_velocity(seed):
+    """An arm that cannot hold its tool's orientation still moves its tip as wanted, whatever turn is wanted too."""
+    arm = MujocoKinematics(load_profile("so101"))
+    rng = np.random.default_rng(seed)
+    q, wanted = near_home(arm.profile, seed), rng.uniform(-0.2, 0.2, 3)
+    dq = arm.joint_velocity(q, wanted, rng.uniform(-1, 1, 3))
+    assert arm.tip_velocity(q, dq) == pytest.approx(wanted, abs=2e-3)
+
+
+def test_tips_of_many_are_the_tips_of_each(arm):
     """Many at once give what each gives alone, and none give none."""
-    q = np.stack([near_home(profile, s) for s in SEEDS])
-    assert np.array_equal(kinematics.tips(q), np.stack([kinematics.tip(row) for row in q]))
-    assert kinematics.tips(np.zeros((0, 6))).shape == (0, 3)
+    q = np.stack([near_home(arm.profile, s) for s in SEEDS])
+    assert np.array_equal(arm.tips(q), np.stack([arm.tip(row) for row in q]))
+    assert arm.tips(np.zeros((0, q.shape[1]))).shape == (0, 3)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_solve_reaches_the_tip_with_the_tool_upright(profile, kinematics, seed):
-    """Inverse kinematics puts the tip within a fifth of a millimetre of any point of the workspace near the start."""
-    rng = np.random.default_rng(seed)
-    target = kinematics.tip(profile.home) + rng.uniform(-0.05, 0.05, 3)
-    q = kinematics.solve(target, profile.home)
-    assert q is not None and np.linalg.norm(kinematics.tip(q) - target) <= 2.1e-4
+def test_solve_reaches_the_tip_with_the_tool_upright(arm, seed):
+    """Inverse kinematics puts the tip within a fifth of a millimetre of any point near home, upright where the arm can."""
+    rng, profile = np.random.default_rng(seed), arm.profile
+    target = arm.tip(profile.home) + rng.uniform(-0.05, 0.05, 3)
+    q = arm.solve(target, profile.home)
+    assert q is not None and np.linalg.norm(arm.tip(q) - target) <= 2.1e-4
     assert (q >= profile.position_min).all() and (q <= profile.position_max).all()
+    if profile.name in REACHING:
+        assert np.linalg.norm(arm.tilt(arm.rotation(q))) <= 1e-3
 
 
-def test_solve_says_when_a_point_is_out_of_reach(profile, kinematics):
+def test_solve_says_when_a_point_is_out_of_reach(arm):
     """A point beyond the arm's length has no solution, and none is invented."""
-    assert kinematics.solve(np.array([3.0, 0.0, 0.2]), profile.home) is None
+    assert arm.solve(np.array([3.0, 0.0, 0.2]), arm.profile.home) is None
 
 
-def test_home_is_over_the_workspace(profile, kinematics):
+def test_home_is_over_the_workspace(arm):
     """At home the tip is in the workspace or a hand's breadth above it, from where the guard lets it down."""
-    tip = kinematics.tip(profile.home)
-    assert (
-        (tip > profile.workspace_min).all()
-        and (tip[:2] < profile.workspace_max[:2]).all()
-        and tip[2] < profile.workspace_max[2] + 0.05
-    )
+    tip, profile = arm.tip(arm.profile.home), arm.profile
+    assert (tip > profile.workspace_min).all() and (tip[:2] < profile.workspace_max[:2]).all()
+    assert tip[2] < profile.workspace_max[2] + 0.05
+
+
+@pytest.mark.parametrize("corner", range(8))
+def test_the_workspace_is_within_reach(arm, corner):
+    """The arm can put its tip at every corner of its workspace."""
+    profile = arm.profile
+    chosen = np.array([corner & 1, corner & 2, corner & 4]) > 0
+    target, q = np.where(chosen, profile.workspace_max, profile.workspace_min), profile.home
+    begin = arm.tip(q)
+    for share in np.linspace(0.05, 1.0, 20):
+        q = arm.solve(begin + share * (target - begin), q)
+        assert q is not None, f"stuck at {share:.2f} of the way"
 
 
 def test_profile_of_other_joints_is_refused(profile):
@@ -90,3 +182,36 @@ def test_profile_of_other_joints_is_refused(profile):
     names = profile.joint_names
     with pytest.raises(ValueError, match=r"profile lists joints .* its model has"):
         MujocoKinematics(replace(profile, joint_names=(names[1], names[0], *names[2:])))
+
+
+@pytest.mark.parametrize("name", MODELLED)
+def test_a_joint_that_the_profile_forgets_is_not_frozen_silently(name):
+    """A profile that leaves out a joint of the arm or of the gripper, or names one that is not there, is refused."""
+    profile = load_profile(name)
+    source = profile.model
+    for change in (
+        {"gripper_joints": source.gripper_joints[1:]},
+        {"gripper_joints": (*source.gripper_joints, "sixth_finger")},
+        {"joints": (*source.joints[:-1], "no_such_joint")},
+    ):
+        with pytest.raises(ValueError, match=rf"'{name}': profile lists joints .* its model has"):
+            robot_spec(replace(profile, joint_names=tuple("abcdefg"[: len(source.joints)]), model=replace(source, **change)))
+
+
+def test_a_package_that_is_not_there_is_named(profile):
+    """A missing package, or a file missing in it, is told with what to do or where it was looked for."""
+    with pytest.raises(FileNotFoundError, match="Package 'no_such_package'.*make setup"):
+        robot_spec(replace(profile, model=replace(profile.model, package="no_such_package")))
+    with pytest.raises(FileNotFoundError, match=r"'ogbench' has no file 'arm.xml'"):
+        robot_spec(replace(profile, model=replace(profile.model, arm="arm.xml")))
+
+
+@pytest.mark.parametrize("name", ["so101", "ur5e"])
+def test_the_base_can_be_touched(name):
+    """Where the package lets nothing touch the arm's base, the arm that is frozen for checks has one that can be touched."""
+    model = arm_spec(load_profile(name)).compile()
+    base = model.body("base").id
+    solid = [i for i in range(model.ngeom) if model.geom_bodyid[i] == base and model.geom_contype[i]]
+    assert solid and not any(
+        g.contype for g in robot_spec(load_profile(name)).body("base").geoms
+    )

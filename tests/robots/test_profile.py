@@ -2,29 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from copy import deepcopy
+from dataclasses import fields, replace
 from importlib.resources import files
+from typing import Any
 
 import jaxtyping
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foresight.robots.profile import RobotProfile, available_robots, load_profile, parse_profile
+from foresight.robots.schema import LIMITS
+
+ROBOTS = available_robots()
+
+
+SHIPPED = {n: yaml.safe_load(files("foresight.robots").joinpath(f"profiles/{n}.yaml").read_text()) for n in ROBOTS}
+
+
+def read(name: str) -> dict[str, Any]:
+    """The mapping of a shipped profile, for a test to change."""
+    return deepcopy(SHIPPED[name])
+
+
+def places(value: dict, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The path of every key, those of mappings within included."""
+    found = []
+    for key, inner in value.items():
+        found.append((*path, key))
+        if isinstance(inner, dict):
+            found += places(inner, (*path, key))
+    return found
+
+
+def changed(raw: dict, path: tuple[str, ...], value: Any) -> dict:
+    """A copy with another value at that path."""
+    copy = deepcopy(raw)
+    inner = copy
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return copy
 
 
 @pytest.fixture
 def raw() -> dict:
-    return yaml.safe_load(files("foresight.robots").joinpath("profiles/ur5e.yaml").read_text())
+    return read("ur5e")
 
 
-def test_every_shipped_profile_loads():
-    """Each profile that ships loads under its own name, with its home within its limits."""
-    for name in available_robots():
-        profile = load_profile(name)
-        assert profile.name == name
-        assert (profile.home > profile.position_min).all() and (profile.home < profile.position_max).all()
-        assert profile.velocity_max.min() > 0 and profile.acceleration_max.min() > 0 and profile.jerk_max.min() > 0
+@pytest.fixture
+def as_in_operation():
+    """Without the shape checks that only tests have, which would answer before the profile's own."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_the_six_robots_ship():
+    """The profiles that ship are these."""
+    assert ROBOTS == ["fr3", "panda", "so101", "ur5e", "xarm6", "xarm7"]
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_every_shipped_profile_loads(name):
+    """Each profile that ships loads under its own name, and names a source for each limit."""
+    profile = load_profile(name)
+    assert profile.name == name and set(profile.sources) == set(LIMITS)
+    assert (profile.joint_speed_max, profile.tip_speed_max) == (0.8, 0.25)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_a_limit_that_is_null_has_no_source_but_a_reason(name):
+    """Where a limit is null its source says that there is none, and where it is not its source says where from."""
+    profile = load_profile(name)
+    for limit in LIMITS:
+        says_none = profile.sources[limit] in ("none published", "not published by the maker")
+        assert says_none is (getattr(profile, limit) is None), limit
 
 
 def test_unknown_robot_lists_what_is_available():
@@ -36,6 +92,22 @@ def test_unknown_robot_lists_what_is_available():
 def test_missing_file_is_named(tmp_path):
     """A path that does not exist is named, and so are the shipped robots."""
     with pytest.raises(FileNotFoundError, match=r"mine.yaml does not exist.*ur5e"):
+        load_profile(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("text", ["name: a\nname: b\n", "model: {arm: a, arm: b}\n"], ids=["outer", "inner"])
+def test_a_key_given_twice_is_refused(tmp_path, text):
+    """The last of two equal keys does not silently win."""
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"mine.yaml: not readable as YAML: key '(name|arm)' is given twice"):
+        load_profile(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("text", ["name: [", "", "- a\n- b\n"], ids=["syntax", "empty", "list"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    """Broken YAML, an empty file and a list are refused by the file's name."""
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"mine.yaml: (not readable as YAML|expected a mapping)"):
         load_profile(str(tmp_path / "mine.yaml"))
 
 
@@ -53,31 +125,107 @@ def test_unknown_key_is_named(raw):
         parse_profile({**raw, "speed": 1.0}, "here.yaml")
 
 
-@pytest.fixture
-def as_in_operation():
-    """Without the shape checks that only tests have, which would answer before the profile's own."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+@pytest.mark.parametrize("part", ["velocity_law", "model", "sources"])
+def test_keys_within_a_mapping_are_checked(part):
+    """A key left out of a mapping, or one too many, is named with the mapping it belongs to."""
+    raw = read("fr3")
+    key = sorted(raw[part])[0]
+    without = {k: v for k, v in raw[part].items() if k != key}
+    with pytest.raises(ValueError, match=rf"'{part}' must be exactly the keys .*missing keys \['{key}'\]"):
+        parse_profile({**raw, part: without}, "here.yaml")
+    with pytest.raises(ValueError, match=rf"'{part}' must be exactly the keys .*unknown keys \['extra'\]"):
+        parse_profile({**raw, part: {**raw[part], "extra": 1}}, "here.yaml")
+
+
+ANY_PLACE = [(name, path) for name in ROBOTS for path in places(read(name))]
+UNFIT = [{"a": 1}, [], [None], ["x", 1], True, -1.0, float("nan"), float("inf"), [float("nan")] * 7, " "]
+
+
+@pytest.mark.usefixtures("as_in_operation")
+@pytest.mark.parametrize(("name", "path"), ANY_PLACE, ids=lambda p: p if isinstance(p, str) else ".".join(p))
+def test_a_value_of_another_kind_is_refused_by_its_key(name, path):
+    """Whatever key of whatever profile holds a value of the wrong kind, the error names key, expected and got."""
+    empty_allowed = {"gripper_prefix": " ", "gripper_joints": []}
+    for value in UNFIT:
+        if path[-1] in empty_allowed and value == empty_allowed[path[-1]]:
+            continue
+        with pytest.raises(ValueError, match=rf"here.yaml: key '{'.'.join(path)}' must be .+; got .+") as refusal:
+            parse_profile(changed(read(name), path, value), "here.yaml")
+        assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.usefixtures("as_in_operation")
 @pytest.mark.parametrize("key", ["position_min", "position_max", "velocity_max", "acceleration_max", "jerk_max", "home"])
-@pytest.mark.parametrize("value", [[1.0] * 5, [1.0] * 5 + [float("nan")]], ids=["short", "nan"])
+@pytest.mark.parametrize("value", [[1.0] * 5, [1.0] * 5 + [float("nan")], ["1.0"] * 6], ids=["short", "nan", "text"])
 def test_joint_arrays_need_one_finite_number_per_joint(raw, key, value):
-    """A list with a number too few, or NaN, is refused by its key."""
-    with pytest.raises(ValueError, match=f"{key} needs 6 finite numbers"):
+    """A list with a number too few, NaN or text is refused by its key, however the profile is made."""
+    with pytest.raises(ValueError, match=f"key '{key}' must be 6 finite numbers"):
         parse_profile({**raw, key: value}, "here.yaml")
+    if value[0] == 1.0:
+        with pytest.raises(ValueError, match=f"{key} needs 6 finite numbers"):
+            replace(load_profile("ur5e"), **{key: np.array(value)})
+
+
+OPTIONAL = ["velocity_law", "torque_max", "torque_rate_max", "gripper_force_max", "model"]
+
+
+@pytest.mark.parametrize("key", [f.name for f in fields(RobotProfile)])
+def test_null_is_only_for_what_may_be_unknown(key):
+    """Null stands where the maker publishes nothing, and is refused anywhere else."""
+    raw = {**read("fr3"), key: None}
+    if key in OPTIONAL:
+        assert getattr(parse_profile(raw, "here.yaml"), key) is None
+    else:
+        with pytest.raises(ValueError, match=f"key '{key}' must be "):
+            parse_profile(raw, "here.yaml")
+
+
+POSITIVE = ["velocity_max", "acceleration_max", "jerk_max", "torque_max", "torque_rate_max"]
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.sampled_from(POSITIVE), st.integers(0, 6), st.floats(max_value=0.0, allow_nan=False, allow_infinity=False))
+def test_no_limit_of_a_joint_is_zero_or_less(key, joint, value):
+    """A velocity, acceleration, jerk, torque or torque rate of zero or below is refused, whichever joint has it."""
+    raw = read("fr3")
+    raw[key] = [*raw[key][:joint], value, *raw[key][joint + 1 :]]
+    with pytest.raises(ValueError, match=f"key '{key}' must be 7 finite numbers above 0"):
+        parse_profile(raw, "here.yaml")
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.integers(0, 6), st.floats(0.0, 10.0), st.booleans())
+def test_home_lies_within_the_position_limits(joint, beyond, above):
+    """A home on or beyond a position limit is refused with both."""
+    raw = read("fr3")
+    raw["home"][joint] = raw["position_max"][joint] + beyond if above else raw["position_min"][joint] - beyond
+    with pytest.raises(ValueError, match="(home must lie below position_max)|(position_min must lie below home)"):
+        parse_profile(raw, "here.yaml")
 
 
 def test_contradictions_are_refused(raw):
-    """A minimum above its maximum, or a joint named twice, is refused."""
-    with pytest.raises(ValueError, match="minimum"):
+    """A minimum above its maximum, a joint named twice or in another order than in the model, half a gripper: refused."""
+    with pytest.raises(ValueError, match="position_min must lie below position_max"):
         parse_profile({**raw, "position_min": [7.0] * 6}, "here.yaml")
-    with pytest.raises(ValueError, match="minimum"):
+    with pytest.raises(ValueError, match="workspace_min must lie below workspace_max"):
         parse_profile({**raw, "workspace_min": raw["workspace_max"]}, "here.yaml")
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="'joint_names' must be a list of different names"):
         parse_profile({**raw, "joint_names": ["a"] * 6}, "here.yaml")
+    with pytest.raises(ValueError, match="in another order"):
+        parse_profile({**raw, "joint_names": raw["joint_names"][::-1]}, "here.yaml")
+    with pytest.raises(ValueError, match="go together"):
+        parse_profile(changed(raw, ("model", "attachment_site"), None), "here.yaml")
+    with pytest.raises(ValueError, match="both in model.joints and in model.gripper_joints"):
+        parse_profile(changed(raw, ("model", "gripper_joints"), ["elbow_joint"]), "here.yaml")
+
+
+def test_a_velocity_law_that_lets_a_joint_run_through_its_end_is_refused():
+    """An offset above 0 would allow speed at the end of the joint, ends in the wrong order would allow none anywhere."""
+    raw = read("fr3")
+    with pytest.raises(ValueError, match=r"velocity_law.offset must be at most 0.*0.1"):
+        parse_profile(changed(raw, ("velocity_law", "offset"), [0.1] * 7), "here.yaml")
+    with pytest.raises(ValueError, match="velocity_law.lower must lie below velocity_law.upper"):
+        parse_profile(changed(raw, ("velocity_law", "lower"), [9.0] * 7), "here.yaml")
 
 
 def test_profile_by_path_equals_profile_by_name(raw, tmp_path):

@@ -20,6 +20,7 @@ pytest.importorskip("foresight_msgs", reason="the ROS workspace is not in the pa
 
 import rclpy
 from foresight_nodes import convert, topics
+from foresight_nodes.heartbeat import Heartbeat
 from foresight_nodes.part import Part
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -47,6 +48,12 @@ class Bench:
         self.executor.add_node(self.node)
         self._clock = self.node.create_publisher(Clock, "/clock", 10)
         self._parts: list[Part] = []
+        self.heartbeat: Heartbeat | None = None
+
+    def beat(self) -> Heartbeat:
+        """From now on a planner's process seems to live."""
+        self.heartbeat = Heartbeat(self.node)
+        return self.heartbeat
 
     def add(self, kind: Callable[..., Part], *arguments, **values) -> Part:
         """A node with these parameters, on the bench's clock."""
@@ -73,10 +80,16 @@ class Bench:
             )
 
     def silence(self, part: Part) -> None:
-        """The node no longer runs, as if its process had died or hung."""
+        """The node no longer serves messages, as if it hung."""
         self.executor.remove_node(part)
         self._parts.remove(part)
         self._silenced = [*getattr(self, "_silenced", []), part]
+
+    def kill(self, part: Part) -> None:
+        """The node is gone, as if its process had died."""
+        self.executor.remove_node(part)
+        self._parts.remove(part)
+        part.destroy_node()
 
     def listen(self, topic: topics.Topic) -> list:
         """All messages of a topic from now on, in a list that grows."""
@@ -98,6 +111,15 @@ class Bench:
             self._tell_time()
             for _ in range(2 * len(self._parts) + 2):
                 self.executor.spin_once(timeout_sec=0.0)
+
+    def turn_back(self, by_s: float) -> None:
+        """The clock goes back, as when a simulation starts again."""
+        self.now_s -= by_s
+        self.until(
+            lambda: self._clock.publish(Clock(clock=convert.stamp(self.now_s)))
+            or all(part.now_s() < self.now_s + 1e-6 for part in self._parts),
+            "the nodes hear that the clock went back",
+        )
 
     def _tell_time(self) -> None:
         begin_s, told_s = time.monotonic(), 0.0
@@ -126,6 +148,8 @@ class Bench:
         return answer.result()
 
     def close(self) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
         self.executor.shutdown()
         for node in [*self._parts, *getattr(self, "_silenced", []), self.node]:
             node.destroy_node()

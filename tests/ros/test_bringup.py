@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from foresight_bringup import up
+from foresight_bringup import record, up
 from foresight_bringup.graph import SITUATIONS, Arguments, Graph, Process, graph
 from foresight_bringup.installed import complete
 
@@ -45,11 +45,11 @@ def parameters(process: Process) -> dict:
 @pytest.mark.parametrize(
     ("situation", "given", "executables"),
     [
-        ("sim", {}, ["guard", "sim", *PARTS, "lifecycle_manager"]),
-        ("sim", {"use_composition": "true"}, ["guard", "sim", "composed", "lifecycle_manager"]),
-        ("stack", {}, ["guard", *PARTS, "lifecycle_manager"]),
-        ("robot", {}, ["guard", *PARTS, "lifecycle_manager"]),
-        ("robot", {"use_mock_hardware": "true"}, ["guard", "mock_driver", *PARTS, "lifecycle_manager"]),
+        ("sim", {}, ["guard", "sim", *PARTS, "recorder", "lifecycle_manager"]),
+        ("sim", {"use_composition": "true"}, ["guard", "sim", "composed", "recorder", "lifecycle_manager"]),
+        ("stack", {"record": "false"}, ["guard", *PARTS, "lifecycle_manager"]),
+        ("robot", {}, ["guard", *PARTS, "recorder", "lifecycle_manager"]),
+        ("robot", {"use_mock_hardware": "true"}, ["guard", "mock_driver", *PARTS, "recorder", "lifecycle_manager"]),
     ],
 )
 def test_each_situation_starts_its_processes(situation, given, executables):
@@ -88,15 +88,15 @@ def test_every_executable_and_parameter_of_the_graph_exists():
         for name, process in by_name(graph(situation, Arguments(**{k: v for k, v in given.items() if k in known}))).items():
             assert name in installed
             kind = holder.get(name, "".join(word.title() for word in name.split("_")) + "Parameters")
-            assert set(parameters(process)) - {"use_sim_time"} <= declared[kind], f"{name} does not declare all it is given"
+            assert set(parameters(process)) - {"use_sim_time", "injectable"} <= declared[kind], f"{name} does not declare all it is given"
 
 
 def test_the_manager_is_told_every_node_and_activates_the_guard_first():
-    """No node is forgotten; nothing can move before the guard watches."""
+    """No node but the recorder is left out, which stops nobody; nothing can move before the guard watches."""
     for situation in SITUATIONS:
         built = graph(situation, Arguments())
         told = parameters(by_name(built)["lifecycle_manager"])["node_names"]
-        assert told[0] == "guard" and set(told) == set(built.nodes) - {"lifecycle_manager"}
+        assert told[0] == "guard" and set(told) == set(built.nodes) - {"lifecycle_manager", "recorder"}
 
 
 def test_arguments_reach_the_nodes():
@@ -130,6 +130,7 @@ def test_text_that_looks_like_a_number_stays_text():
         ("moon", {}, "sim, stack, robot"),
         ("sim", {"use_composition": "maybe"}, "use_composition must be true or false, got 'maybe'"),
         ("sim", {"log_level": "loud"}, "got 'loud'"),
+        ("sim", {"bond_timeout_s": "soon"}, "bond_timeout_s must be a number of seconds from 0.2 to 60, got 'soon'"),
         ("sim", {"seed": "-1"}, "seed must be a whole number >= 0, got '-1'"),
     ],
 )
@@ -262,19 +263,29 @@ while True:
 """
 ANSWERS_ACTIVE = """
 import signal, rclpy
-from std_srvs.srv import Trigger
+from foresight_msgs.msg import GraphState
+from rclpy.qos import DurabilityPolicy, QoSProfile
 rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
 node = rclpy.create_node("lifecycle_manager")
-def active(request, response):
-    response.success = True
-    return response
-service = node.create_service(Trigger, "~/is_active", active)
+latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+states = node.create_publisher(GraphState, "graph_state", latched)
+tell = lambda: states.publish(GraphState(active=True))
+timer = node.create_timer(0.2, tell)
 print("ready", flush=True)
 stopped = []
 signal.signal(signal.SIGINT, lambda *_: stopped.append(1))
 while not stopped:
     rclpy.spin_once(node, timeout_sec=0.1)
 """
+
+SAYS_FROZEN = ANSWERS_ACTIVE.replace(
+    "tell = lambda: states.publish(GraphState(active=True))",
+    """import pathlib
+word = pathlib.Path(__file__).with_name("frozen")
+def tell():
+    pids = [int(word.read_text() or 0)] if word.exists() else []
+    states.publish(GraphState(frozen=["planner"] * len(pids), frozen_pid=pids))""",
+)
 
 
 class StandIns:
@@ -291,7 +302,7 @@ class StandIns:
 
     def __call__(self, scripts: dict[str, str], *words: str) -> subprocess.Popen:
         """`scripts` replaces what some executables do; the others wait for a signal."""
-        for name in ("guard", *PARTS, "lifecycle_manager"):
+        for name in ("guard", *PARTS, "recorder", "lifecycle_manager"):
             script = self.bin / name
             script.write_text(f"#!{sys.executable}\n{scripts.get(name, WAITS)}")
             script.chmod(0o755)
@@ -303,6 +314,11 @@ class StandIns:
         )
         self._running.append(process)
         return process
+
+    def pid_of(self, node: str) -> int:
+        """As the record of the running graph says."""
+        file = Path(self.variables["TMPDIR"]) / record.path(self.variables["ROS_DOMAIN_ID"], "").name
+        return next(process.pid for process in record.read(file) if node in process.nodes)
 
     def close(self) -> None:
         for process in self._running:
@@ -348,19 +364,19 @@ def alive(pid: int) -> bool:
 def test_ctrl_c_stops_every_process_and_leaves_with_zero(stand_ins):
     """SIGINT reaches each process once, each line carries its process's name, nothing stays behind."""
     launcher = stand_ins({})
-    shown = read_until(launcher, "ready", count=5)
+    shown = read_until(launcher, "ready", count=6)
     pids = children_of(launcher.pid)
-    assert len(pids) == 5 and all(f"[{name}]" in shown for name in ("guard", *PARTS))
+    assert len(pids) == 6 and all(f"[{name}]" in shown for name in ("guard", *PARTS))
     launcher.send_signal(signal.SIGINT)
     rest = launcher.communicate(timeout=30)[0]
-    assert launcher.returncode == 0 and rest.count("leaving") == 5 and rest.rstrip().endswith("stopped.")
+    assert launcher.returncode == 0 and rest.count("leaving") == 6 and rest.rstrip().endswith("stopped.")
     assert not any(alive(pid) for pid in pids)
 
 
 def test_the_launcher_says_when_the_graph_is_active(stand_ins):
     """The line comes when the lifecycle manager answers so, and names the number of processes."""
     launcher = stand_ins({"lifecycle_manager": ANSWERS_ACTIVE})
-    assert "5 processes" in read_until(launcher, "active:")
+    assert "6 processes" in read_until(launcher, "active:")
 
 
 def test_a_process_that_dies_is_named_and_takes_the_graph_down(stand_ins):
@@ -371,10 +387,60 @@ def test_a_process_that_dies_is_named_and_takes_the_graph_down(stand_ins):
     assert len(re.findall(r"planner \(pid \d+\) ended with exit code 3; stopping the others", shown)) == 1
 
 
+def test_a_recorder_that_dies_is_named_and_the_graph_goes_on(stand_ins):
+    """Nobody needs it: its end is told once, the others run until Ctrl-C, and the exit code is 0."""
+    launcher = stand_ins({"recorder": CRASHES})
+    shown = read_until(launcher, "the others go on without it")
+    assert re.search(r"recorder \(pid \d+\) ended with exit code 3; the others go on without it", shown)
+    if shown.count("ready") < 5:
+        shown += read_until(launcher, "ready", count=5 - shown.count("ready"))
+    launcher.send_signal(signal.SIGINT)
+    shown += launcher.communicate(timeout=60)[0]
+    assert launcher.returncode == 0 and shown.count("go on without it") == 1
+
+
+def test_a_process_that_was_killed_is_started_anew(stand_ins):
+    """One line tells it; the record of the running graph then names the new process."""
+    launcher = stand_ins({})
+    read_until(launcher, "ready", count=6)
+    os.kill(stand_ins.pid_of("planner"), signal.SIGKILL)
+    shown = read_until(launcher, "ready")
+    assert re.search(r"planner \(pid \d+\) was ended by SIGKILL; starting it anew \(1 of 5 in 60 s\)", shown)
+    assert alive(stand_ins.pid_of("planner")) and launcher.poll() is None
+
+
+def test_a_process_that_keeps_dying_ends_the_graph(stand_ins):
+    """After five deaths within a minute the sixth is final."""
+    launcher = stand_ins({"planner": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"})
+    shown = launcher.communicate(timeout=60)[0]
+    assert launcher.returncode == 1 and shown.count("starting it anew") == 5 and "for the 6th time within 60 s" in shown
+
+
+def test_without_respawn_a_killed_process_takes_the_graph_down(stand_ins):
+    """use_respawn:=false."""
+    launcher = stand_ins({}, "use_respawn:=false")
+    read_until(launcher, "ready", count=6)
+    os.kill(stand_ins.pid_of("planner"), signal.SIGKILL)
+    shown = launcher.communicate(timeout=60)[0]
+    assert launcher.returncode == 1 and "was ended by SIGKILL; stopping the others" in shown
+
+
+def test_a_frozen_process_is_ended_on_the_managers_word(stand_ins):
+    """SIGKILL ends even a stopped process; then it is started anew. Another pid than the one that was meant is left alone."""
+    launcher = stand_ins({"lifecycle_manager": SAYS_FROZEN})
+    read_until(launcher, "ready", count=6)
+    pid = stand_ins.pid_of("planner")
+    os.kill(pid, signal.SIGSTOP)
+    (stand_ins.bin / "frozen").write_text(str(pid))
+    shown = read_until(launcher, "starting it anew")
+    assert f"planner (pid {pid}) is frozen; ending it with SIGKILL" in shown
+    assert "ready" in read_until(launcher, "ready")
+
+
 def test_a_process_that_will_not_end_is_ended_by_force_and_named(stand_ins):
     """A hung node ignores SIGINT and SIGTERM; SIGKILL follows, and the launcher says whom it hit."""
     launcher = stand_ins({"world_model": STUBBORN})
-    read_until(launcher, "ready", count=5)
+    read_until(launcher, "ready", count=6)
     pids = children_of(launcher.pid)
     launcher.send_signal(signal.SIGTERM)
     launcher.send_signal(signal.SIGINT)  # a second signal cuts the patience short
@@ -385,7 +451,7 @@ def test_a_process_that_will_not_end_is_ended_by_force_and_named(stand_ins):
 def test_no_process_outlives_a_launcher_that_was_killed(stand_ins):
     """Even after SIGKILL of the launcher, the kernel tells the processes to leave."""
     launcher = stand_ins({})
-    read_until(launcher, "ready", count=5)
+    read_until(launcher, "ready", count=6)
     pids = children_of(launcher.pid)
     launcher.kill()
     end_s = time.monotonic() + 20.0
@@ -397,12 +463,12 @@ def test_no_process_outlives_a_launcher_that_was_killed(stand_ins):
 def test_a_second_graph_on_the_same_domain_is_refused_in_one_line(stand_ins):
     """The first keeps running; the second names it, and another namespace is free."""
     first = stand_ins({})
-    read_until(first, "ready", count=5)
+    read_until(first, "ready", count=6)
     second = stand_ins({})
     told = second.communicate(timeout=60)[0]
     assert second.returncode == 1 and len(told.splitlines()) == 1
     assert f"pid {first.pid}" in told and "ROS_DOMAIN_ID" in told
-    read_until(stand_ins({}, "namespace:=right"), "ready", count=5)
+    read_until(stand_ins({}, "namespace:=right"), "ready", count=6)
     assert first.poll() is None
 
 

@@ -188,6 +188,7 @@ def test_a_planner_that_starts_again_joins_the_motion_in_force(line: Line):
     line.bench.bring_up(line.planner)
     refused = line.guard_states[-1].refused
     line.bench.until(line.client.server_is_ready, "the planner offers pursue again")
+    line.bench.until(lambda: line.guard_states[-1].action == GuardState.NONE, "its heartbeat is believed", advance_s=0.02)
     line.pursue()
     line.move()
     assert line.guard_states[-1].refused == refused

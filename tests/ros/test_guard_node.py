@@ -10,14 +10,17 @@ import time
 
 import numpy as np
 import pytest
-from foresight_msgs.msg import GuardState
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from foresight_msgs.msg import Belief, GuardState, Observation
 from foresight_msgs.msg import Plan as PlanMsg
 from foresight_nodes import convert, topics
 from foresight_nodes.guard_node import GuardNode
 from foresight_nodes.lifecycle_manager import LifecycleManager
+from std_msgs.msg import Bool, Float64
 from std_srvs.srv import Trigger
 
 from foresight.control.motion import joint_trajectory
+from foresight.control.trajectory import sample
 from foresight.data import RobotState, Start
 from tests.motions import MIDDLE, plan_towards
 from tests.ros.conftest import Bench, parameters
@@ -28,19 +31,41 @@ CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
 class Guarded:
     """An active guard with the rest of the world around it: a planner, an arm that stands in the middle, a controller."""
 
-    def __init__(self, bench: Bench, profile, kinematics, start: np.ndarray, **parameters) -> None:
+    def __init__(self, bench: Bench, profile, kinematics, start: np.ndarray, heard=lambda: None, **parameters) -> None:
+        """`heard` is called when the guard listens."""
+        self.repair = lambda: None
         self.bench, self.profile, self.kinematics, self.q = bench, profile, kinematics, start
         self.node = bench.add(GuardNode, robot="ur5e", **parameters)
         self.states, self.commands = bench.listen(topics.GUARD_STATE), bench.listen(CONTROLLER)
+        bench.beat()
         bench.bring_up(self.node)
         self._joint_states, self._plans = bench.publisher(topics.JOINT_STATES), bench.publisher(topics.PLAN)
         bench.until(lambda: self.node._forward.get_subscription_count() > 0, "the controller is connected")
-        self.measure(self.q)
+        bench.until(lambda: self.node._monitor.watchdog.known("heartbeat"), "the heartbeat is heard")
+        self.live(0.1)
+        heard()
+        self.ready()
 
-    def measure(self, q: np.ndarray, names: tuple[str, ...] | None = None) -> None:
+    def ready(self) -> None:
+        """Until nothing holds motion any more."""
+        begin_s = time.monotonic()
+        while not self.states or self.states[-1].action != GuardState.NONE:
+            assert time.monotonic() < begin_s + 20.0, f"still {self.states[-1].cause}: {self.states[-1].why}"
+            self.live(0.1)
+
+    def live(self, duration_s: float) -> None:
+        """Lets time pass with an arm that follows its commands."""
+        end_s = self.bench.now_s + duration_s
+        while self.bench.now_s < end_s - 1e-9:
+            self.bench.advance(0.02)
+            in_force = self.node._guard.in_force
+            self.measure(self.q if in_force is None else sample(in_force, self.bench.now_s)[0])
+
+    def measure(self, q: np.ndarray, names: tuple[str, ...] | None = None, turns: int = 10) -> None:
+        self.q = q
         state = RobotState(self.bench.now_s, q, np.zeros(len(q)))
         self._joint_states.publish(convert.robot_state_to_msg(state, names or self.profile.joint_names))
-        for _ in range(10):
+        for _ in range(turns):
             self.bench.executor.spin_once(timeout_sec=0.02)
 
     def plan(self, **changes) -> PlanMsg:
@@ -135,44 +160,68 @@ def _stub(bench: Bench, profile, kinematics, start) -> Guarded:
 
 
 def test_without_a_fresh_joint_state_nothing_passes(guarded: Guarded):
-    """A joint state that lacks a joint is none, so the last one grows old."""
+    """A joint state that lacks a joint is none, so the last one grows old, and the arm is held."""
     guarded.bench.advance(0.3, step_s=0.1)
-    guarded.measure(guarded.q[:5], guarded.profile.joint_names[:5])
-    assert guarded.offer(guarded.plan()).reason == "stale_state"
+    q = guarded.q
+    guarded.measure(q[:5], guarded.profile.joint_names[:5])
+    guarded.q = q
+    state = guarded.offer(guarded.plan())
+    assert (state.reason, state.action, state.cause) == ("held", GuardState.HOLD, "state_stale") and "old" in state.detail
 
 
 def test_stop_brakes_and_refuses_until_reset(guarded: Guarded):
     """The stop's trajectory ends at rest; plans are refused until the arm rests and reset is called."""
     guarded.offer(guarded.plan())
-    guarded.bench.advance(0.2, step_s=0.1)
+    guarded.live(0.2)
     answer = guarded.bench.call(topics.GUARD_STOP, guarded.node, Trigger.Request())
     assert answer.success and "at rest in" in answer.message
     guarded.bench.until(lambda: len(guarded.commands) == 2, "the braking motion is sent")
     assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
     assert guarded.offer(guarded.plan()).reason == "stopped"
-    assert guarded.states[-1].state == GuardState.STOPPED
+    assert (guarded.states[-1].state, guarded.states[-1].cause) == (GuardState.STOPPED, "operator_stop")
+    assert guarded.states[-1].latched and guarded.states[-1].action == GuardState.LATCH
 
-    guarded.bench.advance(1.5, step_s=0.1)
-    rest = np.array(guarded.commands[1].points[-1].positions)
-    guarded.measure(rest)
+    soon = guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request())
+    assert not soon.success and "possible after 0.5 s" in soon.message
+    guarded.live(1.0)
+    assert guarded.states[-1].latched and len(guarded.commands) == 2
     assert guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request()).success
-    guarded.q = rest
-    guarded.measure(rest)
+    assert guarded.offer(guarded.plan()).reason == "ok"
+
+
+def test_a_latch_outlives_deactivation_and_cleanup(guarded: Guarded):
+    """Only an operator ends it: the guard comes up again stopped, and says why."""
+    guarded.bench.call(topics.GUARD_STOP, guarded.node, Trigger.Request())
+    for change in ("deactivate", "cleanup", "configure", "activate"):
+        getattr(guarded.node, f"trigger_{change}")()
+    guarded.bench.until(lambda: guarded.states[-1].state == GuardState.STOPPED, "the latch is told")
+    guarded.bench.until(lambda: guarded.node._forward.get_subscription_count() > 0, "the controller is connected")
+    guarded.live(0.6)
+    assert guarded.states[-1].latched and guarded.states[-1].cause == "operator_stop"
+    assert guarded.offer(guarded.plan()).reason == "stopped"
+    assert guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request()).success
+    guarded.ready()
     assert guarded.offer(guarded.plan()).reason == "ok"
 
 
 def test_after_a_reset_the_next_plan_starts_where_the_arm_is_measured(guarded: Guarded):
-    """Also without a stop: an arm that was put elsewhere (a new scene) is not held to its last command, once that has ended."""
+    """An arm that was put elsewhere (a new scene) latches the guard without any command; a reset begins where it is now."""
     guarded.offer(guarded.plan())
-    guarded.measure(guarded.q)
+    guarded.live(0.02)
     refused = guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request())
     assert not refused.success and "in force for another" in refused.message
-    guarded.bench.advance(1.5, step_s=0.1)
-    guarded.q = guarded.q + 0.3
-    guarded.measure(guarded.q)
-    assert guarded.offer(guarded.plan()).reason == "bad_state"
+    guarded.live(1.5)
+    sent = len(guarded.commands)
+    guarded.bench.advance(0.02)
+    guarded.measure(guarded.q + 0.4)
+    guarded.bench.until(lambda: guarded.states[-1].cause == "state_jumped", "the leap is seen")
+    assert guarded.states[-1].latched and guarded.offer(guarded.plan()).reason == "stopped"
+    for _ in range(30):
+        guarded.bench.advance(0.02)
+        guarded.measure(guarded.q)
     assert guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request()).success
     guarded.bench.until(lambda: not guarded.states[-1].in_force, "the guard says that nothing is in force")
+    assert len(guarded.commands) == sent
     assert guarded.offer(guarded.plan()).reason == "ok"
 
 
@@ -188,16 +237,222 @@ def test_a_held_arm_is_relieved(guarded: Guarded):
     last = guarded.commands[-1].points[-1]
     assert len(guarded.commands) == 2
     assert np.allclose(last.positions, guarded.q, atol=1e-6) and max(map(abs, last.velocities)) == 0.0
+    assert (guarded.states[-1].action, guarded.states[-1].cause) == (GuardState.RETREAT, "obstructed")
+    guarded.ready()
+    assert len(guarded.commands) == 2 and guarded.offer(guarded.plan()).reason == "ok"
 
 
 def test_deactivation_brakes(guarded: Guarded):
     """A guard that is switched off while the arm moves first sends it to rest."""
     guarded.offer(guarded.plan())
-    guarded.bench.advance(0.2, step_s=0.1)
+    guarded.live(0.2)
     guarded.node.trigger_deactivate()
     guarded.bench.until(lambda: len(guarded.commands) == 2, "the braking motion is sent")
     assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
     guarded.bench.until(lambda: guarded.states[-1].state == GuardState.INACTIVE, "it says that it is inactive")
+
+
+def test_silence_of_the_heartbeat_brakes_within_its_limit_and_a_tick(guarded: Guarded):
+    """A planner whose process no longer beats: the arm is braked, held, and moves again when the beat is back."""
+    guarded.offer(guarded.plan())
+    guarded.live(0.2)
+    guarded.bench.heartbeat.stop()
+    silent_s = guarded.bench.now_s
+    guarded.bench.until(lambda: guarded.live(0.01) or len(guarded.commands) == 2, "the arm is braked")
+    begin_s = convert.seconds(guarded.commands[1].header.stamp)
+    assert begin_s - silent_s <= 0.1 + 0.02 + 1e-6, "T_cmd, a tick, and the step of this bench's clock"
+    assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
+    assert guarded.states[-1].cause == "heartbeat_lost" and guarded.states[-1].heartbeat_silence_s > 0.1
+    assert guarded.offer(guarded.plan()).reason == "held"
+    guarded.live(1.0)
+    assert guarded.states[-1].action == GuardState.HOLD and len(guarded.commands) == 2
+    guarded.bench.beat()
+    guarded.ready()
+    assert guarded.offer(guarded.plan()).reason == "ok"
+
+
+PLANNER = """
+import time, rclpy
+from rclpy.node import Node
+from foresight_nodes.heartbeat import Heartbeat
+rclpy.init(); heartbeat = Heartbeat(Node("planner")); print("beats", flush=True)
+while True: time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_planner_that_is_killed_or_stopped_in_motion_brakes_the_arm(bench: Bench, spawn, profile, kinematics, start, fault):
+    """On the wall clock, with a real process: the braking motion begins T_cmd after its last beat, whatever way it ended."""
+    planner = spawn(PLANNER)
+    assert planner.stdout.readline().strip() == "beats"
+    ages = {"guard__future_max_s": 0.5, "guard__start_ahead_max_s": 0.6}
+    guard = bench.adopt(GuardNode(parameter_overrides=parameters(robot="ur5e", **ages)))
+    guarded = _stub(bench, profile, kinematics, start)
+    guarded.node, guarded.states, guarded.commands = guard, bench.listen(topics.GUARD_STATE), bench.listen(CONTROLLER)
+    bench.now_s = time.time()
+    bench.bring_up(guard)
+    guarded._joint_states, guarded._plans = bench.publisher(topics.JOINT_STATES), bench.publisher(topics.PLAN)
+
+    def follows(seconds_s: float, until) -> None:
+        end_s = time.time() + seconds_s
+        while time.time() < end_s and not until():
+            bench.now_s, in_force = time.time(), guard._guard.in_force
+            guarded.measure(start if in_force is None else sample(in_force, bench.now_s)[0], turns=3)
+
+    follows(20.0, lambda: guarded.states and guarded.states[-1].action == GuardState.NONE)
+    bench.now_s = time.time() + 0.4  # time to make the plan and to show the arm again before it begins
+    message = guarded.plan()
+    bench.now_s = time.time()
+    follows(0.05, lambda: False)
+    state = guarded.offer(message)
+    assert state.reason == "ok", state.detail
+    begins_s = convert.seconds(guarded.states[-1].trajectory_stamp)
+    follows(20.0, lambda: time.time() > begins_s + 0.02)
+    assert len(guarded.commands) == 1, guarded.states[-1].why
+    ended_s = time.time()
+    planner.send_signal(fault)
+    follows(2.0, lambda: len(guarded.commands) == 2)
+    braked_s = convert.seconds(guarded.commands[1].header.stamp)
+    assert braked_s - ended_s <= 0.1 + 0.01 + 0.1, "T_cmd, a tick, and a tenth for a machine that does other things"
+    assert guarded.states[-1].cause == "heartbeat_lost"
+    assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
+
+
+def test_while_simulated_time_stands_still_nothing_trips(guarded: Guarded):
+    """A paused simulator sends nothing, for any length of real time; when it goes on, so does the arm."""
+    guarded.offer(guarded.plan())
+    guarded.live(0.2)
+    guarded.bench.heartbeat.stop()
+    until_s = time.monotonic() + 0.5
+    guarded.bench.until(lambda: time.monotonic() > until_s, "half a second of real time passes")
+    assert guarded.states[-1].action == GuardState.NONE and len(guarded.commands) == 1
+    guarded.bench.beat()
+    guarded.bench.until(lambda: guarded.node._monitor.watchdog.age_s("heartbeat", guarded.node._now()) < 0.02, "it beats")
+    guarded.live(0.2)
+    assert guarded.states[-1].action == GuardState.NONE and len(guarded.commands) == 1
+
+
+def test_plans_at_10_hz_with_jitter_trip_nothing(guarded: Guarded):
+    """Plans, beliefs and observations that come 60 to 140 ms apart leave the failsafe at rest."""
+    observations, beliefs = guarded.bench.publisher(topics.OBSERVATION), guarded.bench.publisher(topics.BELIEF)
+    begun = len(guarded.states)
+    for gap_s in (0.1, 0.06, 0.14, 0.06, 0.14, 0.1, 0.14):
+        for publisher, kind in ((observations, Observation), (beliefs, Belief)):
+            publisher.publish(kind(header=convert.header(guarded.bench.now_s)))
+        guarded.offer(guarded.plan())
+        guarded.live(gap_s)
+    assert {state.cause for state in guarded.states[begun:]} == {""}
+
+
+def _freeze_stamps(guarded: Guarded) -> None:
+    stamp_s = guarded.bench.now_s
+    for _ in range(8):
+        guarded.bench.advance(0.02)
+        now_s, guarded.bench.now_s = guarded.bench.now_s, stamp_s
+        guarded.measure(guarded.q)
+        guarded.bench.now_s = now_s
+
+
+def _nan_states(guarded: Guarded) -> None:
+    q = guarded.q
+    for _ in range(4):
+        guarded.bench.advance(0.02)
+        guarded.measure(np.full(6, np.nan))
+    guarded.q = q
+
+
+def _silent(topic: topics.Topic, kind):
+    def fall_silent(guarded: Guarded) -> None:
+        guarded.bench.publisher(topic).publish(kind(header=convert.header(guarded.bench.now_s)))
+        guarded.live(0.24)
+
+    return fall_silent
+
+
+def _perception_says(refusal: str):
+    def say(guarded: Guarded) -> None:
+        status = DiagnosticStatus(name="/perception", message="As said.", values=[KeyValue(key="refusal", value=refusal)])
+        publisher = guarded.bench.publisher(topics.DIAGNOSTICS)
+        publisher.publish(DiagnosticArray(status=[status]))
+        guarded.repair = lambda: publisher.publish(
+            DiagnosticArray(status=[DiagnosticStatus(name="/perception", values=[KeyValue(key="refusal", value="")])])
+        )
+
+    return say
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [
+        (lambda guarded: guarded.bench.advance(0.14), "state_stale"),
+        (_nan_states, "state_invalid"),
+        (_freeze_stamps, "state_stamps_frozen"),
+        (_silent(topics.OBSERVATION, Observation), "observation_stale"),
+        (_silent(topics.BELIEF, Belief), "belief_stale"),
+        (_perception_says("frozen_stamp"), "camera_stamps_frozen"),
+        (_perception_says("frozen_camera"), "camera_frozen"),
+        (_perception_says("dark_camera"), "camera_dark"),
+    ],
+)
+def test_what_cannot_be_trusted_brakes_the_arm_until_it_can(bench: Bench, profile, kinematics, start, trouble, cause: str):
+    """Each watchdog trips under its own name, the arm is commanded to rest, plans are held; it goes on by itself afterwards."""
+    ages = {"monitor__observation_age_s": 0.2, "monitor__belief_age_s": 0.2}  # shorter than the motion
+    guarded = Guarded(bench, profile, kinematics, start, **ages)
+    guarded.offer(guarded.plan())
+    guarded.live(0.1)
+    trouble(guarded)
+    guarded.bench.until(lambda: any(s.cause == cause for s in guarded.states), f"{cause} is seen", advance_s=0.01)
+    guarded.bench.until(lambda: len(guarded.commands) == 2, "the braking motion is sent")
+    assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
+    assert guarded.offer(guarded.plan()).reason == "held"
+    guarded.repair()
+    guarded.live(1.0)
+    guarded.ready()
+    assert len(guarded.commands) == 2 and guarded.offer(guarded.plan()).reason == "ok"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "topic", "good", "bad", "cause"),
+    [
+        ("controller_active_topic", topics.controller_active, Bool(data=True), Bool(data=False), "controller_inactive"),
+        ("program_running_topic", topics.program_running, Bool(data=True), Bool(data=False), "program_stopped"),
+        ("speed_scaling_topic", topics.speed_scaling, Float64(data=100.0), Float64(data=0.0), "speed_slider_zero"),
+    ],
+)
+def test_a_fault_of_the_driver_stops_and_the_next_plan_starts_where_the_arm_is(
+    bench: Bench, profile, kinematics, start, parameter: str, topic, good, bad, cause: str
+):
+    """No word yet counts as a fault. In motion the arm is braked; afterwards nothing is in force, so nothing old goes on."""
+    driver = topic("driver_says").publisher(bench.node)
+    guarded = Guarded(bench, profile, kinematics, start, lambda: driver.publish(good), **{parameter: "driver_says"})
+    assert cause in {state.cause for state in guarded.states}
+    guarded.offer(guarded.plan())
+    guarded.live(0.1)
+    driver.publish(bad)
+    guarded.bench.until(lambda: guarded.states[-1].cause == cause, "the fault is seen")
+    guarded.bench.until(lambda: len(guarded.commands) == 2, "the braking motion is sent")
+    assert guarded.states[-1].action == GuardState.STOP
+    assert guarded.offer(guarded.plan()).reason == "held"
+    guarded.live(1.0)
+    assert guarded.states[-1].action == GuardState.STOP and not guarded.states[-1].in_force
+    driver.publish(good)
+    guarded.ready()
+    assert len(guarded.commands) == 2 and guarded.offer(guarded.plan()).reason == "ok"
+
+
+def test_simulated_time_that_goes_back_stops(guarded: Guarded):
+    """The motion in force goes on in the new time until the arm is measured there and braked; then the line starts afresh."""
+    guarded.offer(guarded.plan())
+    guarded.live(0.1)
+    guarded.bench.turn_back(50.0)
+    guarded.bench.until(lambda: guarded.states[-1].cause == "simulator_reset", "the step back is seen")
+    assert guarded.states[-1].action == GuardState.STOP and len(guarded.commands) == 1
+    guarded.live(0.06)
+    guarded.bench.until(lambda: len(guarded.commands) == 2, "the braking motion is sent")
+    assert convert.seconds(guarded.commands[1].header.stamp) == pytest.approx(guarded.bench.now_s, abs=0.1)
+    guarded.live(1.5)
+    guarded.ready()
+    assert len(guarded.commands) == 2 and guarded.offer(guarded.plan()).reason == "ok"
 
 
 def test_configure_names_the_missing_robot(bench: Bench):
@@ -262,12 +517,14 @@ def test_a_guard_that_is_told_to_end_first_brings_the_arm_to_rest(bench: Bench, 
     process = spawn("from foresight_nodes import run; run.guard()", *arguments)
     manager = bench.adopt(LifecycleManager(parameter_overrides=parameters(node_names=["guard"])))
     bench.until(lambda: manager.up, "the guard is active")
+    bench.beat()
     guarded = _stub(bench, profile, kinematics, start)
     guarded.states, guarded.commands = bench.listen(topics.GUARD_STATE), bench.listen(CONTROLLER)
     guarded._joint_states, guarded._plans = bench.publisher(topics.JOINT_STATES), bench.publisher(topics.PLAN)
     bench.until(lambda: guarded.states, "the guard's state arrives")
     bench.now_s = time.time()
     guarded.measure(start)
+    bench.until(lambda: guarded.states[-1].action == GuardState.NONE, "nothing holds motion")
     bench.now_s = time.time() + 1.0  # time for the guard to decide before the motion begins
     state = guarded.offer(guarded.plan())
     assert state.reason == "ok", state.detail

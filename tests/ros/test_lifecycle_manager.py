@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass
 
 import pytest
+from foresight_msgs.msg import Bond, GuardState
 from foresight_nodes import topics
-from foresight_nodes.lifecycle_manager import LifecycleManager
+from foresight_nodes.lifecycle_manager import LifecycleManager, ManagerParameters
 from foresight_nodes.part import Part
 from std_srvs.srv import Trigger
 
 from tests.ros.conftest import Bench, parameters
+
+SLACK_S = 0.1  # [s] for the step in which the manager looks, on a busy machine
+
+
+def latched_state() -> GuardState:
+    """What a guard says that only a person can reset."""
+    message = GuardState(state=GuardState.STOPPED)
+    if hasattr(message, "latched"):
+        message.latched = True
+    return message
 
 
 @dataclass(frozen=True)
@@ -95,14 +108,102 @@ def test_a_node_that_refuses_at_first_is_asked_again(bench: Bench, story: list[s
     assert manager.failure == ""
 
 
-def test_when_a_node_dies_the_others_are_deactivated(bench: Bench, story: list[str]):
-    """A node without diagnostics counts as dead."""
+def test_without_respawn_a_node_that_dies_takes_the_graph_down(bench: Bench, story: list[str]):
+    """The others are deactivated, and the manager ends with the reason."""
     first, second = Toy("first", story), Toy("second", story)
-    manager = managed(bench, first, second, bond_timeout_s=1.5)
+    manager = managed(bench, first, second, respawn=False)
+    bench.until(lambda: manager.up, "the graph is up")
+    bench.kill(first)
+    bench.until(lambda: manager.exit_code == 1, "the manager gives up")
+    assert "Node 'first' is silent" in manager.failure and story[-1] == "second deactivate"
+
+
+def test_a_dead_node_is_noticed_within_half_a_second(bench: Bench, story: list[str]):
+    """From its last sign of life to the manager's word; the graph is no longer up, and what needs the node is deactivated."""
+    first, second = Toy("first", story), Toy("second", story)
+    manager = managed(bench, first, second)
+    bench.until(lambda: manager.up, "the graph is up")
+    bench.kill(first)
+    begin_s = time.monotonic()
+    bench.until(lambda: not manager.up, "the death is noticed")
+    assert time.monotonic() - begin_s < 0.5 + SLACK_S
+    bench.until(lambda: story[-1] == "second deactivate", "what needs it is deactivated")
+    assert "first deactivate" not in story and manager.exit_code is None
+
+
+def test_a_node_that_hangs_is_noticed_though_its_process_lives(bench: Bench, story: list[str]):
+    """Its thread still beats, but says that no message has been served; the manager names it for ending."""
+    first = Toy("first", story)
+    manager = managed(bench, first, Toy("second", story), busy_timeout_s=0.6, frozen_after_s=0.8)
+    told = bench.listen(topics.GRAPH_STATE)
     bench.until(lambda: manager.up, "the graph is up")
     bench.silence(first)
-    bench.until(lambda: manager.exit_code == 1, "the manager gives up")
-    assert "Node 'first' has been silent" in manager.failure and story[-1] == "second deactivate"
+    bench.until(lambda: told and list(told[-1].frozen) == ["first"], "the manager names it")
+    assert list(told[-1].frozen_pid) == [os.getpid()] and "serving nothing" in told[-1].detail
+
+
+def test_the_graph_comes_back_when_the_node_is_there_again(bench: Bench, story: list[str]):
+    """The new process is configured and activated, what needs it is activated again, and the others are left alone."""
+    first, second, third = (Toy(name, story) for name in ("first", "second", "third"))
+    manager = managed(bench, first, second, third)
+    bench.until(lambda: manager.up, "the graph is up")
+    bench.kill(second)
+    bench.until(lambda: not manager.up, "the death is noticed")
+    story.clear()
+    bench.adopt(Toy("second", story))
+    bench.until(lambda: manager.up, "the graph is up again")
+    assert [line for line in story if "deactivate" not in line] == ["second configure", "second activate", "third activate"]
+
+
+def test_a_node_restarted_between_two_signs_is_noticed(bench: Bench, story: list[str]):
+    """Another process under the same name is a node that knows nothing, however quickly it came."""
+    first = Toy("first", story)
+    manager = managed(bench, first, Toy("second", story))
+    bench.until(lambda: manager.up, "the graph is up")
+    story.clear()
+    manager._on_bond(Bond(node="/first", pid=1))
+    bench.until(lambda: "second activate" in story and manager.up, "the graph is up again")
+    assert story[0] == "second deactivate" and "first configure" in story
+
+
+def test_what_needs_the_clock_is_configured_anew_when_the_clock_starts_anew(bench: Bench, story: list[str]):
+    """Stamps that nodes remember are from another time then."""
+    clock = Toy("clock", story)
+    manager = managed(bench, clock, Toy("user", story), Toy("other", story), origins=["clock"], dependencies=["user:clock"])
+    bench.until(lambda: manager.up, "the graph is up")
+    bench.kill(clock)
+    bench.until(lambda: not manager.up, "the death is noticed")
+    bench.adopt(Toy("clock", story))
+    bench.until(lambda: manager.up, "the graph is up again")
+    assert story.count("user configure") == 2 and story.count("other configure") == 1 and "other deactivate" not in story
+
+
+def test_after_a_latch_nothing_is_brought_back_until_a_person_says_so(bench: Bench, story: list[str]):
+    """Neither while the guard says that it has latched, nor after that guard died; then `resume` is the word."""
+    guard = Toy("guard", story)
+    manager = managed(bench, guard, Toy("second", story))
+    bench.until(lambda: manager.up, "the graph is up")
+    states = bench.publisher(topics.GUARD_STATE)
+    states.publish(latched_state())
+    bench.until(lambda: manager._latched, "the latch is heard")
+    assert not bench.call(topics.RESUME, manager, Trigger.Request()).success
+    bench.kill(guard)
+    bench.until(lambda: not manager.up, "the death is noticed")
+    story.clear()
+    bench.adopt(Toy("guard", story))
+    bench.until(lambda: "latched" in manager._detail, "the manager waits")
+    states.publish(GuardState(state=GuardState.INACTIVE))
+    end_s = time.monotonic() + 1.0
+    bench.until(lambda: time.monotonic() > end_s, "a second passes")
+    assert not manager.up and "guard configure" not in story
+    assert bench.call(topics.RESUME, manager, Trigger.Request()).success
+    bench.until(lambda: manager.up, "the graph is up again")
+
+
+def test_a_dependency_on_a_node_that_is_not_there_is_refused():
+    """With the nodes there are."""
+    with pytest.raises(ValueError, match="name 'sun', which is no node. Nodes: guard, sim"):
+        ManagerParameters(dependencies=("planner:sun",))
 
 
 def test_a_node_that_never_appears_is_named(bench: Bench):

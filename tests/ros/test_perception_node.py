@@ -180,3 +180,24 @@ def test_a_missing_checkpoint_is_named(bench: Bench):
     bench.until(
         lambda: any("No checkpoint folder at /nowhere/model" in s.message for m in heard for s in m.status), "the reason is told"
     )
+
+
+def test_what_is_wrong_with_a_camera_is_told_at_once_and_by_its_type(sensed: Sensed):
+    """A covered camera is `dark_camera` in the diagnostics without waiting for the next second, and gone when it sees again."""
+
+    def refusals() -> list[str]:
+        mine = [s for m in sensed.diagnostics for s in m.status if s.name == "/perception"]
+        return [pair.value for s in mine for pair in s.values if pair.key == "refusal"]
+
+    sensed.frames()
+    assert sensed.activate()
+    sensed.bench.advance(0.1)
+    sensed.state()
+    for name in ("front", "wrist"):
+        black = convert.image_to_msg(np.zeros((48, 64, 3), np.uint8), sensed.bench.now_s, convert.optical_frame(name))
+        sensed.images[name].publish(black)
+    told = len(refusals())
+    sensed.bench.until(lambda: "dark_camera" in refusals()[told:], "the guard can read what is wrong")
+    sensed.bench.advance(0.1)
+    sensed.frames()
+    sensed.bench.until(lambda: refusals()[-1] == "", "it is gone")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from foresight_msgs.srv import ResetSimulation, Step
+from foresight_msgs.srv import Inject, ResetSimulation, Step
 from foresight_nodes import convert, topics
 from foresight_nodes.sim_node import SimNode
 from rclpy.executors import SingleThreadedExecutor
@@ -134,6 +134,47 @@ def test_pause_stops_time_and_step_lets_some_pass(simulated: Simulated):
     assert not simulated.call(topics.SIM_STEP, Step.Request(duration_s=-1.0)).ok
     simulated.pause(False)
     simulated.until(lambda: convert.seconds(simulated.truth[-1].header.stamp) > at_s + 0.25, "time goes on")
+
+
+def test_a_protective_stop_halts_the_arm_and_is_told_as_a_driver_tells_it(simulated: Simulated, profile):
+    """robot_program_running turns false at once and true when it is over; no command is followed meanwhile."""
+    running = simulated.listen(topics.program_running("io_and_status_controller/robot_program_running"))
+    simulated.until(lambda: running and running[-1].data, "the program runs")
+    answer = simulated.call(topics.INJECT, Inject.Request(fault="protective_stop", duration_s=0.5))
+    assert answer.ok and "protective_stop for 0.5 s" in answer.message
+    simulated.until(lambda: not running[-1].data, "the program is told to have stopped")
+    commands = simulated.truth[-1].commands
+    publisher = CONTROLLER.publisher(simulated.node)
+    simulated.until(lambda: publisher.get_subscription_count() > 0, "the simulator listens")
+    q = np.array(simulated.states[-1].position)
+    motion = minimum_jerk(q, np.full(6, 0.05), convert.seconds(simulated.clock[-1].clock) + 0.2)
+    publisher.publish(convert.trajectory_to_msg(motion, profile.joint_names))
+    simulated.until(lambda: running[-1].data, "the program runs again")
+    assert simulated.truth[-1].commands == commands
+    assert np.abs(np.array(simulated.states[-1].position) - q).max() < 0.01
+
+
+def test_black_cameras_and_a_missing_joint_arrive_as_such(simulated: Simulated):
+    """What was injected is what is delivered."""
+    for name, values in (("camera_black", {}), ("joint_nan", {"joint": 3.0})):
+        request = Inject.Request(fault=name, duration_s=0.6, names=list(values), values=list(values.values()))
+        assert simulated.call(topics.INJECT, request).ok
+    simulated.until(lambda: not any(simulated.images[-1].data), "a black picture arrives")
+    simulated.until(lambda: np.isnan(simulated.states[-1].position[3]), "joint 3 is not a number")
+    simulated.until(lambda: any(simulated.images[-1].data) and not np.isnan(simulated.states[-1].position[3]), "it is over")
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"fault": "tea_break"}, "Available: camera_freeze"),
+        ({"fault": "joint_nan", "names": ["joint"], "values": [6.0]}, "from 0 to 5, got 6"),
+    ],
+)
+def test_a_fault_that_is_not_there_is_refused(simulated: Simulated, request_: dict, said: str):
+    """With what there is instead."""
+    answer = simulated.call(topics.INJECT, Inject.Request(**request_))
+    assert not answer.ok and said in answer.message
 
 
 def test_a_real_time_factor_needs_simulated_time():

@@ -1,32 +1,93 @@
-"""The watchdog names what has fallen silent."""
+"""The watchdog names what has fallen silent, whatever the simulated clock does; the clock watch tells a jump from drift."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from foresight.safety.watchdog import Silence, Watchdog
+from foresight.safety.watchdog import ClockWatch, Moment, Silence, Watchdog
+
+
+def real(time_s: float) -> Moment:
+    """Without simulated time both clocks are one."""
+    return Moment(time_s, time_s)
 
 
 def test_seen_in_time_is_not_silent():
     """A source within its limit is not reported; one beyond it is, with age and limit."""
-    watchdog = Watchdog({"observation": 0.5, "joint_state": 0.1})
-    watchdog.seen("observation", 10.0)
-    watchdog.seen("joint_state", 10.0)
-    assert watchdog.silent(10.0625) == []
-    assert watchdog.silent(10.25) == [Silence("joint_state", 0.25, 0.1)]
-    watchdog.seen("joint_state", 10.25)
-    assert watchdog.silent(10.25) == []
+    watchdog = Watchdog({"observation": 0.5, "state": 0.1})
+    assert watchdog.seen("observation", real(10.0)) and watchdog.seen("state", real(10.0))
+    assert watchdog.silent(real(10.0625)) == []
+    assert watchdog.silent(real(10.25)) == [Silence("state", 0.25, 0.1)]
+    watchdog.seen("state", real(10.25))
+    assert watchdog.silent(real(10.25)) == []
 
 
 def test_never_seen_is_silent():
     """Before its first message a source is silent for ever, so nothing starts without it."""
-    assert Watchdog({"plan": 0.5}).silent(3.0) == [Silence("plan", float("inf"), 0.5)]
+    watchdog = Watchdog({"plan": 0.5})
+    assert watchdog.silent(real(3.0)) == [Silence("plan", float("inf"), 0.5)] and not watchdog.known("plan")
+
+
+def test_the_same_stamp_again_is_no_news():
+    """A driver that repeats itself ages, and its repeats are counted; a new stamp, also an earlier one, is news."""
+    watchdog = Watchdog({"state": 0.1})
+    assert watchdog.seen("state", real(1.0), 5.0)
+    assert not watchdog.seen("state", real(1.05), 5.0) and not watchdog.seen("state", real(1.2), 5.0)
+    assert watchdog.repeats["state"] == 2 and watchdog.silent(real(1.2)) == [Silence("state", pytest.approx(0.2), 0.1)]
+    assert watchdog.seen("state", real(1.25), 4.0) and watchdog.repeats["state"] == 0 and watchdog.silent(real(1.25)) == []
+
+
+@pytest.mark.parametrize(("rate", "passed_s", "age_s"), [(0.0, 60.0, 0.0), (0.25, 0.2, 0.05), (1.0, 0.2, 0.2), (10.0, 0.2, 0.2)])
+def test_an_age_counts_the_slower_clock(rate: float, passed_s: float, age_s: float):
+    """Paused or slow, a simulated arm moves as far as its clock says; faster than real time, real silence counts."""
+    watchdog = Watchdog({"heartbeat": 0.1})
+    watchdog.seen("heartbeat", Moment(1000.0, 7.0))
+    now = Moment(1000.0 + passed_s, 7.0 + rate * passed_s)
+    assert watchdog.age_s("heartbeat", now) == pytest.approx(age_s)
+    assert bool(watchdog.silent(now)) == (age_s > 0.1)
 
 
 def test_unknown_source_and_bad_limit_are_refused():
     """A misspelt source, or a limit that could never be exceeded, is an error that names it."""
     with pytest.raises(KeyError, match=r"'plans' is not watched. Watched: plan"):
-        Watchdog({"plan": 0.5}).seen("plans", 0.0)
+        Watchdog({"plan": 0.5}).seen("plans", real(0.0))
     for limit in (0.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="plan"):
             Watchdog({"plan": limit})
+        with pytest.raises(ValueError, match="clock jump"):
+            ClockWatch(False, limit)
+
+
+def jumps(watch: ClockWatch, readings: list[tuple[float, float]]) -> list[float]:
+    return [round(watch.read(*reading)[1], 6) for reading in readings]
+
+
+def test_a_step_of_the_wall_clock_is_a_jump_and_reported_once():
+    """Either way, by more than the limit, against the steady clock; time itself goes on steadily."""
+    watch = ClockWatch(False, 0.05)
+    assert jumps(watch, [(5.0, 1e9), (5.01, 1e9 + 0.01), (5.02, 1e9 + 1.02), (5.03, 1e9 + 1.03)]) == [0, 0, 1.0, 0]
+    assert jumps(watch, [(5.04, 1e9 - 0.96), (5.05, 1e9 - 0.95)]) == [-2.0, 0]
+    assert watch.read(5.06, 1e9)[0] == Moment(5.06, 5.06)
+
+
+def test_small_steps_within_a_second_add_up():
+    """A clock that is moved by 10 ms ten times a second has jumped, not drifted."""
+    watch = ClockWatch(False, 0.05)
+    assert any(jumps(watch, [(0.1 * i, 0.11 * i) for i in range(20)]))
+
+
+def test_drift_of_the_wall_clock_is_no_jump():
+    """A clock that is slewed by 500 ppm for an hour has never jumped."""
+    watch = ClockWatch(False, 0.05)
+    steady_s = np.arange(0.0, 3600.0, 0.1)
+    assert not any(jumps(watch, [(t, t * 1.0005) for t in steady_s.tolist()]))
+
+
+def test_simulated_time_may_stand_run_and_leap_but_not_go_back():
+    """Only a step back is a jump; the time of the failsafe then stands for that moment and goes on."""
+    watch = ClockWatch(True, 0.05)
+    assert jumps(watch, [(5.0, 0.0), (5.01, 100.0), (9.0, 100.0), (9.01, 110.0)]) == [0, 0, 0, 0]
+    moment, jump_s = watch.read(9.02, 1.0)
+    assert jump_s == -109.0 and moment == Moment(9.02, 110.0)
+    assert watch.read(9.03, 1.5) == (Moment(9.03, 110.5), 0.0)

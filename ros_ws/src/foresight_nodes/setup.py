@@ -26,6 +26,7 @@ setup(
             "guard = foresight_nodes.run:guard",
             "sim = foresight_nodes.run:sim",
             "mock_driver = foresight_nodes.run:mock_driver",
+            "recorder = foresight_nodes.run:recorder",
             "lifecycle_manager = foresight_nodes.run:lifecycle_manager",
         ],
     },

@@ -11,9 +11,10 @@ from foresight.control.trajectory import hold
 from foresight.data import Trajectory
 from foresight.robots.profile import RobotProfile
 
-POINT_S = 0.02  # [s] spacing of the tail's points
-HEADROOM = 0.9  # share of the acceleration limit that braking uses, since the quintic through the points swings a little wider
-JERK_SHARE = 0.5  # of the jerk limit, since a segment in which the jerk changes has more of it
+POINT_S = 0.02  # [s] at most between two points
+APART_S = 1e-4  # [s] at least between two points
+HEADROOM = 0.98  # share of the acceleration limit that is used
+JERK_SHARE = 0.95  # of the jerk limit: where two changes of the jerk lie nearer than APART_S, a quintic has a little more
 
 
 class BrakingError(RuntimeError):
@@ -62,6 +63,8 @@ def _problem(q: np.ndarray, dq: np.ndarray, ddq: np.ndarray | None, profile: Rob
     joints = len(q)
     problem = InputParameter(joints)
     limit = profile.acceleration_max * HEADROOM
+    if ddq is not None:  # what is in force may use all of it
+        limit = np.clip(np.abs(ddq), limit, profile.acceleration_max)
     problem.current_position, problem.current_velocity = q.tolist(), dq.tolist()
     problem.current_acceleration = (np.zeros(joints) if ddq is None else np.clip(ddq, -limit, limit)).tolist()
     problem.target_velocity = problem.target_acceleration = [0.0] * joints
@@ -78,7 +81,19 @@ def _solve(problem: InputParameter, start_s: float) -> Trajectory:
         raise BrakingError(f"No motion to rest from velocity {velocity} rad/s: {error}") from error
     if result not in (Result.Working, Result.Finished):
         raise BrakingError(f"No motion to rest from velocity {velocity} rad/s: ruckig says {result}.")
-    times = np.linspace(0.0, found.duration, max(2, int(np.ceil(found.duration / POINT_S)) + 1))
-    q, dq, ddq = (np.array(v) for v in zip(*(found.at_time(float(t))[:3] for t in times), strict=True))
+    times = start_s + _points(found)
+    since = times - start_s  # as the clock's digits have it: far from its zero they are coarser than a point needs
+    q, dq, ddq = (np.array(v) for v in zip(*(found.at_time(float(t))[:3] for t in since), strict=True))
     dq[-1] = ddq[-1] = 0.0
-    return Trajectory(start_s + times, q, dq, ddq)
+    return Trajectory(times, q, dq, ddq)
+
+
+def _points(found: RuckigTrajectory) -> np.ndarray:
+    """Times [s] of the points: wherever a jerk changes, since a quintic through those is the motion itself, and between."""
+    end = found.duration
+    switches = [np.cumsum([*joint.brake.t, *joint.t]) for section in found.profiles for joint in section]
+    kept = [0.0]
+    for t in np.sort(np.concatenate([*switches, np.arange(0.0, end, POINT_S)])):
+        if t - kept[-1] >= APART_S and end - t >= APART_S:
+            kept.append(float(t))
+    return np.array([*kept, max(end, APART_S)])

@@ -118,8 +118,9 @@ def _within_limits(trajectory: Trajectory, profile: RobotProfile) -> bool:
     times = np.arange(trajectory.times_s[0], trajectory.times_s[-1], GRID_S)
     q, dq, ddq, jerk = derivatives(trajectory, times)
     inside = (q >= profile.position_min).all() and (q <= profile.position_max).all()
-    limited = ((dq, profile.velocity_max), (ddq, profile.acceleration_max), (jerk, profile.jerk_max))
-    return bool(inside and all((np.abs(value) <= limit).all() for value, limit in limited))
+    slowest, fastest = profile.velocity_bounds(q)
+    slow = (dq >= slowest).all() and (dq <= fastest).all()
+    return bool(inside and slow and (np.abs(ddq) <= profile.acceleration_max).all() and (np.abs(jerk) <= profile.jerk_max).all())
 
 
 def _inside(trajectory: Trajectory, kinematics: MujocoKinematics, profile: RobotProfile) -> bool:

@@ -38,7 +38,12 @@ def _evaluate(trajectory: Trajectory, times_s: float | np.ndarray, orders: int) 
     else:
         i = np.clip(np.searchsorted(knots, t, side="right") - 1, 0, len(knots) - 2)
         inside = np.clip(t, knots[0], knots[-1])
-        polynomial = coefficients(trajectory)[i].swapaxes(0, 1)  # (6, M, J)
+        if len(t) < len(knots):  # only the segments that are asked for
+            rows = lambda v: None if v is None else (v[i], v[i + 1])  # noqa: E731
+            h = (knots[i + 1] - knots[i])[:, None]
+            polynomial = _coefficients(h, rows(trajectory.q), rows(trajectory.dq), rows(trajectory.ddq))
+        else:
+            polynomial = coefficients(trajectory)[i].swapaxes(0, 1)  # (6, M, J)
         found = [_horner(polynomial, (inside - knots[i])[:, None])]
         for _ in range(orders - 1):
             polynomial = polynomial[1:] * np.arange(1, len(polynomial))[:, None, None]
@@ -61,17 +66,27 @@ def _horner(polynomial: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 def coefficients(trajectory: Trajectory) -> Float[np.ndarray, "segments 6 J"]:
     """Of each segment's polynomial in the seconds since its first point, lowest power first."""
-    q, dq, ddq = trajectory.q, trajectory.dq, trajectory.ddq
+    ends = lambda v: None if v is None else (v[:-1], v[1:])  # noqa: E731
     h = np.diff(trajectory.times_s)[:, None]
-    way, v0, v1 = np.diff(q, axis=0), dq[:-1], dq[1:]
+    return _coefficients(h, ends(trajectory.q), ends(trajectory.dq), ends(trajectory.ddq)).swapaxes(0, 1)
+
+
+def _coefficients(
+    h: np.ndarray,
+    q: tuple[np.ndarray, np.ndarray],
+    dq: tuple[np.ndarray, np.ndarray],
+    ddq: tuple[np.ndarray, np.ndarray] | None,
+) -> np.ndarray:
+    """(6, segments, J) from the values at both ends of segments that last h."""
+    way, (v0, v1) = q[1] - q[0], dq
     if ddq is None:
         zero = np.zeros_like(way)
-        return np.stack([q[:-1], v0, (3 * way / h - 2 * v0 - v1) / h, (v0 + v1 - 2 * way / h) / h**2, zero, zero], axis=1)
-    a0, a1 = ddq[:-1], ddq[1:]
+        return np.stack([q[0], v0, (3 * way / h - 2 * v0 - v1) / h, (v0 + v1 - 2 * way / h) / h**2, zero, zero])
+    a0, a1 = ddq
     cubic = (20 * way - (8 * v1 + 12 * v0) * h - (3 * a0 - a1) * h**2) / (2 * h**3)
     quartic = (-30 * way + (14 * v1 + 16 * v0) * h + (3 * a0 - 2 * a1) * h**2) / (2 * h**4)
     quintic = (12 * way - 6 * (v1 + v0) * h - (a0 - a1) * h**2) / (2 * h**5)
-    return np.stack([q[:-1], v0, a0 / 2, cubic, quartic, quintic], axis=1)
+    return np.stack([q[0], v0, a0 / 2, cubic, quartic, quintic])
 
 
 def hold(q: Float[np.ndarray, "J"], now_s: float) -> Trajectory:

@@ -10,27 +10,30 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
-from foresight.robots.model import robot_spec
+from foresight.robots.chain import Chain
+from foresight.robots.model import arm_spec, model_source
 from foresight.robots.profile import RobotProfile
+
+ORIENTING_JOINTS = 6  # an arm of fewer cannot choose its tool's orientation
 
 
 class MujocoKinematics:
-    """Forward and inverse kinematics by MuJoCo and mink. Not thread-safe: it owns one scratch state."""
+    """Forward and inverse kinematics by MuJoCo and mink. Not thread-safe: it owns one scratch state.
+
+    On an arm of fewer than six joints inverse kinematics places the tip and leaves the tool's orientation to the arm.
+    """
 
     def __init__(self, profile: RobotProfile) -> None:
-        spec = robot_spec(profile)
-        _freeze_gripper(spec, profile.model.gripper_prefix)
+        source = model_source(profile)
         self.profile = profile
-        self.model = spec.compile()
+        self.model = arm_spec(profile).compile()
         self.data = mujoco.MjData(self.model)
-        names = tuple(self.model.joint(i).name for i in range(self.model.njnt))
-        if names != profile.joint_names:
-            raise ValueError(f"Robot '{profile.name}': profile lists joints {profile.joint_names}, its model has {names}.")
-        self._site = self.model.site(profile.model.gripper_prefix + profile.model.tip_site).id
+        tip = source.gripper_prefix + source.tip_site
+        self._site = self.model.site(tip).id
+        self._turns = self.model.nv >= ORIENTING_JOINTS
+        self._chain = Chain(self.model, self._site)
         self._configuration = mink.Configuration(self.model)
-        self._task = mink.FrameTask(
-            profile.model.gripper_prefix + profile.model.tip_site, "site", position_cost=1.0, orientation_cost=0.3
-        )
+        self._task = mink.FrameTask(tip, "site", position_cost=1.0, orientation_cost=0.3 if self._turns else 0.0)
         self._limits = [mink.ConfigurationLimit(self.model)]
         self._rotation = self._forward(profile.home).site_xmat[self._site].reshape(3, 3).copy()
 
@@ -58,6 +61,43 @@ class MujocoKinematics:
         """Velocity [m/s] of the tool centre point."""
         return self.jacobian(q)[:3] @ dq
 
+    def tip_motion(
+        self, q: Float[np.ndarray, "N J"], dq: Float[np.ndarray, "N J"]
+    ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
+        """Positions [m] and velocities [m/s] of the tool centre point at many instants, quickly."""
+        return self._chain.motion(q, dq)
+
+    def dynamics(
+        self, q: Float[np.ndarray, "N J"], dq: Float[np.ndarray, "N J"]
+    ) -> tuple[Float[np.ndarray, "N J J"], Float[np.ndarray, "N J"]]:
+        """Joint-space inertia [kg m^2] and the torque [Nm] of gravity and velocity: torque = inertia @ ddq + that."""
+        joints = self.model.nv
+        inertia, bias = np.zeros((len(q), joints, joints)), np.zeros((len(q), joints))
+        for i in range(len(q)):
+            self.data.qpos[:], self.data.qvel[:] = q[i], dq[i]
+            self._forward(q[i])
+            mujoco.mj_crb(self.model, self.data)
+            mujoco.mj_fullM(self.model, self.data, inertia[i])
+            mujoco.mj_comVel(self.model, self.data)
+            mujoco.mj_rne(self.model, self.data, 0, bias[i])
+        return inertia, bias
+
+    def torques(
+        self, q: Float[np.ndarray, "N J"], dq: Float[np.ndarray, "N J"], ddq: Float[np.ndarray, "N J"]
+    ) -> Float[np.ndarray, "N J"]:
+        """Joint torques [Nm] of rigid bodies by MuJoCo's inverse dynamics, without contacts, limits, friction and damping."""
+        model, data, found = self.model, self.data, np.empty((len(q), self.model.nv))
+        flags = model.opt.disableflags
+        model.opt.disableflags = flags | mujoco.mjtDisableBit.mjDSBL_CONSTRAINT | mujoco.mjtDisableBit.mjDSBL_CONTACT
+        try:
+            for i in range(len(q)):
+                data.qpos[:], data.qvel[:], data.qacc[:] = q[i], dq[i], ddq[i]
+                mujoco.mj_inverse(model, data)
+                found[i] = data.qfrc_inverse + data.qfrc_passive
+        finally:
+            model.opt.disableflags = flags
+        return found
+
     def rotation(self, q: Float[np.ndarray, "J"]) -> Float[np.ndarray, "3 3"]:
         """Orientation of the tool in the base frame."""
         return self._forward(q).site_xmat[self._site].reshape(3, 3).copy()
@@ -77,9 +117,10 @@ class MujocoKinematics:
         angular_velocity: Float[np.ndarray, "3"] = np.zeros(3),
     ) -> Float[np.ndarray, "J"]:
         """Joint velocity [rad/s] that moves [m/s] and turns [rad/s] the tip so (damped least squares)."""
-        jacobian = self.jacobian(q)
-        twist = np.concatenate([tip_velocity, angular_velocity])
-        return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(6), twist)
+        rows = 6 if self._turns else 3
+        jacobian = self.jacobian(q)[:rows]
+        twist = np.concatenate([tip_velocity, angular_velocity])[:rows]
+        return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(rows), twist)
 
     def solve(
         self,
@@ -94,21 +135,10 @@ class MujocoKinematics:
         self._task.set_target(mink.SE3.from_rotation_and_translation(target, tip))
         for _ in range(20):
             error = self._task.compute_error(self._configuration)
-            if np.linalg.norm(error[:3]) < tolerance_m and np.linalg.norm(error[3:]) < 10 * tolerance_m:
+            upright = not self._turns or np.linalg.norm(error[3:]) < 10 * tolerance_m
+            if np.linalg.norm(error[:3]) < tolerance_m and upright:
                 return self._configuration.q.copy()
             velocity = mink.solve_ik(self._configuration, [self._task], 1.0, "daqp", damping=1e-6, limits=self._limits)
             self._configuration.integrate_inplace(velocity, 1.0)
         return None
 
-
-def _freeze_gripper(spec: mujoco.MjSpec, prefix: str) -> None:
-    """Removes the gripper's joints and what hangs on them: the tip does not depend on its fingers."""
-    for group in (spec.equalities, spec.tendons):
-        for item in list(group):
-            spec.delete(item)
-    for actuator in list(spec.actuators):
-        if actuator.name.startswith(prefix):
-            spec.delete(actuator)
-    for joint in list(spec.joints):
-        if joint.name.startswith(prefix):
-            spec.delete(joint)

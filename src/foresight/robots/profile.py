@@ -1,8 +1,12 @@
-"""A robot as data: joint names, limits, frames, controller and where its model comes from."""
+"""A robot as data: joint names, limits and where each is from, frames, controller and where its model comes from.
+
+Reads what the schema (`schema.py`) has let through. Knows no model, no time and no physics.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,30 +14,59 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
+from foresight.robots import schema
+
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which files of which installed package hold the robot's MuJoCo model."""
+    """Which files of which installed package hold the robot's MuJoCo model, and what is called what in them."""
 
     package: str
     arm: str
-    gripper: str
-    attachment_site: str
+    gripper: str | None  # a file to attach at `attachment_site`; None where the arm's file has the gripper
+    attachment_site: str | None
     tip_site: str
-    gripper_prefix: str
+    gripper_prefix: str  # given to the names of the attached gripper; empty where nothing is attached
+    joints: tuple[str, ...]  # the arm's joints as the file names them, in the order of the profile's `joint_names`
+    gripper_joints: tuple[str, ...]  # the gripper's joints, prefix included: the tip does not depend on them
+
+
+@dataclass(frozen=True)
+class VelocityLaw:
+    """Velocity limits that shrink towards the ends of the joints.
+
+    Upwards: v <= max(0, offset + sqrt(max(0, gain * (upper - q)))); downwards the mirrored with `lower`.
+    """
+
+    offset: Float[np.ndarray, "J"]  # [rad/s]
+    gain: Float[np.ndarray, "J"]  # [rad/s^2]
+    upper: Float[np.ndarray, "J"]  # [rad]
+    lower: Float[np.ndarray, "J"]  # [rad]
+
+    def __call__(self, room: Float[np.ndarray, "*N J"]) -> Float[np.ndarray, "*N J"]:
+        """The speed [rad/s] allowed towards an end that is `room` [rad] away."""
+        return np.maximum(0.0, self.offset + np.sqrt(np.maximum(0.0, self.gain * room)))
 
 
 @dataclass(frozen=True)
 class RobotProfile:
-    """One robot. SI units and radians; arrays are in the order of `joint_names`."""
+    """One robot. SI units and radians; arrays are in the order of `joint_names`.
+
+    `joint_speed_max` and `tip_speed_max` are what the arm is allowed until its user raises them; the others are its own.
+    """
 
     name: str
     joint_names: tuple[str, ...]
     position_min: Float[np.ndarray, "J"]  # [rad]
     position_max: Float[np.ndarray, "J"]  # [rad]
     velocity_max: Float[np.ndarray, "J"]  # [rad/s]
+    velocity_law: VelocityLaw | None  # None where velocity limits do not depend on position
     acceleration_max: Float[np.ndarray, "J"]  # [rad/s^2]
-    jerk_max: Float[np.ndarray, "J"]  # [rad/s^3], of the braking tail
+    jerk_max: Float[np.ndarray, "J"]  # [rad/s^3]
+    torque_max: Float[np.ndarray, "J"] | None  # [Nm], None where the maker publishes none
+    torque_rate_max: Float[np.ndarray, "J"] | None  # [Nm/s], None where the maker publishes none
+    gripper_force_max: float | None  # [N], None where the maker publishes none
+    joint_speed_max: float  # [rad/s] cap of every joint
     tip_speed_max: float  # [m/s]
     tip_acceleration_max: float  # [m/s^2]
     workspace_min: Float[np.ndarray, "3"]  # [m]
@@ -43,33 +76,23 @@ class RobotProfile:
     controller_rate_hz: float
     base_frame: str
     tip_frame: str
-    model: ModelSource
+    model: ModelSource | None  # None where no package that ships the model is used: limits hold, kinematics are refused
+    sources: Mapping[str, str]  # where each limit is from
 
     def __post_init__(self) -> None:
-        joints = len(self.joint_names)
-        if len(set(self.joint_names)) != joints:
-            raise ValueError(f"Robot '{self.name}' names a joint twice: {self.joint_names}.")
-        for name in ("position_min", "position_max", "velocity_max", "acceleration_max", "jerk_max", "home"):
-            value = getattr(self, name)
-            if value.shape != (joints,) or not np.isfinite(value).all():
-                raise ValueError(f"Robot '{self.name}': {name} needs {joints} finite numbers, got {value.tolist()}.")
-        for name in (
-            "velocity_max",
-            "acceleration_max",
-            "jerk_max",
-            "tip_speed_max",
-            "tip_acceleration_max",
-            "controller_rate_hz",
-        ):
-            if not (np.asarray(getattr(self, name)) > 0).all():
-                raise ValueError(f"Robot '{self.name}': {name} must be above 0, got {np.asarray(getattr(self, name)).tolist()}.")
-        if self.workspace_min.shape != (3,) or self.workspace_max.shape != (3,):
-            raise ValueError(
-                f"Robot '{self.name}': workspace_min and workspace_max need 3 numbers (x, y, z), "
-                f"got {self.workspace_min.shape} and {self.workspace_max.shape}."
-            )
-        if not (self.position_min < self.position_max).all() or not (self.workspace_min < self.workspace_max).all():
-            raise ValueError(f"Robot '{self.name}': every minimum must lie below its maximum.")
+        schema.check_consistency(self)
+
+    def velocity_bounds(self, q: Float[np.ndarray, "*N J"]) -> tuple[Float[np.ndarray, "*N J"], Float[np.ndarray, "*N J"]]:
+        """Lowest and highest joint velocity [rad/s] in force at each q: the robot's own limits, within the cap.
+
+        A q that is not finite has bounds that are not finite either, so no velocity lies within them.
+        """
+        cap = np.minimum(self.velocity_max, self.joint_speed_max)
+        if self.velocity_law is None:
+            high = np.where(np.isfinite(q), cap, np.nan)
+            return -high, high
+        law = self.velocity_law
+        return -np.minimum(cap, law(q - law.lower)), np.minimum(cap, law(law.upper - q))
 
 
 def available_robots() -> list[str]:
@@ -81,6 +104,25 @@ def available_robots() -> list[str]:
 
 def load_profile(name_or_path: str) -> RobotProfile:
     """A shipped profile by name, or any profile by the path of its YAML file."""
+    path = _path(name_or_path)
+    return read_profile(path.read_text(), str(path))
+
+
+def profile_text(name_or_path: str) -> str:
+    """The profile's YAML as it stands in its file."""
+    return _path(name_or_path).read_text()
+
+
+def read_profile(text: str, origin: str) -> RobotProfile:
+    """A profile from its YAML; `origin` is how errors call it."""
+    try:
+        raw = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin}: not readable as YAML: {' '.join(str(error).split())}.") from error
+    return parse_profile(raw, origin)
+
+
+def _path(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if name_or_path not in available_robots():
@@ -91,34 +133,24 @@ def load_profile(name_or_path: str) -> RobotProfile:
         path = Path(str(files("foresight.robots").joinpath("profiles", f"{name_or_path}.yaml")))
     if not path.is_file():
         raise FileNotFoundError(f"Robot profile {path} does not exist. Available by name: {', '.join(available_robots())}.")
-    return parse_profile(yaml.safe_load(path.read_text()), str(path))
+    return path
 
 
-def parse_profile(raw: dict, origin: str) -> RobotProfile:
-    """A profile from its YAML mapping; a missing or unknown key is named."""
-    if not isinstance(raw, dict):
-        raise ValueError(f"{origin}: expected a mapping of names to values, got {type(raw).__name__}.")
-    wanted = {f.name: f for f in fields(RobotProfile)}
-    missing, unknown = sorted(wanted.keys() - raw.keys()), sorted(raw.keys() - wanted.keys())
-    if missing or unknown:
-        raise ValueError(f"{origin}: missing keys {missing}, unknown keys {unknown}; expected {sorted(wanted)}.")
-    values = dict(raw)
-    for key in (
-        "position_min",
-        "position_max",
-        "velocity_max",
-        "acceleration_max",
-        "jerk_max",
-        "workspace_min",
-        "workspace_max",
-        "home",
-    ):
-        values[key] = np.asarray(raw[key], dtype=np.float64)
-    values["joint_names"] = tuple(raw["joint_names"])
-    try:
-        values["model"] = ModelSource(**raw["model"])
-    except TypeError as error:
-        raise ValueError(
-            f"{origin}: key 'model' must hold {[f.name for f in fields(ModelSource)]}, got {raw['model']}."
-        ) from error
+def parse_profile(raw: object, origin: str) -> RobotProfile:
+    """A profile from its YAML mapping; what does not fit the schema is named with key, expected and got."""
+    values = schema.parse(raw, origin)
+    if values["velocity_law"] is not None:
+        values["velocity_law"] = VelocityLaw(**values["velocity_law"])
+    if values["model"] is not None:
+        values["model"] = ModelSource(**values["model"])
     return RobotProfile(**values)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, not the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [k for i, k in enumerate(keys) if k in keys[:i]]:
+            raise yaml.YAMLError(f"key {twice[0]!r} is given twice, line {node.start_mark.line + 1} and after")
+        return super().construct_mapping(node, deep)

@@ -1,7 +1,8 @@
 """Is this trajectory safe to send? A pure function of what is known now; the answer is no until every check has passed.
 
-Velocity, position and acceleration are checked exactly, at the extremes of each cubic, so they hold at any controller
-rate. Knows no clock, no ROS, no torch, no model: it trusts none of those who made the trajectory.
+Shape, names, ages and continuity are judged here, limits in `limits.py`, both on what the controller would execute: the motion
+in force up to where the candidate begins, then the candidate. Knows no clock, no ROS, no torch, no model: it trusts none of
+those who made the trajectory.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from foresight.control.trajectory import derivatives, sample
+from foresight.control.trajectory import cut, derivatives, sample, splice, take_over
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
-from foresight.interfaces import Kinematics
+from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
+from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
+from foresight.safety.limits import Finding, findings
 
 
 def check(
@@ -22,14 +25,30 @@ def check(
     in_force: Trajectory | None,
     state: RobotState | None,
     profile: RobotProfile,
-    kinematics: Kinematics,
+    kinematics: MotionKinematics | None,
     config: GuardConfig,
     now_s: float,
+    scene: Scene | None = None,
 ) -> Verdict:
     """The first thing wrong with the candidate, or OK.
 
     `in_force` is what the controller executes now; with None the arm is expected to be at rest where it was measured.
+    Without a scene collisions are not looked for.
     """
+    return examine(candidate, in_force, state, profile, kinematics, config, now_s, scene).verdict
+
+
+def examine(
+    candidate: Candidate,
+    in_force: Trajectory | None,
+    state: RobotState | None,
+    profile: RobotProfile,
+    kinematics: MotionKinematics | None,
+    config: GuardConfig,
+    now_s: float,
+    scene: Scene | None = None,
+) -> Finding:
+    """As `check`, with the share of its speed at which the candidate would be within the limit that it breaks."""
     trajectory = candidate.trajectory
     refusals = (
         _shape(trajectory, profile, config),
@@ -40,14 +59,43 @@ def check(
         _ages(candidate, config, now_s),
         _timing(trajectory, config, now_s),
         _join(trajectory, in_force, state, profile, config, now_s),
-        _joint_limits(trajectory, profile, config),
-        _tip(trajectory, profile, kinematics, config, now_s),
-        _rest(trajectory, profile, config),
     )
     for part in refusals:  # generators: a check runs only when those before it have passed
         for verdict in part:
-            return verdict
-    return Verdict(Reason.OK)
+            return Finding(verdict)
+    return examine_motion(commanded(in_force, trajectory, now_s), profile, kinematics, config, now_s, scene)
+
+
+def examine_motion(
+    motion: Trajectory,
+    profile: RobotProfile,
+    kinematics: MotionKinematics | None,
+    config: GuardConfig,
+    now_s: float,
+    scene: Scene | None = None,
+) -> Finding:
+    """The first limit that a well-formed motion breaks, or OK: what holds for a candidate and for a stop alike."""
+    for finding in findings(motion, profile, kinematics, config, now_s):
+        return finding
+    for verdict in _collision(motion, scene, now_s):
+        return Finding(verdict)
+    unseen = f"Tip and torque are not checked: robot '{profile.name}' has no model." if kinematics is None else ""
+    return Finding(Verdict(Reason.OK, unseen), 1.0)
+
+
+def commanded(in_force: Trajectory | None, trajectory: Trajectory, now_s: float) -> Trajectory:
+    """What the controller executes from now on once it has the trajectory, which must end after now.
+
+    It keeps to the motion in force until the trajectory begins. Where that is past it goes straight from its present command
+    to the first point that lies ahead.
+    """
+    if in_force is None:
+        return trajectory if trajectory.times_s[0] >= now_s else cut(trajectory, now_s)
+    if trajectory.times_s[0] > now_s:
+        return splice(in_force, trajectory, now_s)
+    motion = take_over(in_force, trajectory, now_s)
+    assert motion is not None  # the end lies ahead
+    return motion
 
 
 def state_refusal(state: RobotState | None, profile: RobotProfile, config: GuardConfig, now_s: float) -> Verdict | None:
@@ -62,6 +110,17 @@ def following_refusal(
     return next(_following(state, in_force, profile, config), None)
 
 
+def late_refusal(candidate: Candidate, transport_s: float, now_s: float) -> Verdict | None:
+    """Why the trajectory cannot be with the controller before it begins; None when it can."""
+    ahead_s = float(candidate.trajectory.times_s[0]) - now_s
+    if not ahead_s < transport_s:  # NaN is reported by its own name
+        return None
+    return Verdict(
+        Reason.STALE_PLAN,
+        f"Trajectory begins {ahead_s:.4f} s from now; the controller needs {transport_s} s to have it in time.",
+    )
+
+
 def _shape(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -> Iterator[Verdict]:
     joints = len(profile.joint_names)
     for name in ("times_s", "q", "dq", "ddq"):
@@ -72,9 +131,9 @@ def _shape(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -
                 f"Trajectory {name} must be an array of floats, got {getattr(value, 'dtype', type(value).__name__)}.",
             )
     points = trajectory.times_s.shape[0] if trajectory.times_s.ndim == 1 else -1
-    if not 1 <= points <= config.points_max:
+    if not 2 <= points <= config.points_max:
         yield Verdict(
-            Reason.MALFORMED, f"Trajectory times_s must be 1 to {config.points_max} times, got shape {trajectory.times_s.shape}."
+            Reason.MALFORMED, f"Trajectory times_s must be 2 to {config.points_max} times, got shape {trajectory.times_s.shape}."
         )
     for name in ("q", "dq", "ddq"):
         if getattr(trajectory, name).shape != (points, joints):
@@ -94,7 +153,8 @@ def _shape(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -
 def _finite(candidate: Candidate, now_s: float) -> Iterator[Verdict]:
     trajectory = candidate.trajectory
     stamps = np.array([candidate.observation_stamp_s, candidate.plan_stamp_s, now_s], dtype=np.float64)
-    for name, value in (("times_s", trajectory.times_s), ("q", trajectory.q), ("dq", trajectory.dq), ("ddq", trajectory.ddq), ("stamps", stamps)):
+    arrays = [(name, getattr(trajectory, name)) for name in ("times_s", "q", "dq", "ddq")]
+    for name, value in (*arrays, ("stamps", stamps)):
         bad = int(value.size - np.isfinite(value).sum())
         if bad:
             yield Verdict(Reason.NOT_FINITE, f"Candidate {name}: {bad} of {value.size} numbers are not finite, expected 0.")
@@ -202,85 +262,43 @@ def _join(
     config: GuardConfig,
     now_s: float,
 ) -> Iterator[Verdict]:
-    """Position and velocity are continuous where the arm changes over: at the start, or now if that is past."""
+    """Position, velocity and acceleration are continuous where the arm changes over: at the start, or now if that is past.
+
+    They are compared with the command in force, never with the measurement: a servo that lags is no step. Only the first
+    command, with nothing in force, is compared with where the arm was measured.
+    """
     join_s = max(float(trajectory.times_s[0]), now_s)
-    q, dq = sample(trajectory, join_s)
+    candidate = derivatives(trajectory, join_s)[:3]
     if in_force is None:
         assert state is not None  # an earlier check has passed
-        before, at_rest, allowed, what = state.q, np.zeros_like(q), config.first_position_rad, "the measured position"
-        velocity_allowed = np.full(len(q), config.rest_rad_s)
+        still = np.zeros_like(state.q)
+        before, what = (state.q, still, still), "the measured position"
+        position_allowed, velocity_allowed = config.first_position_rad, config.rest_rad_s
     else:
-        (before, at_rest), allowed, what = sample(in_force, join_s), config.join_position_rad, "the command in force"
-        velocity_allowed = profile.acceleration_max * config.join_velocity_s
-    step, velocity_step = np.abs(q - before), np.abs(dq - at_rest)
-    if not (step <= allowed).all():
-        j = int(np.argmax(step))
-        yield Verdict(
-            Reason.DISCONTINUOUS, f"{profile.joint_names[j]} would step by {step[j]:.5f} rad from {what}, allowed {allowed} rad."
-        )
-    if not (velocity_step <= velocity_allowed).all():
-        j = int(np.argmax(velocity_step / velocity_allowed))
-        yield Verdict(
-            Reason.DISCONTINUOUS,
-            f"{profile.joint_names[j]} would step in velocity by {velocity_step[j]:.5f} rad/s, "
-            f"allowed {velocity_allowed[j]:.5f} rad/s.",
-        )
+        before, what = derivatives(in_force, join_s)[:3], "the command in force"
+        position_allowed, velocity_allowed = config.join_position_rad, profile.acceleration_max * config.join_velocity_s
+    kinds = (
+        ("step by", "rad", position_allowed),
+        ("step in velocity by", "rad/s", velocity_allowed),
+        ("step in acceleration by", "rad/s^2", profile.jerk_max * config.join_acceleration_s),
+    )
+    for (how, unit, allowed), after, reference in zip(kinds, candidate, before, strict=True):
+        step = np.abs(after - reference)
+        if not (step <= allowed).all():
+            j = int(np.argmax(step / allowed))
+            yield Verdict(
+                Reason.DISCONTINUOUS,
+                f"{profile.joint_names[j]} would {how} {step[j]:.5f} {unit} from {what}, "
+                f"allowed {np.broadcast_to(allowed, step.shape)[j]:.5g} {unit}.",
+            )
 
 
-def _joint_limits(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -> Iterator[Verdict]:
-    grid = np.arange(trajectory.times_s[0], trajectory.times_s[-1], 1.0 / profile.controller_rate_hz)
-    q, dq, ddq, jerk = derivatives(trajectory, np.union1d(grid, trajectory.times_s))
-    names, margin = profile.joint_names, 1 + config.limit_tolerance
-    beyond = np.maximum(q - profile.position_max, profile.position_min - q)
-    if not (beyond <= 0).all():
-        i, j = np.unravel_index(int(np.argmax(beyond)), beyond.shape)
+def _collision(motion: Trajectory, scene: Scene | None, now_s: float) -> Iterator[Verdict]:
+    """Nothing too near along the whole motion; what is too near at its beginning may only move apart."""
+    contact = None if scene is None else scene.first_contact(motion, max(float(motion.times_s[0]), now_s))
+    if contact is not None:
         yield Verdict(
-            Reason.POSITION_LIMIT,
-            f"{names[j]} would reach {q[i, j]:.4f} rad, allowed {profile.position_min[j]} to {profile.position_max[j]} rad.",
-        )
-    for reason, value, limit, unit in (
-        (Reason.VELOCITY_LIMIT, dq, profile.velocity_max, "rad/s"),
-        (Reason.ACCELERATION_LIMIT, ddq, profile.acceleration_max, "rad/s^2"),
-        (Reason.JERK_LIMIT, jerk, profile.jerk_max, "rad/s^3"),
-    ):
-        greatest = np.abs(value).max(0)
-        if not (greatest <= limit * margin).all():
-            j = int(np.argmax(greatest / limit))
-            yield Verdict(reason, f"{names[j]} would reach {greatest[j]:.4f} {unit}, allowed {limit[j]} {unit}.")
-
-
-def _tip(
-    trajectory: Trajectory, profile: RobotProfile, kinematics: Kinematics, config: GuardConfig, now_s: float
-) -> Iterator[Verdict]:
-    """Speed of the tip, and its place: inside the workspace, or on the way back into it and never further out."""
-    first, last = max(float(trajectory.times_s[0]), now_s), float(trajectory.times_s[-1])
-    regular = np.linspace(first, last, int(np.ceil((last - first) / config.tip_sample_s)) + 1)
-    points = trajectory.times_s[trajectory.times_s >= first]  # the motion bends there, so speed often peaks there
-    times = np.union1d(regular, points)
-    q, dq = sample(trajectory, times)
-    speeds = np.array([np.linalg.norm(kinematics.tip_velocity(a, b)) for a, b in zip(q, dq, strict=True)])
-    if not (speeds <= profile.tip_speed_max * (1 + config.limit_tolerance)).all():
-        i = int(np.argmax(speeds))
-        yield Verdict(
-            Reason.TIP_SPEED_LIMIT,
-            f"The tip would reach {speeds[i]:.4f} m/s {times[i] - now_s:.3f} s from now, allowed {profile.tip_speed_max} m/s.",
-        )
-    tips = np.array([kinematics.tip(a) for a in q])
-    outside = np.maximum(0.0, np.maximum(profile.workspace_min - tips, tips - profile.workspace_max))
-    further = outside - np.minimum.accumulate(outside)  # beyond the nearest it has been to the workspace
-    if not (further <= config.workspace_tolerance_m).all():
-        i, axis = np.unravel_index(int(np.argmax(further)), further.shape)
-        yield Verdict(
-            Reason.WORKSPACE,
-            f"The tip would go to {'xyz'[axis]} = {tips[i, axis]:.4f} m {times[i] - now_s:.3f} s from now, "
-            f"allowed {profile.workspace_min[axis]} to {profile.workspace_max[axis]} m, or back towards it from outside.",
-        )
-
-
-def _rest(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -> Iterator[Verdict]:
-    speed = np.abs(trajectory.dq[-1])
-    if not (speed <= config.rest_rad_s).all():
-        j = int(np.argmax(speed))
-        yield Verdict(
-            Reason.NOT_AT_REST, f"{profile.joint_names[j]} would end at {speed[j]:.5f} rad/s, allowed {config.rest_rad_s} rad/s."
+            Reason.KEEP_OUT if contact.keep_out else Reason.COLLISION,
+            f"{contact.names[0]} would come within {contact.distance_m:.4f} m of {contact.names[1]} "
+            f"{contact.time_s - now_s:.3f} s from now, allowed {contact.margin_m} m, or away from it when it is nearer already.",
         )

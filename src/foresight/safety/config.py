@@ -8,6 +8,22 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Margins:
+    """Distances that the arm keeps, by what it keeps them from. Real arms follow their command to about 1 mm."""
+
+    fingers_table_m: float = 0.002  # [m] fingers to table: a push at the lowest tip passes 4 mm above it
+    table_m: float = 0.010  # [m] the rest of the arm to table
+    self_m: float = 0.005  # [m] between links of the arm
+    keep_out_m: float = 0.010  # [m] any part of the arm to a keep-out box
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not np.isfinite(value) or value < 0:
+                raise ValueError(f"Margins.{f.name} must be finite and at least 0 m, got {value}.")
+
+
+@dataclass(frozen=True)
 class GuardConfig:
     """Ages, tolerances and margins of the guard. All must be finite and greater than zero."""
 
@@ -19,30 +35,43 @@ class GuardConfig:
     points_max: int = 1000  # of one trajectory
     start_ahead_max_s: float = 0.25  # [s] after now at which a trajectory may begin
     start_behind_max_s: float = 0.1  # [s] before now at which a trajectory may have begun
-    join_position_rad: float = 1e-3  # [rad] between the candidate and the command in force where they meet
-    join_velocity_s: float = 0.02  # [s] of the joint's greatest acceleration: the step in velocity allowed where they meet
+    join_position_rad: float = 1e-4  # [rad] between the candidate and the command in force where they meet
+    join_velocity_s: float = 2e-3  # [s] of the joint's greatest acceleration: the step in velocity allowed where they meet
+    join_acceleration_s: float = 1e-3  # [s] of the joint's greatest jerk: the step in acceleration allowed where they meet
     first_position_rad: float = 0.05  # [rad] between the first command and the measured position, with nothing in force
     obstructed_rad: float = 0.01  # [rad] between where the arm was told to be within the last lag_s and where it is: something holds it
     lag_s: float = 0.1  # [s] that the arm may be behind its command
     relief_rad_s: float = 0.3  # [rad/s] at most of the motion that takes the command back to an arm that is held
     tracking_error_max_rad: float = 0.15  # [rad] between the command in force and the measured position
-    limit_tolerance: float = 1e-3  # share of a velocity, acceleration or tip speed limit granted to rounding
+    limit_tolerance: float = 1e-3  # share of a limit on a rate (velocity to jerk, tip speed, torque) granted to rounding
+    position_margin_rad: float = 0.1  # [rad] of a joint's range kept free at both ends (at most a twentieth of it)
+    position_tolerance_rad: float = 1e-4  # [rad] that a joint on its way back from its margin may go further into it
+    share_min: float = 0.3  # of its speed, at least, to which a candidate is slowed instead of refused
+    slow_ramp_s: float = 0.1  # [s] in which a slowed candidate comes to its share of the speed
+    slow_distance_rad: float = 0.3  # [rad] from a joint's limit at which slowing towards it begins
+    slow_distance_m: float = 0.05  # [m] from an obstacle at which slowing begins
+    stop_distance_m: float = 0.01  # [m] from an obstacle at which share_min is all that is left
+    graded_sample_s: float = 0.1  # [s] between two looks at joint limits and obstacles for slowing
     rest_rad_s: float = 1e-4  # [rad/s] below which a commanded joint is at rest
     measured_rest_rad_s: float = 0.1  # [rad/s] below which a measured joint is at rest, sensor noise included
-    tip_sample_s: float = 0.02  # [s] at most between two points at which speed and place of the tip are checked
     workspace_tolerance_m: float = 1e-4  # [m] that the tip may lie outside the workspace
+    margins: Margins = Margins()  # kept from table, keep-outs and itself
+    sweep_resolution_m: float = 1e-3  # [m] at most that points move between two looks; up to half of it is kept beyond a margin
     reset_cooldown_s: float = 0.5  # [s] after a stop during which it cannot be reset
     history_s: float = 0.5  # [s] of commands already executed that are remembered, to be compared with measured states
 
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if not np.isfinite(value) or value <= 0:
+            if f.name != "margins" and (not np.isfinite(value) or value <= 0):
                 raise ValueError(f"GuardConfig.{f.name} must be finite and greater than 0, got {value}.")
-        if self.tip_sample_s > 0.02:
-            raise ValueError(
-                f"GuardConfig.tip_sample_s must be at most 0.02 s, got {self.tip_sample_s}: between points the tip is not seen."
-            )
+        if self.share_min > 1:
+            raise ValueError(f"GuardConfig.share_min must be at most 1, got {self.share_min}.")
+        for slow, stop in (("slow_distance_rad", "position_margin_rad"), ("slow_distance_m", "stop_distance_m")):
+            if not getattr(self, slow) > getattr(self, stop):
+                raise ValueError(
+                    f"GuardConfig.{slow} must be greater than {stop} ({getattr(self, stop)}), got {getattr(self, slow)}."
+                )
         if self.history_s < self.state_age_max_s:
             raise ValueError(
                 f"GuardConfig.history_s must cover state_age_max_s ({self.state_age_max_s} s), got {self.history_s} s: "

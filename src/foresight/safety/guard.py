@@ -7,93 +7,244 @@ Not thread-safe by design: one thread owns it, so that no verdict is given on a 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 
 from foresight.control.braking import BrakingError, braking, coming_to
-from foresight.control.trajectory import derivatives, hold, sample, splice
+from foresight.control.trajectory import cut, derivatives, hold, sample, splice
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
-from foresight.interfaces import Kinematics
+from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
-from foresight.safety.checks import check, following_refusal, state_refusal
+from foresight.safety.checks import commanded, examine, examine_motion, following_refusal, state_refusal
+from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
+from foresight.safety.decision import Situation
+from foresight.safety.limits import Finding
+from foresight.safety.slowing import graded_share, slowed, stop_along
+
+MENDINGS = 4  # slowings of one candidate tried
+SURER = 0.99  # of the share that a limit asks for
 
 
 class Guard:
     """Holds the motion in force, and the stop if there is one.
 
-    At start-up nothing is in force: the first trajectory must start at rest where the arm was measured. `in_force`
-    is what the controller is to execute, with the last `history_s` of what it has executed. Send that, not the bare
-    candidate: a controller goes straight from where it is to the first point that lies ahead, so a candidate that
-    begins later would cut off what is in force until then.
+    At start-up nothing is in force: the first trajectory must start at rest where the arm was measured. `in_force` is what the
+    controller is to execute, with the last `history_s` of what it has executed. After an OK verdict send `forward`, not the
+    bare candidate: a controller goes straight from where it is to the first point that lies ahead, so a candidate that begins
+    later would cut off what is in force until then. Nothing is clamped; the one repair is that a candidate that is a little too
+    fast is slowed along its path, which the verdict says.
     """
 
     def __init__(
         self,
         profile: RobotProfile,
-        kinematics: Kinematics,
+        kinematics: MotionKinematics | None,
         config: GuardConfig | None = None,
         expected_model_id: str | None = None,
+        clearance: Callable[[Float[np.ndarray, "J"]], float] | None = None,
+        scene: Scene | None = None,
     ) -> None:
+        """`clearance` [m] of joint positions from obstacles slows motion near them; None: the scene's, where there is one.
+
+        Without a scene collisions are not looked for.
+        """
+        if kinematics is None and profile.model is not None:
+            raise ValueError(f"Robot '{profile.name}' has a model; the guard needs its kinematics to check tip and torque.")
         self.profile, self.kinematics, self.config = profile, kinematics, config or GuardConfig()
+        self.scene = scene
+        self.clearance = scene.room if clearance is None and scene is not None else clearance
         self.expected_model_id = expected_model_id  # None: a plan of any model is judged
         self.in_force: Trajectory | None = None
-        self.stopped: str | None = None  # why; None while motion is allowed
+        self.forward: Trajectory | None = None  # to send after an OK verdict: what is in force from then on
+        self.stopped: str | None = None  # why, until reset; None while motion is allowed
+        self.held: str | None = None  # why, until resumed; None while motion is allowed
+        self.share_max = 1.0  # share of its speed that a candidate keeps at most
         self.last: Verdict | None = None
         self.counts: Counter[Reason] = Counter()
         self.reliefs = 0
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
+        self._braked = False
 
     def offer(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Verdict:
-        """Judges a candidate; when it is OK it joins the motion in force from its first point on."""
-        self.last = self._judge(candidate, state, now_s)
+        """Judges a candidate; when it is OK it, or itself slowed, joins the motion in force from its first point on."""
+        trajectory = None
+        self.last = self._latched(candidate, now_s)
+        if self.last is None:
+            self.last, trajectory = self._judge(candidate, state, now_s)
         self.counts[self.last.reason] += 1
-        if self.last.ok:
-            self.in_force = splice(self.in_force, candidate.trajectory, now_s - self.config.history_s)
+        if trajectory is not None:
+            self._put_in_force(commanded(self.in_force, trajectory, now_s), now_s)
         return self.last
 
-    def _judge(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Verdict:
+    def situation(self, state: RobotState | None, now_s: float) -> Situation:
+        """All that a verdict given now depends on, besides the candidate and what the guard was built with."""
+        return Situation(now_s, state, self.in_force, self.stopped, self._stopped_at_s, self.held, self.share_max)
+
+    def restore(self, situation: Situation) -> None:
+        """As it was in that situation, for judging once more what it judged then."""
+        self.in_force, self.stopped, self._stopped_at_s = situation.in_force, situation.stopped, situation.stopped_at_s
+        self.held, self.share_max = situation.held, situation.share_max
+
+    def _put_in_force(self, motion: Trajectory, now_s: float) -> None:
+        self.forward, self.in_force = motion, splice(self.in_force, motion, now_s - self.config.history_s)
+
+    def _latched(self, candidate: Candidate, now_s: float) -> Verdict | None:
         if self.stopped is not None:
             return Verdict(
                 Reason.STOPPED, f"Stopped {now_s - self._stopped_at_s:.2f} s ago ({self.stopped}); reset before offering motion."
             )
+        if self.held is not None:
+            return Verdict(Reason.HELD, f"Motion is held: {self.held}")
         if self.expected_model_id is not None and candidate.model_id != self.expected_model_id:
             return Verdict(
                 Reason.WRONG_MODEL, f"The plan comes from model '{candidate.model_id}', expected '{self.expected_model_id}'."
             )
-        return check(candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s)
+        return None
 
-    def stop(self, detail: str, state: RobotState | None, now_s: float) -> Trajectory | None:
+    def _judge(self, candidate: Candidate, state: RobotState | None, now_s: float) -> tuple[Verdict, Trajectory | None]:
+        """The verdict, and the trajectory to put in force when it is OK."""
+        found = self._examine(candidate, state, now_s)
+        if found.verdict.ok:
+            near = self._graded_share(candidate.trajectory)
+            share = min(near, self.share_max)
+            if share >= 1:
+                return found.verdict, candidate.trajectory
+            gentle = slowed(candidate.trajectory, share, self.config.slow_ramp_s)
+            verdict = self._examine(replace(candidate, trajectory=gentle), state, now_s).verdict
+            if verdict.ok:
+                why = "near a joint limit or an obstacle" if near < self.share_max else "as long as the failsafe asks for it"
+                return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed {why}.", share), gentle
+            return (found.verdict, candidate.trajectory) if self.share_max >= 1 else (verdict, None)
+        share, tried = 1.0, found
+        for _ in range(MENDINGS):
+            share *= min(tried.share * SURER, SURER)
+            if not share >= self.config.share_min:
+                break
+            gentle = slowed(candidate.trajectory, share, self.config.slow_ramp_s)
+            tried = self._examine(replace(candidate, trajectory=gentle), state, now_s)
+            if tried.verdict.ok:
+                return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed. {found.verdict.detail}", share), gentle
+        return found.verdict, None
+
+    def _examine(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Finding:
+        return examine(candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s, self.scene)
+
+    def _graded_share(self, motion: Trajectory) -> float:
+        return graded_share(motion, self.profile, self.config, self._tip_speeds, self.clearance)
+
+    def _tip_speeds(self, q: np.ndarray, dq: np.ndarray) -> np.ndarray:
+        if self.kinematics is None:
+            return np.zeros(len(q))
+        return np.linalg.norm(self.kinematics.tip_motion(q, dq)[1], axis=1)
+
+    def stop(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
         """Refuses all motion from now on and returns the motion that brings the arm to rest.
 
         It brakes from the command in force (holds when that is at rest). With nothing in force it brakes the measured
         motion if there is any; with neither there is nothing to stop and None is returned. A second stop returns the
-        motion of the first.
+        motion of the first. `on_sight`: as for `brake`.
         """
         if self.stopped is not None:
             return self._stop_motion
         self.stopped, self._stopped_at_s = detail, now_s
-        self._stop_motion = self._motion_to_rest(state, now_s)
+        seen = not on_sight or self._in_sight(state, now_s)
+        self._stop_motion = self._motion_to_rest(state, now_s) if seen else None
         if self._stop_motion is not None:
-            self.in_force = splice(self.in_force, self._stop_motion, now_s - self.config.history_s)
+            self._put_in_force(self._stop_motion, now_s)
         return self._stop_motion
 
-    def _motion_to_rest(self, state: RobotState | None, now_s: float) -> Trajectory | None:
-        if self.in_force is not None:
-            q, dq, ddq, _ = derivatives(self.in_force, now_s)
-        elif state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
-            return None  # no ground to command anything
-        elif (np.abs(state.dq) <= self.config.measured_rest_rad_s).all():
+    def brake(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
+        """Refuses all motion until `resume`, and returns the motion that brings the arm to rest.
+
+        None when nothing needs to be sent: at rest, braking already, or stopped. `on_sight`: only once the arm is measured
+        where it is commanded, since it may have been put elsewhere; until then it goes on to the end of what is in force.
+        """
+        if self.stopped is not None or self._braked:
             return None
-        else:
-            q, dq, ddq = state.q, state.dq, np.zeros(len(state.q))
+        self.held = detail
+        if self.in_force is None or now_s >= self.in_force.times_s[-1] or (on_sight and not self._in_sight(state, now_s)):
+            return None
+        motion, self._braked = self._motion_to_rest(state, now_s), True
+        if motion is not None:
+            self._put_in_force(motion, now_s)
+        return motion
+
+    def _in_sight(self, state: RobotState | None, now_s: float) -> bool:
+        """Whether the arm is measured where it is commanded."""
+        if state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
+            return False
+        return following_refusal(state, self.in_force, self.profile, self.config) is None
+
+    def wait(self, detail: str) -> None:
+        """Refuses all motion until `resume`; what is in force goes on to its end."""
+        self.held = detail
+
+    def resume(self) -> None:
+        """Allows motion again after `brake` or `wait`."""
+        self.held, self._braked = None, False
+
+    def settle(self, state: RobotState | None, now_s: float) -> bool:
+        """Whether the arm is measured at rest and nothing is in force; forgets a commanded motion that has ended.
+
+        After it the next trajectory must start where the arm was measured.
+        """
+        if self.in_force is not None and now_s < self.in_force.times_s[-1]:
+            return False
+        if state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
+            return False
+        if following_refusal(state, None, self.profile, self.config) is not None:
+            return False
+        self.in_force = None
+        return True
+
+    def clock_moved(self, by_s: float) -> None:
+        """The clock that trajectories are stamped on has jumped; what is in force goes on where it is."""
+        if self.in_force is not None:
+            self.in_force = replace(self.in_force, times_s=self.in_force.times_s + by_s)
+
+    def _motion_to_rest(self, state: RobotState | None, now_s: float) -> Trajectory | None:
+        return self.stopping(now_s) or self._brake_measured(state, now_s)
+
+    def stopping(self, now_s: float) -> Trajectory | None:
+        """The motion that would bring the arm to rest if it had to stop now; None with nothing in force. Changes nothing.
+
+        Along the path in force where its joints can stop on it, else the quickest, else what is in force: each was checked like
+        a candidate, the last one when it was put in force.
+        """
+        if self.in_force is None:
+            return None
+        q, dq, ddq, _ = derivatives(self.in_force, now_s)
         if (np.abs(dq) <= self.config.rest_rad_s).all() and (np.abs(ddq) < 1e-6).all():
             return hold(q, now_s)
+        for motion in self._ways_to_rest(q, dq, ddq, now_s):
+            if examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene).verdict.ok:
+                return motion
+        return cut(self.in_force, now_s)
+
+    def _ways_to_rest(self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, now_s: float) -> Iterator[Trajectory]:
+        along = stop_along(self.in_force, now_s, self.profile)
+        if along is not None:
+            yield along
         try:
-            return braking(q, dq, self.profile, now_s, ddq)
+            yield braking(q, dq, self.profile, now_s, ddq)
         except BrakingError:
-            return hold(q, now_s)  # harsher than braking, and still a stop
+            return
+
+    def _brake_measured(self, state: RobotState | None, now_s: float) -> Trajectory | None:
+        """With nothing in force: brakes an arm that something else moves."""
+        if state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
+            return None  # no ground to command anything
+        if (np.abs(state.dq) <= self.config.measured_rest_rad_s).all():
+            return None
+        try:
+            return braking(state.q, state.dq, self.profile, now_s)
+        except BrakingError:
+            return hold(state.q, now_s)  # harsher than braking, and still a stop
 
     def relieve(self, state: RobotState, now_s: float) -> Trajectory | None:
         """The motion that takes the command back to where the arm is, when something keeps it from following; else None.
@@ -103,8 +254,8 @@ class Guard:
         """
         if self.in_force is None or state_refusal(state, self.profile, self.config, now_s) is not None:
             return None
-        commanded = sample(self.in_force, np.linspace(state.stamp_s - self.config.lag_s, state.stamp_s, 11))[0]
-        apart = float(np.maximum(commanded.min(0) - state.q, state.q - commanded.max(0)).max())
+        told = sample(self.in_force, np.linspace(state.stamp_s - self.config.lag_s, state.stamp_s, 11))[0]
+        apart = float(np.maximum(told.min(0) - state.q, state.q - told.max(0)).max())
         if not self.config.obstructed_rad < apart <= self.config.tracking_error_max_rad:  # further off it is not held, but elsewhere
             return None
         q, dq, ddq, _ = derivatives(self.in_force, now_s)
@@ -112,7 +263,9 @@ class Guard:
             motion = coming_to(state.q, q, dq, ddq, self.profile, self.config.relief_rad_s, now_s)
         except BrakingError:
             return None
-        self.in_force = splice(self.in_force, motion, now_s - self.config.history_s)
+        if not examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene).verdict.ok:
+            return None
+        self._put_in_force(motion, now_s)
         self.reliefs += 1
         return motion
 

@@ -1,4 +1,8 @@
-"""Which sources have fallen silent? Ages on a steady clock that the caller reads; knows no ROS and no clock."""
+"""Which sources have fallen silent, and did the clock jump? Knows no ROS: the caller reads the clocks.
+
+Ages count on the steady clock, since wall clocks step and stamps are the sender's word. With simulated time an age is the lesser
+of steady and simulated time passed: while the simulation is slow or paused its arm does not move on, and nothing trips.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,20 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+
+
+class Moment(NamedTuple):
+    """Now, on two clocks that do not go back."""
+
+    steady_s: float  # [s] the machine's steady clock
+    time_s: float  # [s] the time in which the arm moves: simulated time where there is one, else steady_s again
+
+    def since(self, earlier: "Moment") -> float:
+        """[s] passed on both clocks."""
+        return min(self.steady_s - earlier.steady_s, self.time_s - earlier.time_s)
+
+
+NEVER = Moment(-np.inf, -np.inf)
 
 
 class Silence(NamedTuple):
@@ -17,10 +35,9 @@ class Silence(NamedTuple):
 
 
 class Watchdog:
-    """Remembers when each named source (observation, joint_state, plan, ...) was last seen.
+    """Remembers when each named source (observation, state, plan, ...) was last seen, and how often its stamp was repeated.
 
-    A source never seen is silent, so that nothing starts before everything has arrived. Times must come from a steady
-    clock: wall clocks step, and stamps are the sender's word.
+    A source never seen is silent, so that nothing starts before everything has arrived.
     """
 
     def __init__(self, limits_s: Mapping[str, float]) -> None:
@@ -28,15 +45,68 @@ class Watchdog:
             if not np.isfinite(limit) or limit <= 0:
                 raise ValueError(f"The silence limit of '{name}' must be finite and greater than 0 s, got {limit}.")
         self.limits_s = dict(limits_s)
-        self._seen_s: dict[str, float] = {}
+        self._seen: dict[str, Moment] = {}
+        self._stamps_s: dict[str, float] = {}
+        self.repeats = dict.fromkeys(self.limits_s, 0)  # messages since the last new stamp
 
-    def seen(self, name: str, now_s: float) -> None:
-        """The source has just been heard of."""
+    def seen(self, name: str, now: Moment, stamp_s: float | None = None) -> bool:
+        """The source has just been heard of; whether that was news. A message with the last one's stamp again is none."""
         if name not in self.limits_s:
             raise KeyError(f"Source '{name}' is not watched. Watched: {', '.join(self.limits_s)}.")
-        self._seen_s[name] = now_s
+        if stamp_s is not None and stamp_s == self._stamps_s.get(name):
+            self.repeats[name] += 1
+            return False
+        if stamp_s is not None:
+            self._stamps_s[name] = stamp_s
+        self._seen[name], self.repeats[name] = now, 0
+        return True
 
-    def silent(self, now_s: float) -> list[Silence]:
+    def known(self, name: str) -> bool:
+        """Whether the source was ever seen."""
+        return name in self._seen
+
+    def age_s(self, name: str, now: Moment) -> float:
+        """[s] since the source was last seen; infinite when it never was."""
+        return now.since(self._seen.get(name, NEVER))
+
+    def silent(self, now: Moment) -> list[Silence]:
         """The sources that exceed their limit now, in the order they were named."""
-        ages = {name: now_s - self._seen_s.get(name, -np.inf) for name in self.limits_s}
+        ages = {name: self.age_s(name, now) for name in self.limits_s}
         return [Silence(name, age, self.limits_s[name]) for name, age in ages.items() if not age <= self.limits_s[name]]
+
+
+class ClockWatch:
+    """Compares the ROS clock with the steady clock.
+
+    The wall clock may drift a little against the steady one, never step; a simulated clock may run at any rate and stand
+    still, never go back.
+    """
+
+    WINDOW_S = 1.0  # [s] within which a step must happen to be one; slower is drift
+
+    def __init__(self, simulated: bool, limit_s: float) -> None:
+        if not np.isfinite(limit_s) or limit_s <= 0:
+            raise ValueError(f"The limit of a clock jump must be finite and greater than 0 s, got {limit_s}.")
+        self.simulated, self.limit_s = simulated, limit_s
+        self._steady_s = self._clock_s = -np.inf
+        self._reference_s = self._reference_steady_s = np.nan  # clock minus steady, and when that was taken
+        self._back_s = 0.0  # by how much the simulated clock has gone back in all
+
+    def read(self, steady_s: float, clock_s: float) -> tuple[Moment, float]:
+        """Now, and by how much the ROS clock has just jumped [s]; 0 when it has not."""
+        jump_s = self._step_back(clock_s) if self.simulated else self._step(steady_s, clock_s)
+        self._steady_s, self._clock_s = steady_s, clock_s
+        return Moment(steady_s, clock_s + self._back_s if self.simulated else steady_s), jump_s
+
+    def _step_back(self, clock_s: float) -> float:
+        jump_s = min(0.0, clock_s - self._clock_s) if np.isfinite(self._clock_s) else 0.0
+        self._back_s -= jump_s
+        return jump_s
+
+    def _step(self, steady_s: float, clock_s: float) -> float:
+        apart_s = clock_s - steady_s
+        jump_s = apart_s - self._reference_s
+        jumped = abs(jump_s) > self.limit_s  # false for NaN, which is the first reading
+        if jumped or not steady_s - self._reference_steady_s < self.WINDOW_S:
+            self._reference_s, self._reference_steady_s = apart_s, steady_s
+        return jump_s if jumped else 0.0

@@ -16,6 +16,17 @@ SITUATIONS = {
 }
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 PARTS = ("perception", "world_model", "planner")  # what use_composition puts into one process; the guard never joins
+# What a node cannot work without. The arm, simulated or not, needs nobody: it goes on whoever dies.
+NEEDS = {
+    "guard": ("sim", "driver"),
+    "perception": ("sim", "driver"),
+    "world_model": ("perception",),
+    "planner": ("world_model", "guard"),
+}
+# What the simulated arm says of itself, under the names of a UR's driver.
+PROGRAM_RUNNING = "io_and_status_controller/robot_program_running"
+SPEED_SCALING = "speed_scaling_state_broadcaster/speed_scaling"
+CONTROLLER_ACTIVE = "controller_active"
 
 
 def _argument(default: str, description: str, situations: Iterable[str] = SITUATIONS):
@@ -33,9 +44,12 @@ class Arguments:
     )
     autostart: str = _argument("true", "configure and activate all nodes in order; false leaves that to you")
     use_composition: str = _argument("false", "perception, world_model and planner in one process that shares the weights")
+    use_respawn: str = _argument("true", "start a process that died anew, and bring the graph back; false ends the graph then")
+    bond_timeout_s: str = _argument("0.5", "seconds without a sign of life after which a node counts as dead or frozen")
     log_level: str = _argument("info", "debug, info, warn, error or fatal")
     robot: str = _argument("ur5e", "robot profile: the name of a shipped one, or its YAML file")
     checkpoint: str = _argument("", "folder of the world model; empty means models/<robot> of the checkout")
+    record: str = _argument("true", "keep the last 30 s of all topics and write them to runs/incidents when the guard stops")
     headless: str = _argument("true", "open no window on the simulation", ["sim"])
     task: str = _argument("reach", "the simulation's first task: reach, push or push_object_goal", ["sim"])
     seed: str = _argument("0", "seed of the simulation's first scene", ["sim"])
@@ -61,7 +75,7 @@ class Arguments:
         return value == "true"
 
 
-Value = str | bool | int | tuple[str, ...]
+Value = str | bool | int | float | tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ class Process:
     parameters: tuple[tuple[str, Value], ...]  # they win over the file
     remappings: tuple[tuple[str, str], ...]
     log_level: str
+    essential: bool = True  # false: the graph goes on without it, and the lifecycle manager does not know it
 
     def ros_arguments(self) -> list[str]:
         """The command line behind the executable."""
@@ -98,6 +113,7 @@ class Graph:
     situation: str
     namespace: str
     autostart: bool
+    respawn: bool
     processes: tuple[Process, ...]
 
     @property
@@ -114,6 +130,7 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     if situation == "sim" and not arguments.seed.isdecimal():
         raise ValueError(f"Argument seed must be a whole number >= 0, got '{arguments.seed}'.")
     namespace, autostart = arguments.namespace.strip("/"), arguments.flag("autostart")
+    manager = {"autostart": autostart, "respawn": arguments.flag("use_respawn"), "bond_timeout_s": _seconds(arguments)}
     # On a machine too slow for real time the simulated arm stands still at times; its clock must then stand still for all.
     common = {"use_sim_time": arguments.flag("use_sim_time") if arguments.use_sim_time else situation == "sim"}
     robot = {"robot": arguments.robot}
@@ -123,15 +140,21 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     seen = {} if cameras == ("front", "wrist") else {"camera_topics": cameras}
     remappings = (("joint_states", arguments.joint_states),) if arguments.joint_states != "joint_states" else ()
 
-    def process(executable: str, parameters: dict[str, Value], nodes: tuple[str, ...] = ()) -> Process:
-        every = tuple({**common, **parameters}.items())
-        names = nodes or (executable,)
+    def process(
+        executable: str, parameters: dict[str, Value], nodes: tuple[str, ...] = (), essential: bool = True
+    ) -> Process:
+        every, names, level = tuple({**common, **parameters}.items()), nodes or (executable,), arguments.log_level
         return Process(
-            "foresight_nodes", executable, names, namespace, arguments.params_file, every, remappings, arguments.log_level
+            "foresight_nodes", executable, names, namespace, arguments.params_file, every, remappings, level, essential
         )
 
-    processes = [process("guard", controller)]
-    if situation == "sim":
+    simulated = situation == "sim"
+    watched = {"program_running_topic": PROGRAM_RUNNING, "speed_scaling_topic": SPEED_SCALING} if simulated else {}
+    watched |= {"controller_active_topic": CONTROLLER_ACTIVE} if simulated else {}
+    if simulated:
+        common["injectable"] = True
+    processes = [process("guard", {**controller, **watched})]
+    if simulated:
         scene = {"task": arguments.task, "seed": int(arguments.seed), "headless": arguments.flag("headless")}
         processes.append(process("sim", {**robot, **scene}))
     if situation == "robot" and arguments.flag("use_mock_hardware"):
@@ -145,5 +168,26 @@ def graph(situation: str, arguments: Arguments) -> Graph:
             process("planner", {**model, **controller}),
         ]
     managed = tuple(name for started in processes for name in started.nodes)  # in the order of activation
-    processes.append(process("lifecycle_manager", {"node_names": managed, "autostart": autostart}))
-    return Graph(situation, namespace, autostart, tuple(processes))
+    manager |= {"node_names": managed, "dependencies": _dependencies(managed)}
+    if simulated:
+        manager["origins"] = ("sim",)
+    common.pop("injectable", None)
+    if arguments.flag("record"):
+        processes.append(process("recorder", {**controller, **seen}, essential=False))
+    processes.append(process("lifecycle_manager", manager))
+    return Graph(situation, namespace, autostart, arguments.flag("use_respawn"), tuple(processes))
+
+
+def _dependencies(nodes: tuple[str, ...]) -> tuple[str, ...]:
+    """Pairs "node:what it needs" among these nodes."""
+    return tuple(f"{node}:{needed}" for node in nodes for needed in NEEDS.get(node, ()) if needed in nodes)
+
+
+def _seconds(arguments: Arguments) -> float:
+    try:
+        value = float(arguments.bond_timeout_s)
+    except ValueError:
+        value = 0.0
+    if not 0.2 <= value <= 60:
+        raise ValueError(f"Argument bond_timeout_s must be a number of seconds from 0.2 to 60, got '{arguments.bond_timeout_s}'.")
+    return value

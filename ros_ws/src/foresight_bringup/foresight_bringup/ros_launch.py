@@ -15,9 +15,13 @@ from foresight_bringup.graph import Arguments, Process, graph
 from foresight_bringup.installed import complete
 from launch import LaunchContext, LaunchDescription
 
+MANAGER = "lifecycle_manager"
+RESPAWN_DELAY_S = 0.5  # [s]
+
 
 def description(situation: str) -> LaunchDescription:
-    """Declares the situation's arguments and starts its processes; one that dies takes the launch down with it."""
+    """Declares the situation's arguments and starts its processes. One that dies is started anew (use_respawn); the lifecycle
+    manager, whose end means that it has given up, takes the launch down with it. Frozen processes are left to you."""
     names = Arguments.names(situation)
     declared = [DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in names.items()]
 
@@ -25,13 +29,19 @@ def description(situation: str) -> LaunchDescription:
         given = Arguments(**{name: LaunchConfiguration(name).perform(context) for name in names})
         package = "foresight_bringup"
         arguments = complete(given, Path(get_package_prefix(package)), Path(get_package_share_directory(package)))
-        nodes = [_node(process) for process in graph(situation, arguments).processes]
-        return [*nodes, *(_watch(node, node.node_executable) for node in nodes)]
+        wanted = graph(situation, arguments)
+        nodes = [_node(process, wanted.respawn and process.executable != MANAGER) for process in wanted.processes]
+        ending = [
+            node
+            for node, process in zip(nodes, wanted.processes, strict=True)
+            if process.essential and (not wanted.respawn or process.executable == MANAGER)
+        ]
+        return [*nodes, *(_watch(node, node.node_executable) for node in ending)]
 
     return LaunchDescription([*declared, OpaqueFunction(function=start)])
 
 
-def _node(process: Process) -> Node:
+def _node(process: Process, respawn: bool) -> Node:
     return Node(
         package=process.package,
         executable=process.executable,
@@ -40,6 +50,8 @@ def _node(process: Process) -> Node:
         remappings=list(process.remappings),
         ros_arguments=["--log-level", process.log_level],
         output="screen",
+        respawn=respawn,
+        respawn_delay=RESPAWN_DELAY_S,
     )
 
 

@@ -2,8 +2,9 @@
 
     python -m foresight_bringup.up sim|stack|robot [name:=value ...]      (`--show-args` lists the arguments)
 
-Needs the workspace in the environment (`foresight up` and `source tools/activate` see to that). A process that dies is
-named in one line and the others are stopped. Knows nothing of what the nodes do.
+Needs the workspace in the environment (`foresight up` and `source tools/activate` see to that). A process that dies is named in
+one line and started anew; one that the lifecycle manager calls frozen is ended first. One that keeps dying, or refuses to start,
+ends the graph. Knows nothing of what the nodes do.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from foresight_bringup import record
 from foresight_bringup.graph import SITUATIONS, Arguments, Graph, Process, graph
 from foresight_bringup.installed import complete
 from foresight_bringup.processes import Child, ending_with_parent, stop
 
 COLOURS = (36, 33, 32, 35, 34, 31, 96, 93)  # of the prefixes, on a terminal
 LOOK_S = 1.5  # [s] how long another graph has to show itself; nodes announce themselves every 0.3 s
+RESTARTS, RESTARTS_S = 5, 60.0  # times that a process may die within so long [s]
+MANAGER = "lifecycle_manager"  # watches the nodes; its silence shows here
+MANAGER_SILENT_S = 3.0  # [s]
 USAGE = "usage: foresight up {" + "|".join(SITUATIONS) + "} [name:=value ...] [--show-args]"
 
 
@@ -88,8 +92,7 @@ def domain() -> str:
 
 def claim(graph: Graph) -> TextIO:
     """Holds this domain and namespace on this machine while open. Raises UpError when another `up` holds it."""
-    name = f"foresight-up-{os.getuid()}-{domain()}-{graph.namespace.replace('/', '.')}.lock"
-    file = open(Path(tempfile.gettempdir()) / name, "a+")
+    file = open(record.path(domain(), graph.namespace, "lock"), "a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -107,22 +110,26 @@ def _taken(graph: Graph, by: str) -> str:
 
 
 class View:
-    """What this process sees of the graph: who is already there, and whether the nodes are active."""
+    """What this process sees of the graph: who is already there, and what the lifecycle manager says."""
 
     def __init__(self, graph: Graph) -> None:
         import rclpy
+        from foresight_msgs.msg import GraphState
         from rclpy.context import Context
         from rclpy.executors import SingleThreadedExecutor
-        from std_srvs.srv import Trigger
+        from rclpy.qos import DurabilityPolicy, QoSProfile
 
         self._context = Context()
         rclpy.init(args=[], context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
         self._node = rclpy.create_node(f"foresight_up_{os.getpid()}", context=self._context, namespace=graph.namespace or None)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
-        self._request, self._answer = Trigger.Request(), None
-        self._client = self._node.create_client(Trigger, "lifecycle_manager/is_active")
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._node.create_subscription(GraphState, "graph_state", self._on_graph_state, latched)
         self._graph = graph
+        self.active = False
+        self.frozen: dict[str, int] = {}  # node -> pid, as the manager last said
+        self._heard_s, self._looked_s = 0.0, time.monotonic()
 
     def others(self, look_s: float = LOOK_S) -> list[str]:
         """Nodes of the graph that run already, seen within `look_s`."""
@@ -135,20 +142,29 @@ class View:
             self._executor.spin_once(timeout_sec=0.1)
         return []
 
-    def active(self) -> bool:
-        """Whether the lifecycle manager has said that all nodes are active; asks again with each call."""
-        if self._answer is None and self._client.service_is_ready():
-            self._answer = self._client.call_async(self._request)
+    def look(self) -> None:
+        """Reads what has come; time in which this process did not look is not held against the manager."""
+        now_s = time.monotonic()
+        if self._heard_s and now_s - self._looked_s > 1.0:
+            self._heard_s = now_s
+        self._looked_s = now_s
         self._executor.spin_once(timeout_sec=0.0)
-        if self._answer is None or not self._answer.done():
-            return False
-        answer, self._answer = self._answer.result(), None
-        return answer.success
+
+    def manager_is_silent(self) -> bool:
+        """It was heard of, and no longer is. Told once."""
+        silent = bool(self._heard_s) and time.monotonic() - self._heard_s > MANAGER_SILENT_S
+        if silent:
+            self._heard_s, self.active = 0.0, False
+        return silent
 
     def close(self) -> None:
         self._executor.shutdown()
         self._node.destroy_node()
         self._context.try_shutdown()
+
+    def _on_graph_state(self, msg) -> None:
+        self.active, self._heard_s = msg.active, time.monotonic()
+        self.frozen = dict(zip(msg.frozen, msg.frozen_pid, strict=False))
 
 
 @dataclass
@@ -175,69 +191,127 @@ class Console:
         print(f"\x1b[{colour}m{prefix}\x1b[0m{text}" if self.colour else prefix + text, file=self.out, flush=True)
 
 
+class Group:
+    """The graph's processes: started, shown, and started anew when they die."""
+
+    def __init__(self, graph: Graph, console: Console) -> None:
+        self._graph, self._console = graph, console
+        self._commands = {p.executable: [executable(p), *p.ros_arguments()] for p in graph.processes}
+        self._optional = {p.executable for p in graph.processes if not p.essential}
+        self._record = record.path(domain(), graph.namespace)
+        self._selector = selectors.DefaultSelector()
+        self._deaths: dict[str, list[float]] = {}
+        self.children: dict[str, Child] = {}
+        self.was_active = False
+
+    def start_all(self, stopping: list[int]) -> None:
+        for name in self._commands:
+            if not stopping:
+                self._start(name)
+
+    def _start(self, name: str) -> None:
+        child = Child(name, subprocess.Popen(
+            ending_with_parent(self._commands[name]), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        ))  # fmt: skip
+        self.children[name] = child
+        os.set_blocking(child.process.stdout.fileno(), False)
+        self._selector.register(child.process.stdout, selectors.EVENT_READ, (child, list(self._commands).index(name)))
+        nodes = {process.executable: process.nodes for process in self._graph.processes}
+        record.write(self._record, {n: (nodes[n], c.process.pid) for n, c in self.children.items()})
+
+    def revive(self) -> str | None:
+        """Starts anew what has died. Returns why the graph cannot go on, or None."""
+        for child in [child for child in self.children.values() if child.process.poll() is not None]:
+            self.pump(0.1)
+            deaths, now_s = self._deaths.setdefault(child.name, []), time.monotonic()
+            deaths[:] = [at_s for at_s in deaths if now_s - at_s < RESTARTS_S] + [now_s]
+            often = len(deaths) > RESTARTS
+            if often or not self._may_return(child):
+                if child.name in self._optional:
+                    self._console.line("foresight", f"{child.describe_end()}; the others go on without it.", 31)
+                    del self.children[child.name]
+                    continue
+                return child.describe_end() + (f", for the {len(deaths)}th time within {RESTARTS_S:.0f} s" if often else "")
+            how_often = f"{len(deaths)} of {RESTARTS} in {RESTARTS_S:.0f} s"
+            self._console.line("foresight", f"{child.describe_end()}; starting it anew ({how_often}).", 31)
+            self._start(child.name)
+        return None
+
+    def _may_return(self, child: Child) -> bool:
+        """An exit code before the graph was ever active, or the manager's, is a refusal that would only be repeated."""
+        by_signal = child.process.returncode < 0
+        return self._graph.respawn and (by_signal or (self.was_active and child.name != MANAGER))
+
+    def end_frozen(self, frozen: dict[str, int]) -> None:
+        """SIGKILL to the processes that the manager says are frozen, while they are still the ones it means."""
+        hosts = {node: process.executable for process in self._graph.processes for node in process.nodes}
+        for node, pid in frozen.items():
+            child = self.children.get(hosts.get(node, node))
+            if self._graph.respawn and child is not None and child.process.pid == pid and child.process.poll() is None:
+                self._console.line("foresight", f"{child.name} (pid {pid}) is frozen; ending it with SIGKILL.", 31)
+                child.process.kill()
+                child.process.wait()
+
+    def pump(self, timeout_s: float) -> None:
+        """Prints what the processes have written, waiting for it at most `timeout_s`."""
+        if not self._selector.get_map():
+            time.sleep(timeout_s)
+            return
+        for key, _ in self._selector.select(timeout_s):
+            child, index = key.data
+            data = key.fileobj.read(65536)
+            if data:
+                self._console.feed(child.name, index, data)
+            elif data == b"":  # the other end is closed
+                self._selector.unregister(key.fileobj)
+                self._console.finish(child.name, index)
+
+    def stop(self, stopping: list[int]) -> None:
+        left = stop(list(self.children.values()), pump=lambda: self.pump(0.05), hurry=lambda: len(stopping) > 1)
+        self._record.unlink(missing_ok=True)
+        if left:
+            self._console.line("foresight", f"ended by force: {', '.join(left)}.", 31)
+        if self.children:
+            self._console.line("foresight", "stopped.")
+
+
 def run(graph: Graph, console: Console) -> int:
-    """Runs the graph until a signal or the death of a process. Returns the exit status: 0 after a signal, 1 after a death."""
-    commands = {p.executable: [executable(p), *p.ros_arguments()] for p in graph.processes}
-    stopping: list[int] = []
+    """Runs the graph until a signal, or until it cannot go on. Returns the exit status: 0 after a signal, 1 otherwise."""
+    group, stopping = Group(graph, console), []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, frame: stopping.append(received))
-    children: list[Child] = []
-    selector = selectors.DefaultSelector()
     with claim(graph):
-        view: View | None = View(graph)
+        view = View(graph)
         try:
             others = view.others()
             if others:
                 raise UpError(_taken(graph, f"nodes {', '.join(others)} (one that was killed is seen for 3 s more)"))
-            for name, command in commands.items():
-                if stopping:
-                    break
-                child = Child(name, subprocess.Popen(
-                    ending_with_parent(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                    start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                ))  # fmt: skip
-                children.append(child)
-                os.set_blocking(child.process.stdout.fileno(), False)
-                selector.register(child.process.stdout, selectors.EVENT_READ, (child, len(children) - 1))
-            started_s = time.monotonic()
+            group.start_all(stopping)
+            since_s, active = time.monotonic(), False
             while not stopping:
-                pump(selector, console, 0.1)
-                dead = [child for child in children if child.process.poll() is not None]
-                if dead:
-                    pump(selector, console, 0.1)
-                    console.line("foresight", f"{dead[0].describe_end()}; stopping the others.", 31)
+                group.pump(0.1)
+                view.look()
+                if view.manager_is_silent():
+                    group.end_frozen({MANAGER: group.children[MANAGER].process.pid})
+                group.end_frozen(view.frozen)
+                ended = group.revive()
+                if ended:
+                    console.line("foresight", f"{ended}; stopping the others.", 31)
                     return 1
-                if view is not None and graph.autostart and view.active():
-                    took = f"{time.monotonic() - started_s:.1f} s"
-                    console.line(
-                        "foresight", f"active: {len(children)} processes, domain {domain()}, after {took}. Ctrl-C stops."
-                    )
-                    view = view.close()
+                if view.active and not active:
+                    again = " again" if group.was_active else ""
+                    what = f"{len(group.children)} processes, domain {domain()}, after {time.monotonic() - since_s:.1f} s"
+                    console.line("foresight", f"active{again}: {what}. Ctrl-C stops.")
+                    group.was_active = True
+                elif active and not view.active:
+                    since_s = time.monotonic()
+                active = view.active
             console.line("foresight", f"{signal.Signals(stopping[0]).name}: stopping.")
             return 0
         finally:
-            if view is not None:
-                view.close()
-            left = stop(children, pump=lambda: pump(selector, console, 0.05), hurry=lambda: len(stopping) > 1)
-            if left:
-                console.line("foresight", f"ended by force: {', '.join(left)}.", 31)
-            if children:
-                console.line("foresight", "stopped.")
-
-
-def pump(selector: selectors.BaseSelector, console: Console, timeout_s: float) -> None:
-    """Prints what the processes have written, waiting for it at most `timeout_s`."""
-    if not selector.get_map():
-        time.sleep(timeout_s)
-        return
-    for key, _ in selector.select(timeout_s):
-        child, index = key.data
-        data = key.fileobj.read(65536)
-        if data:
-            console.feed(child.name, index, data)
-        elif data == b"":  # the other end is closed
-            selector.unregister(key.fileobj)
-            console.finish(child.name, index)
+            view.close()
+            group.stop(stopping)
 
 
 def main(words: list[str] | None = None) -> int:

@@ -7,8 +7,9 @@ thing that is arranged is the order of joints, which messages carry by name. Imp
 from __future__ import annotations
 
 import array
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -21,6 +22,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from foresight.contract import Contract
 from foresight.data import Belief, Candidate, Observation, Plan, RobotState, Trajectory
+from foresight.safety.decision import Decision, Setup
 
 ENCODINGS = {"rgb8": slice(None), "bgr8": slice(None, None, -1)}  # encoding -> order of channels that makes it RGB
 
@@ -296,6 +298,69 @@ def candidate_from_msg(msg: m.Plan) -> Candidate:
     return Candidate(
         trajectory, tuple(msg.trajectory.joint_names), seconds(msg.header.stamp), seconds(msg.plan_stamp), msg.model_id
     )
+
+
+def setup_to_msg(setup: Setup, robot: str, versions: dict[str, str], now_s: float) -> m.GuardSetup:
+    return m.GuardSetup(
+        header=header(now_s),
+        fingerprint=setup.fingerprint,
+        robot=robot,
+        profile=setup.profile,
+        config=json.dumps(asdict(setup.config)),
+        scene=setup.scene,
+        model_id=setup.model_id,
+        transport_s=float(setup.transport_s),
+        versions=json.dumps(versions),
+    )
+
+
+def decision_to_msg(decision: Decision, joint_names: tuple[str, ...]) -> m.GuardVerdict:
+    """`joint_names` are the robot profile's. Read back in the core, without ROS (`foresight.incidents.pack`)."""
+    candidate, situation, verdict = decision.candidate, decision.situation, decision.verdict
+    message = m.GuardVerdict(
+        header=header(situation.now_s),
+        number=decision.number,
+        plan_id=decision.plan_id,
+        setup=decision.setup,
+        now_s=situation.now_s,
+        readable=candidate is not None,
+        in_force=_motion(situation.in_force, joint_names),
+        measured=situation.state is not None,
+        stopped=situation.stopped is not None,
+        stopped_why=situation.stopped or "",
+        stopped_at_s=float(situation.stopped_at_s),
+        held=situation.held is not None,
+        held_why=situation.held or "",
+        share_max=float(situation.share_max),
+        reason=verdict.reason.value,
+        detail=verdict.detail,
+        slowed=float(verdict.slowed),
+        outcome=decision.outcome,
+        fingerprint=decision.fingerprint,
+    )
+    if candidate is not None:
+        message.candidate, message.model_id = _motion(candidate.trajectory, candidate.joint_names), candidate.model_id
+        message.observation_stamp_s, message.plan_stamp_s = candidate.observation_stamp_s, candidate.plan_stamp_s
+    if situation.state is not None:
+        state = situation.state
+        message.state_stamp_s, message.state_q, message.state_dq = state.stamp_s, _doubles(state.q), _doubles(state.dq)
+    return message
+
+
+def _motion(trajectory: Trajectory | None, joint_names: tuple[str, ...]) -> m.Motion:
+    if trajectory is None:
+        return m.Motion()
+    return m.Motion(
+        joint_names=list(joint_names),
+        times_s=_doubles(trajectory.times_s),
+        q=_doubles(trajectory.q),
+        dq=_doubles(trajectory.dq),
+        ddq=_doubles(np.empty(0) if trajectory.ddq is None else trajectory.ddq),
+    )
+
+
+def _doubles(values: np.ndarray) -> array.array:
+    return array.array("d", np.ascontiguousarray(values, np.float64).tobytes())
 
 
 def _floats(values: np.ndarray) -> array.array:

@@ -1,27 +1,46 @@
 """The guard as a ROS node: its own process, one thread, no torch. What passes the core's guard is forwarded; nothing else is.
 
+A hundred times a second, on the steady clock, it asks the core's failsafe what to do about what was heard and what was not.
 Whatever ends it (deactivation, Ctrl-C, a stop request), it first sends the motion that brings the arm to rest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from foresight_msgs.msg import Belief as BeliefMsg
 from foresight_msgs.msg import GuardState
+from foresight_msgs.msg import Observation as ObservationMsg
 from foresight_msgs.msg import Plan as PlanMsg
 from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Float64, Header
 from std_srvs.srv import Trigger
 
-from foresight.data import Reason, RobotState, Trajectory, Verdict
+from foresight.data import Candidate, Reason, Trajectory, Verdict
 from foresight.robots.kinematics import MujocoKinematics
-from foresight.robots.profile import load_profile
+from foresight.robots.profile import load_profile, profile_text
+from foresight.safety.checks import late_refusal
+from foresight.safety.collision import scene_from
 from foresight.safety.config import GuardConfig
+from foresight.safety.decision import Decision, Setup, Situation, outcome
+from foresight.safety.failsafe import UNSURE, Action, FailsafeParams, FailsafeState, failsafe, reset
 from foresight.safety.guard import Guard
+from foresight.safety.monitor import Driver, Monitor, MonitorConfig
+from foresight.safety.obstacles import TABLE, boxes_of, to_text
+from foresight.safety.watchdog import ClockWatch, Moment
+from foresight.versions import versions
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Rate
-from foresight_nodes.part import Part
+from foresight_nodes.part import Complaint, Part
+
+TICK_S = 0.01  # [s] between two looks at the failsafe
+LATE_S = 0.03  # [s] without a look after which the node itself was kept waiting, and first reads what came meanwhile
 
 
 @dataclass(frozen=True)
@@ -32,14 +51,33 @@ class GuardParameters:
     controller_topic: str = ""  # where trajectories go; empty: as the profile says
     model_id: str = ""  # the only model whose plans are judged; empty: any
     transport_s: float = 0.045  # [s] to the controller: a trajectory that begins sooner than this from now would be joined late
+    perception_node: str = "perception"  # whose diagnostics tell what is wrong with the cameras
+    program_running_topic: str = ""  # std_msgs/Bool, on a UR io_and_status_controller/robot_program_running; empty: not watched
+    speed_scaling_topic: str = ""  # std_msgs/Float64, on a UR speed_scaling_state_broadcaster/speed_scaling; empty: not watched
+    controller_active_topic: str = ""  # std_msgs/Bool from an adapter of the controller manager; empty: not watched
+    real_time_priority: int = 50  # SCHED_FIFO priority of the process where the system allows it; 0: do not ask
+    collision: bool = True  # look for collisions of the arm with itself, its table and the keep-outs
+    keep_outs: tuple[float, ...] = ()  # [m] boxes to stay out of, base frame: x, y, z of the lowest corner, then of the highest
     guard: GuardConfig = GuardConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    failsafe: FailsafeParams = FailsafeParams()
 
     def __post_init__(self) -> None:
+        boxes_of(self.keep_outs)
+        if self.keep_outs and not self.collision:
+            raise ValueError(f"collision must be true for {len(self.keep_outs) // 6} keep-outs to be kept, got false.")
         if not 0 <= self.transport_s < self.guard.start_ahead_max_s:
             raise ValueError(
                 f"transport_s must lie between 0 and guard.start_ahead_max_s ({self.guard.start_ahead_max_s} s), "
                 f"got {self.transport_s}."
             )
+        if not 0 <= self.real_time_priority <= 99:
+            raise ValueError(f"real_time_priority must lie between 0 and 99, got {self.real_time_priority}.")
+
+    @property
+    def scene(self) -> str:
+        """What the arm may collide with besides itself, as text; empty: collisions are not looked for."""
+        return to_text(TABLE, boxes_of(self.keep_outs)) if self.collision else ""
 
 
 class GuardNode(Part[GuardParameters]):
@@ -48,30 +86,68 @@ class GuardNode(Part[GuardParameters]):
     def __init__(self, **options) -> None:
         super().__init__("guard", GuardParameters, **options)
         self._publish_state = topics.GUARD_STATE.publisher(self)
+        self._publish_setup, self._publish_verdict = topics.GUARD_SETUP.publisher(self), topics.GUARD_VERDICT.publisher(self)
+        self._decisions = 0
         self._guard: Guard | None = None
+        self._failsafe, self._why = FailsafeState(), ""
+        self._missed_ticks = self._missed_deadlines = 0
         self._forget()
 
     def configure(self, parameters: GuardParameters) -> None:
-        self._forget()
-        self._transport_s = parameters.transport_s
+        self._settings = parameters
         self._profile = load_profile(parameters.robot)
-        self._guard = Guard(self._profile, MujocoKinematics(self._profile), parameters.guard, parameters.model_id or None)
+        self._guard = Guard(
+            self._profile,
+            MujocoKinematics(self._profile),
+            parameters.guard,
+            parameters.model_id or None,
+            scene=scene_from(parameters.scene, self._profile, parameters.guard),
+        )
+        self._setup = Setup(
+            profile_text(parameters.robot), parameters.guard, parameters.model_id, parameters.transport_s, parameters.scene
+        )
+        setup = convert.setup_to_msg(self._setup, self._profile.name, versions(), self.now_s())
+        self.publish(self._publish_setup, setup)
+        self._simulated = self.get_parameter("use_sim_time").value
+        self._perception = f"{self.get_namespace().rstrip('/')}/{parameters.perception_node}"
+        self._driver = Driver(
+            None if parameters.controller_active_topic else True,
+            None if parameters.program_running_topic else True,
+            None if parameters.speed_scaling_topic else 1.0,
+        )
+        self._forget()
         self._forward = topics.trajectory(parameters.controller_topic or self._profile.controller_topic).publisher(self)
+        events = SubscriptionEventCallbacks(deadline=self._on_missed_deadline)
         topics.JOINT_STATES.subscription(self, self._on_joint_state)
-        topics.PLAN.subscription(self, self._on_plan)
+        topics.HEARTBEAT.subscription(self, self._on_heartbeat, events)
+        topics.OBSERVATION.subscription(self, self._on_observation)
+        topics.BELIEF.subscription(self, self._on_belief)
+        topics.PLAN.subscription(self, self._on_plan, events)
+        topics.DIAGNOSTICS.subscription(self, self._on_diagnostics)
+        for name, topic, said in (
+            (parameters.controller_active_topic, topics.controller_active, self._on_controller_active),
+            (parameters.program_running_topic, topics.program_running, self._on_program_running),
+            (parameters.speed_scaling_topic, topics.speed_scaling, self._on_speed_scaling),
+        ):
+            if name:
+                topic(name).subscription(self, said)
         topics.GUARD_STOP.service(self, self._on_stop)
         topics.GUARD_RESET.service(self, self._on_reset)
+        self.every(TICK_S, self._tick, steady=True)
         self.every(0.1, self._announce, steady=True)
 
     def activate(self) -> None:
+        """A latch holds through every change of the node's state; whatever else was before is forgotten."""
         self._forget()
-        self._verdict = Verdict(Reason.OK, "Active; no plan yet.")
+        if not self._failsafe.latched:
+            self._verdict = Verdict(Reason.OK, "Active; no plan yet.")
         self.active = True
+        self._evaluate()
         self._announce()
 
     def deactivate(self) -> None:
         """Brings the arm to rest, and waits until the controller has the command."""
-        self._brake("the guard was deactivated")
+        self._evaluate(deactivated=True)
         self._verdict = Verdict(Reason.STOPPED, "The guard was deactivated.")
         self._announce()
         self._forward.wait_for_all_acked(Duration(seconds=0.5))
@@ -87,105 +163,249 @@ class GuardNode(Part[GuardParameters]):
             "refused": self._refused,
             "reliefs": self._guard.reliefs if self._guard else 0,
             "last_reason": self._verdict.reason.value,
+            "action": self._failsafe.action.name.lower(),
+            "cause": self._failsafe.cause,
             "state_age_s": self._state_age_s(now_s),
             "observation_age_s": self._observation_age_s,
             "plan_age_s": self._plan_age_s,
+            "missed_ticks": self._missed_ticks,
+            "missed_deadlines": self._missed_deadlines,
         }
 
     def _forget(self) -> None:
-        """As before the first plan."""
+        """As before the first plan, but for a latch."""
         if self._guard is not None:
-            guard = self._guard
-            self._guard = Guard(guard.profile, guard.kinematics, guard.config, guard.expected_model_id)
-        self._state: RobotState | None = None
-        self._verdict = Verdict(Reason.STOPPED, "The guard is not active.")
+            old = self._guard
+            self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene)
+            settings = self._settings
+            self._monitor = Monitor(self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver)
+            self._clock_watch = ClockWatch(self._simulated, settings.monitor.clock_jump_s)
+            self._unsure, self._ticked_s, self._late = False, time.monotonic(), False
+            if self._failsafe.latched:
+                self._guard.stop(self._why, None, self.now_s())
+            else:
+                self._failsafe, self._why = FailsafeState(), ""
+        self._verdict = Verdict(Reason.STOPPED, self._why or "The guard is not active.")
         self._plans = Rate(self.now_s())
         self._accepted = self._refused = self._decided_id = 0
         self._last_accepted: PlanMsg | None = None
-        self._forwarded_s = 0.0
+        self._forwarded_s, self._forwarded_stamp = 0.0, Time()
         self._observation_age_s = self._plan_age_s = float("nan")
 
+    # -- what is heard ------------------------------------------------------------------------------------------------
+
     def _on_joint_state(self, msg: JointState) -> None:
+        now = self._now()
         try:
-            self._state = convert.robot_state_from_msg(msg, self._profile.joint_names)
+            self._monitor.heard_state(convert.robot_state_from_msg(msg, self._profile.joint_names), now)
         except ValueError as error:
+            self._monitor.heard_bad_state(str(error))
             self.complain(str(error))
             return
-        motion = self._guard.relieve(self._state, self.now_s()) if self.active else None
+        self._yield(now)
+
+    def _yield(self, now: Moment) -> None:
+        """Takes the command back to an arm that something holds; at each joint state, since it presses meanwhile."""
+        if not self.active or self._unsure or self._monitor.state is None:
+            return
+        motion = self._guard.relieve(self._monitor.state, self.now_s())
         if motion is not None:
             self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
-            self.complain("Something holds the arm; its command goes back to where it is.")
+            self._monitor.relieved(now)
+            self._evaluate()
+
+    def _on_heartbeat(self, _: Header) -> None:
+        self._monitor.watchdog.seen("heartbeat", self._now())
+
+    def _on_observation(self, msg: ObservationMsg) -> None:
+        self._monitor.watchdog.seen("observation", self._now(), convert.seconds(msg.header.stamp))
+
+    def _on_belief(self, msg: BeliefMsg) -> None:
+        self._monitor.watchdog.seen("belief", self._now(), convert.seconds(msg.header.stamp))
+
+    def _on_controller_active(self, msg: Bool) -> None:
+        self._hear_driver(controller_active=msg.data)
+
+    def _on_program_running(self, msg: Bool) -> None:
+        self._hear_driver(program_running=msg.data)
+
+    def _on_speed_scaling(self, msg: Float64) -> None:
+        self._hear_driver(speed_scaling=msg.data)
+
+    def _hear_driver(self, **said) -> None:
+        self._driver = self._monitor.driver = replace(self._driver, **said)
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        for status in msg.status:
+            if status.name == self._perception:
+                refusal = next((pair.value for pair in status.values if pair.key == "refusal"), "")
+                self._monitor.heard_camera(refusal, status.message, self._now())
+
+    def _on_missed_deadline(self, _) -> None:
+        """Counted for people; what is done about silence follows from ages on the steady clock."""
+        self._missed_deadlines += 1
+
+    # -- what is done about it ----------------------------------------------------------------------------------------
+
+    def _now(self) -> Moment:
+        """The present moment; a jump of the ROS clock is noticed here, before anything is judged by it."""
+        moment, jump_s = self._clock_watch.read(time.monotonic(), self.now_s())
+        if jump_s:
+            self._guard.clock_moved(jump_s)
+            self._monitor.clock_jumped(jump_s)
+        return moment
+
+    def _tick(self) -> None:
+        """After a wait of its own it first reads, once, what came meanwhile: that was no silence of the others."""
+        now_s = time.monotonic()
+        self._late, before_s, self._ticked_s = now_s - self._ticked_s > LATE_S and not self._late, self._ticked_s, now_s
+        self._missed_ticks += round((now_s - before_s) / TICK_S) - 1 if self._late else 0
+        if self.active and not self._late:
+            self._evaluate()
+
+    def _evaluate(self, **conditions: bool) -> None:
+        """Asks the failsafe, and acts. `conditions` stand for this once, beside those that the monitor sees."""
+        now, before = self._now(), self._failsafe
+        stopping = before.action is Action.STOP
+        flags, said = self._monitor.flags(self._guard, now, self.now_s(), stopping, self._simulated)
+        action, self._failsafe = failsafe(replace(flags, **conditions), before, self._settings.failsafe, now.time_s)
+        cause = self._failsafe.cause
+        if (action, cause) != (before.action, before.cause):
+            self._why = said.get(cause, cause.replace("_", " "))
+        self._act(action)
+        if (action, cause) != (before.action, before.cause):
+            self._tell(action, cause)
+            self._announce()
+
+    def _tell(self, action: Action, cause: str) -> None:
+        """Every change of action is one line of the log."""
+        if action is Action.NONE:
+            self.get_logger().info("Motion is allowed.")
+            return
+        text = f"{action.name.capitalize()} ({cause}): {self._why}"
+        self.get_logger().warning(text)
+        self._complaint = Complaint(text, time.monotonic())
+
+    def _act(self, action: Action) -> None:
+        guard, state, now_s = self._guard, self._monitor.state, self.now_s()
+        self._unsure = action >= Action.STOP and (self._unsure or self._failsafe.cause in UNSURE)
+        motion: Trajectory | None = None
+        guard.share_max = self._settings.failsafe.slow_share if action is Action.SLOW else 1.0
+        if action is Action.LATCH and guard.stopped is None:
+            motion = guard.stop(self._why, state, now_s, on_sight=self._unsure)
+            self._verdict = Verdict(Reason.STOPPED, self._why)
+        elif action is Action.RETREAT:
+            guard.wait(self._why)  # the motion that yields is in force already
+        elif action in (Action.HOLD, Action.STOP):
+            motion = guard.brake(self._why, state, now_s, on_sight=self._unsure)
+        elif action <= Action.SLOW:
+            guard.resume()
+        if motion is not None:
+            self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
+        if action is Action.STOP:
+            guard.settle(state, now_s)
+
+    # -- plans --------------------------------------------------------------------------------------------------------
 
     def _on_plan(self, msg: PlanMsg) -> None:
         if not self.active:
             return
         self._plans.tick()
+        self._monitor.watchdog.seen("plan", self._now())
+        self._evaluate()
         now_s = self.now_s()
         self._decided_id, self._plan_age_s = msg.id, now_s - convert.seconds(msg.plan_stamp)
-        self._verdict = self._judge(msg, now_s)
+        known = self._guard.situation(self._monitor.state, now_s)
+        candidate, self._verdict = self._judge(msg, now_s)
+        self._monitor.decided(self._verdict, self._now())
         if self._verdict.ok:
-            self.publish(self._forward, msg.trajectory)
-            self._accepted, self._last_accepted, self._forwarded_s = self._accepted + 1, msg, now_s
+            forwarded = convert.trajectory_to_msg(self._guard.forward, self._profile.joint_names)
+            self.publish(self._forward, forwarded)
+            self._accepted, self._last_accepted = self._accepted + 1, msg
+            self._forwarded_s, self._forwarded_stamp = now_s, forwarded.header.stamp
             self._observation_age_s = now_s - convert.seconds(msg.header.stamp)
         else:
             self._refused += 1
             self.complain(f"Refused ({self._verdict.reason.value}): {self._verdict.detail}")
         self._announce()
+        self._record(msg.id, known, candidate)
 
-    def _judge(self, msg: PlanMsg, now_s: float) -> Verdict:
+    def _judge(self, msg: PlanMsg, now_s: float) -> tuple[Candidate | None, Verdict]:
         try:
             candidate = convert.candidate_from_msg(msg)
         except ValueError as error:
-            return Verdict(Reason.MALFORMED, str(error))
-        ahead_s = float(candidate.trajectory.times_s[0]) - now_s
-        if ahead_s < self._transport_s:
-            return Verdict(
-                Reason.STALE_PLAN,
-                f"Trajectory begins {ahead_s:.4f} s from now; the controller needs {self._transport_s} s to have it in time.",
-            )
-        return self._guard.offer(candidate, self._state, now_s)
+            return None, Verdict(Reason.MALFORMED, str(error))
+        late = late_refusal(candidate, self._setup.transport_s, now_s)
+        return candidate, late or self._guard.offer(candidate, self._monitor.state, now_s)
 
-    def _brake(self, why: str) -> Trajectory | None:
-        motion = self._guard.stop(why, self._state, self.now_s())
-        if motion is not None:
-            self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
-        return motion
+    def _record(self, plan_id: int, known: Situation, candidate: Candidate | None) -> None:
+        """Publishes the decision with all that it depended on, after it has been acted on."""
+        self._decisions += 1
+        result = outcome(self._verdict, self._guard.in_force)
+        decision = Decision(self._decisions, plan_id, self._setup.fingerprint, known, candidate, self._verdict, result)
+        self.publish(self._publish_verdict, convert.decision_to_msg(decision, self._profile.joint_names))
+
+    # -- operators ----------------------------------------------------------------------------------------------------
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if not self.active:
             response.success, response.message = False, "The guard is not active; nothing is forwarded."
             return response
-        motion = self._brake("stop was requested")
-        self._verdict = Verdict(Reason.STOPPED, "Stop was requested.")
-        self._announce()
-        rest_s = 0.0 if motion is None else max(0.0, float(motion.times_s[-1]) - self.now_s())
+        self._evaluate(operator_stop=True)
+        in_force = self._guard.in_force
+        rest_s = 0.0 if in_force is None else max(0.0, float(in_force.times_s[-1]) - self.now_s())
         response.success, response.message = True, f"Stopped; at rest in {rest_s:.2f} s. Call reset to allow motion again."
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Ends a stop if there is one; the next plan must start where the arm is measured."""
+        """Ends a latch or a stop if there is one; the next plan must start where the arm is measured."""
         if not self.active:
             response.success, response.message = False, "The guard is not active."
             return response
-        verdict = self._guard.reset(self.now_s(), self._state)
-        if verdict.ok:
-            verdict = self._guard.start_afresh(self.now_s(), self._state)
+        verdict = self._reset()
         response.success, response.message = verdict.ok, verdict.detail
         if verdict.ok:
             self._verdict = verdict
         self._announce()
         return response
 
+    def _reset(self) -> Verdict:
+        self._evaluate()
+        guard, now, state, now_s = self._guard, self._now(), self._monitor.state, self.now_s()
+        flags, _ = self._monitor.flags(guard, now, now_s, False, self._simulated)
+        latched = self._failsafe.latched
+        decision = reset(self._failsafe, replace(flags, not_following=False), self._settings.failsafe, now.time_s)
+        if not decision.ok:
+            return Verdict(Reason.STOPPED, decision.detail)
+        verdict = guard.reset(now_s, state)
+        if verdict.ok:
+            afresh = guard.start_afresh(now_s, state)
+            verdict = Verdict(Reason.OK, decision.detail) if afresh.ok and latched else afresh
+        if verdict.ok:
+            self._failsafe, self._unsure = decision.state, False
+            self._evaluate()
+        elif latched and guard.stopped is None:
+            guard.stop(self._why, None, now_s, on_sight=True)
+        return verdict
+
+    # -- what is told -------------------------------------------------------------------------------------------------
+
     def _state_age_s(self, now_s: float) -> float:
-        return float("nan") if self._state is None else now_s - self._state.stamp_s
+        state = self._monitor.state if self._guard is not None else None
+        return float("nan") if state is None else now_s - state.stamp_s
 
     def _announce(self) -> None:
         """Publishes what the guard does and last did."""
         now_s, last, in_force = self.now_s(), self._last_accepted, self._guard and self._guard.in_force
-        stopped = self._guard is not None and self._guard.stopped is not None
+        action = self._failsafe.action
         message = GuardState(
             header=convert.header(now_s),
-            state=GuardState.INACTIVE if not self.active else GuardState.STOPPED if stopped else GuardState.ACTIVE,
+            state=GuardState.INACTIVE if not self.active else GuardState.STOPPED if action is Action.LATCH else GuardState.ACTIVE,
+            action=int(action),
+            cause=self._failsafe.cause,
+            why=self._why,
+            latched=self._failsafe.latched,
+            slowed=self._verdict.slowed,
             reason=self._verdict.reason.value,
             detail=self._verdict.detail,
             decided_id=self._decided_id,
@@ -196,9 +416,14 @@ class GuardNode(Part[GuardParameters]):
             observation_age_s=self._observation_age_s,
             plan_age_s=self._plan_age_s,
         )
+        if self._guard is not None:
+            now = self._now()
+            for name in ("heartbeat", "state", "observation", "belief", "plan"):
+                age_s = self._monitor.watchdog.age_s(name, now)
+                setattr(message, f"{name}_silence_s", age_s if np.isfinite(age_s) else float("nan"))
         if in_force is not None:
             message.in_force_until = convert.stamp(float(np.max(in_force.times_s)))
         if last is not None:
             message.plan_id, message.observation_stamp = last.id, last.header.stamp
-            message.trajectory_stamp, message.forwarded_stamp = last.trajectory.header.stamp, convert.stamp(self._forwarded_s)
+            message.trajectory_stamp, message.forwarded_stamp = self._forwarded_stamp, convert.stamp(self._forwarded_s)
         self.publish(self._publish_state, message)

@@ -1,7 +1,8 @@
-"""Brings the nodes up in order (configure all, then activate one by one), watches that they live, and takes them down in reverse.
+"""Brings the nodes up in order (configure all, then activate one by one), and again after one of them died or froze.
 
-A node that refuses says why in `/diagnostics`; the manager repeats that and gives up, with nothing left half active. Nodes send
-diagnostics every second in any state: one that falls silent is taken for dead, and the others are deactivated.
+A node that refuses says why in `/diagnostics`; the manager repeats that and gives up, with nothing left half active. A node whose
+bond breaks is noticed within `bond_timeout_s`: what needs it is deactivated, so that the arm comes to rest, and once it is there
+again the graph is brought back. Not after a latch of the guard: then a person decides first. Starts and ends no process itself.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from dataclasses import dataclass
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.client import Client
+from foresight_msgs.msg import Bond, GraphState, GuardState
+from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from foresight_nodes import topics
+from foresight_nodes.bond import Bonds
 from foresight_nodes.parameters import declare, read
+from foresight_nodes.transitions import Failure, Managed, pause, together
 
-RETRY_S = 2.0  # [s] real time without an answer after which a node is asked again
+STEP_S = 0.02  # [s] between two steps
+DEACTIVATE_S = 2.0  # [s] for a node to deactivate
+ATTEMPTS = 3  # to bring the graph back before the manager gives up
 
 
 @dataclass(frozen=True)
@@ -29,24 +33,32 @@ class ManagerParameters:
     """Parameters of the lifecycle manager."""
 
     node_names: tuple[str, ...] = ("guard", "sim", "perception", "world_model", "planner")  # in the order of activation
-    autostart: bool = True  # bring the nodes up at once
-    bond_timeout_s: float = 5.0  # [s] real time without diagnostics after which a node counts as dead
+    dependencies: tuple[str, ...] = ()  # pairs "node:what it needs"; empty: each node needs all that come before it
+    origins: tuple[str, ...] = ()  # nodes that carry the clock; what needs one that started anew is configured anew
+    autostart: bool = True  # bring the nodes up at once, and watch them
+    respawn: bool = True  # dead processes are started anew by whoever started them; false: one that dies takes the graph down
+    bond_timeout_s: float = 0.5  # [s] real time without a sign of life after which a node counts as dead or frozen
+    busy_timeout_s: float = 2.0  # [s] real time for which an active node may serve nothing
+    transition_patience_s: float = 2.0  # [s] by which a sign may be later while a node configures or activates
+    frozen_after_s: float = 2.0  # [s] real time without a sign after which the process should be ended
     configure_timeout_s: float = 90.0  # [s] real time for all nodes to appear and configure
     activate_timeout_s: float = 15.0  # [s] real time for a node to activate, since it may wait for the first messages
-    exit_on_failure: bool = True  # end the process with code 1 when the graph cannot come up or a node dies
+    exit_on_failure: bool = True  # end the process with code 1 when the graph cannot come up or come back
 
+    def __post_init__(self) -> None:
+        for name in ("bond_timeout_s", "busy_timeout_s", "frozen_after_s", "configure_timeout_s", "activate_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0 s, got {getattr(self, name)}.")
+        for name in {word for pair in self.dependencies for word in pair.split(":")} | set(self.origins):
+            if name not in self.node_names:
+                raise ValueError(f"dependencies or origins name '{name}', which is no node. Nodes: {', '.join(self.node_names)}.")
 
-@dataclass
-class Managed:
-    """One node: its services, what it is to become, and when it was last heard of."""
-
-    name: str
-    change: Client
-    state: Client
-    heard_s: float
-    active: bool = False
-    refusal: str = ""
-    refused_s: float = 0.0  # steady clock
+    def needing(self, name: str) -> set[str]:
+        """The nodes that cannot work without this one."""
+        if not self.dependencies:
+            return set(self.node_names[self.node_names.index(name) + 1 :])
+        direct = {node for node, needed in (pair.split(":") for pair in self.dependencies) if needed == name}
+        return direct.union(*(self.needing(node) for node in direct))
 
 
 class LifecycleManager(Node):
@@ -58,179 +70,206 @@ class LifecycleManager(Node):
         self.parameters = read(self, ManagerParameters)
         self.failure, self.up = "", False
         self.exit_code: int | None = None  # set when the process should end
-        now_s = time.monotonic()
-        self._managed = {
-            self._full_name(name): Managed(
-                name,
-                self.create_client(ChangeState, f"{name}/change_state"),
-                self.create_client(GetState, f"{name}/get_state"),
-                now_s,
-            )
-            for name in self.parameters.node_names
-        }
+        self._managed = {name: Managed.of(self, name) for name in self.parameters.node_names}
+        self._by_full_name = {node.full_name: node for node in self._managed.values()}
+        self._bonds = Bonds(self.parameters.bond_timeout_s, self.parameters.busy_timeout_s, time.monotonic())
+        self._detail, self._attempts = "The nodes are not up yet.", 0
+        self._broken: set[str] = set()  # since the graph was last up
+        self._broken_s = 0.0  # when the first of them broke; 0: none
+        self._latched, self._latched_pid = False, 0
+        self._ended = False
         topics.DIAGNOSTICS.subscription(self, self._on_diagnostics)
+        topics.BOND.subscription(self, self._on_bond)
+        topics.GUARD_STATE.subscription(self, self._on_guard_state)
         topics.IS_ACTIVE.service(self, self._on_is_active)
-        self._steps = self._bring_up() if self.parameters.autostart else iter(())
-        self.create_timer(0.02, self._step, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-    def _full_name(self, name: str) -> str:
-        return f"{self.get_namespace().rstrip('/')}/{name}"
+        topics.RESUME.service(self, self._on_resume)
+        self._graph_state = topics.GRAPH_STATE.publisher(self)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steps = self._start() if self.parameters.autostart else iter(())
+        self.create_timer(STEP_S, self._step, clock=steady)
+        self.create_timer(0.2, self._announce, clock=steady)
 
     # -- steps: generators that yield while they wait -----------------------------------------------------------------
 
     def _step(self) -> None:
+        self._bonds.look(time.monotonic())
         try:
+            if self.parameters.autostart and not self._ended:
+                self._watch()
             next(self._steps)
         except StopIteration:
-            self._watch()
+            pass
         except Failure as failure:
-            self._fail(str(failure))
+            self._failed(str(failure))
+
+    def _start(self):
+        """The first time; a manager that was restarted and finds all nodes active leaves them so."""
+        yield from self._appear()
+        deadline_s = time.monotonic() + self.parameters.configure_timeout_s
+        states: list[int] = []
+        for node in self._managed.values():
+            states.append((yield from node.state(deadline_s)))
+        if all(state == State.PRIMARY_STATE_ACTIVE for state in states):
+            for node in self._managed.values():
+                node.adopt()
+        yield from self._bring_up()
+
+    def _recover(self):
+        """Deactivates what needs the broken nodes, waits for these, and brings all up again."""
+        needing = set().union(*(self.parameters.needing(name) for name in self._broken)) - self._broken
+        yield from self._take_down([node for node in self._managed.values() if node.name in needing])
+        yield from self._appear()
+        yield from self._bring_up()
+
+    def _appear(self):
+        """Until every node is there, and no latch forbids what comes next."""
+        deadline_s = time.monotonic() + self.parameters.configure_timeout_s
+        while missing := [node for node in self._managed.values() if not self._there(node)]:
+            if time.monotonic() > deadline_s:
+                raise Failure(
+                    f"Node '{missing[0].name}' did not appear within {self.parameters.configure_timeout_s:.0f} s. "
+                    "Is its process running?"
+                )
+            yield
+        if self._latched:
+            self._say("The guard has latched: nothing is brought back until a person calls guard/reset, "
+                      "or lifecycle_manager/resume where that guard is no longer active.")  # fmt: skip
+        while self._latched:
+            yield
+
+    def _there(self, node: Managed) -> bool:
+        return self._bonds.alive(node.full_name, time.monotonic()) and node.is_there()
 
     def _bring_up(self):
         deadline_s = time.monotonic() + self.parameters.configure_timeout_s
         managed = list(self._managed.values())
+        yield from together([node.prepare(deadline_s) for node in managed if not node.prepared])
         for node in managed:
-            while not (node.change.service_is_ready() and node.state.service_is_ready()):
-                if time.monotonic() > deadline_s:
-                    raise Failure(
-                        f"Node '{node.name}' did not appear within {self.parameters.configure_timeout_s:.0f} s. "
-                        "Is its process running?"
-                    )
-                yield
-        yield from self._together([self._configure(node, deadline_s) for node in managed])
-        for node in managed:
-            yield from self._activate(node)
-        self.up = True
-        self.get_logger().info(f"Active: {', '.join(node.name for node in managed)}.")
+            if not node.active:
+                yield from node.activate(self.parameters.activate_timeout_s)
+        took = f", {time.monotonic() - self._broken_s:.1f} s after the break" if self._broken_s else ""
+        self.up, self.failure, self._broken, self._broken_s, self._attempts = True, "", set(), 0.0, 0
+        self._say(f"Active: {', '.join(node.name for node in managed)}{took}.")
 
-    def _configure(self, node: Managed, deadline_s: float):
-        """From any state, since a manager that was restarted finds nodes as they were."""
-        state = yield from self._state(node, deadline_s)
-        if state == State.PRIMARY_STATE_ACTIVE:
-            yield from self._change(node, Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE, deadline_s)
-        if state in (State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_INACTIVE):
-            yield from self._change(node, Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_UNCONFIGURED, deadline_s)
-        done = yield from self._change(node, Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE, deadline_s)
-        if not done:
-            raise Failure((yield from self._reason(node, "configure")))
-
-    def _activate(self, node: Managed):
-        """Tries again while the node refuses, since its first messages may be on their way."""
-        deadline_s = time.monotonic() + self.parameters.activate_timeout_s
-        while True:
-            node.active = yield from self._change(
-                node, Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE, deadline_s + RETRY_S
-            )
+    def _take_down(self, nodes: list[Managed]):
+        """Deactivates what is active of these, last first."""
+        for node in reversed(nodes):
             if node.active:
-                return
-            if time.monotonic() > deadline_s:
-                raise Failure((yield from self._reason(node, "activate")))
-            yield from self._pause(0.2)
+                trouble = yield from node.deactivate(time.monotonic() + DEACTIVATE_S)
+                if trouble:
+                    self.get_logger().info(f"{trouble} It may have ended already.")
 
-    def _change(self, node: Managed, transition: int, goal: int, deadline_s: float):
-        """Whether the node made the transition. An answer may get lost; then its state tells, or it is asked again."""
-        request = ChangeState.Request()
-        request.transition.id = transition
-        while True:
-            call, asked_s = node.change.call_async(request), time.monotonic()
-            while not call.done() and time.monotonic() < asked_s + RETRY_S:
-                yield
-            if not call.done():
-                state = yield from self._state(node, deadline_s)
-                if state == goal:
-                    return True
-            if call.done():
-                return call.result().success
-
-    def _state(self, node: Managed, deadline_s: float):
-        """The node's lifecycle state; waits while the node is busy."""
-        while True:
-            call, asked_s = node.state.call_async(GetState.Request()), time.monotonic()
-            while not call.done() and time.monotonic() < asked_s + RETRY_S:
-                if time.monotonic() > deadline_s:
-                    raise Failure(f"Node '{node.name}' does not answer. See its log.")
-                yield
-            if call.done():
-                return call.result().current_state.id
-
-    def _together(self, steps: list):
-        """Takes turns until all have finished."""
-        while steps:
-            for step in list(steps):
-                try:
-                    next(step)
-                except StopIteration:
-                    steps.remove(step)
-            yield
-
-    def _pause(self, duration_s: float):
-        until_s = time.monotonic() + duration_s
-        while time.monotonic() < until_s:
-            yield
-
-    def _reason(self, node: Managed, verb: str):
-        """The node's own words, which may arrive after its answer."""
-        until_s = time.monotonic() + 1.0
-        while time.monotonic() < until_s and time.monotonic() - node.refused_s > 2.0:
-            yield
-        words = node.refusal if time.monotonic() - node.refused_s < 5.0 else f"Cannot {verb}; see its log."
-        return f"Node '{node.name}': {words}"
-
-    # -- afterwards ---------------------------------------------------------------------------------------------------
+    # -- when something goes wrong ------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        now_s = time.monotonic()
+        """Looks at the bonds; a broken one interrupts whatever the manager is doing."""
+        now_s, broken = time.monotonic(), {}
         for node in self._managed.values():
-            if node.active and now_s - node.heard_s > self.parameters.bond_timeout_s:
-                self._fail(f"Node '{node.name}' has been silent for {now_s - node.heard_s:.1f} s; the graph is taken down.")
-                return
+            patience_s = 0.0 if node.active else self.parameters.transition_patience_s
+            why = self._bonds.broken(node.full_name, now_s, patience_s)
+            if why and node.engaged:
+                broken[node.name] = why
+        if not broken:
+            return
+        self.up, self._broken_s, self._broken = False, self._broken_s or now_s, self._broken | set(broken)
+        for name in broken:
+            self._managed[name].lose()
+            for needing in self.parameters.needing(name) if name in self.parameters.origins else ():
+                self._managed[needing].stale, self._managed[needing].prepared = True, False
+        reason = " ".join(f"Node '{name}' is {why}." for name, why in broken.items())
+        if not self.parameters.respawn:
+            self._end(f"{reason} The graph is taken down.")
+            return
+        self._say(f"{reason} What needs it is deactivated until it is back.", error=True)
+        self._steps = self._recover()
 
-    def _fail(self, reason: str) -> None:
-        self.failure, self.up = reason, False
-        self.get_logger().error(reason)
-        self._steps = self._take_down()
+    def _failed(self, reason: str) -> None:
+        """A graph that was up once is tried again, a few times; one that never came up is not."""
+        self._attempts += 1
+        if not self._broken_s or self._attempts >= ATTEMPTS:
+            self._end(reason)
+            return
+        self._say(f"{reason} Trying again ({self._attempts + 1} of {ATTEMPTS}).", error=True)
+        self._steps = self._try_again()
 
-    def _take_down(self):
-        """Deactivates what is active, last first; a node that does not answer is left alone."""
-        for node in reversed(list(self._managed.values())):
-            if not node.active:
-                continue
-            node.active = False
-            if not node.change.service_is_ready():
-                continue
-            try:
-                yield from self._change(
-                    node, Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE, time.monotonic() + 2.0
-                )
-            except Failure as failure:
-                self.get_logger().info(f"{failure} It may have ended already.")
-        if self.failure and self.parameters.exit_on_failure:
+    def _try_again(self):
+        yield from pause(1.0)
+        yield from self._appear()
+        yield from self._bring_up()
+
+    def _end(self, reason: str) -> None:
+        self.failure, self.up, self._ended = reason, False, True
+        self._say(reason, error=True)
+        self._steps = self._give_up()
+
+    def _give_up(self):
+        yield from self._take_down(list(self._managed.values()))
+        if self.parameters.exit_on_failure:
             self.exit_code = 1
 
     def stop(self) -> None:
         """Takes the graph down before the process ends."""
         executor = self.executor
-        for _ in self._take_down():
+        self._steps, self._ended = iter(()), True
+        for _ in self._take_down(list(self._managed.values())):
             if executor is None or not rclpy.ok():
                 return
-            executor.spin_once(timeout_sec=0.02)
+            executor.spin_once(timeout_sec=STEP_S)
 
     def release(self) -> None:
         """Holds nothing beyond its node."""
 
+    # -- what it hears and says ---------------------------------------------------------------------------------------
+
+    def _on_bond(self, msg: Bond) -> None:
+        if msg.node in self._by_full_name:
+            self._bonds.heard(msg.node, msg.pid, msg.busy_s, time.monotonic())
+
+    def _on_guard_state(self, msg: GuardState) -> None:
+        """A latch outlives its guard's process: only the guard that latched, reset by a person, ends it."""
+        pid = self._bonds.pid(self._guard_name())
+        latched = getattr(msg, "latched", msg.state == GuardState.STOPPED)
+        if latched:
+            self._latched, self._latched_pid = True, pid
+        elif self._latched and pid == self._latched_pid and msg.state == GuardState.ACTIVE:
+            self._latched = False
+
+    def _guard_name(self) -> str:
+        return self._managed["guard"].full_name if "guard" in self._managed else ""
+
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
-            node = self._managed.get(status.name)
-            if node is not None:
-                node.heard_s = time.monotonic()
-                if status.level == DiagnosticStatus.ERROR:
-                    node.refusal, node.refused_s = status.message, time.monotonic()
+            node = self._by_full_name.get(status.name)
+            if node is not None and status.level == DiagnosticStatus.ERROR:
+                node.refusal, node.refused_s = status.message, time.monotonic()
 
     def _on_is_active(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self.up
-        response.message = "All nodes are active." if self.up else self.failure or "The nodes are not up yet."
+        response.message = "All nodes are active." if self.up else self.failure or self._detail
         return response
 
+    def _on_resume(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        guard = self._managed.get("guard")
+        if self._latched and guard is not None and guard.active:
+            response.success, response.message = False, "The guard that latched is active; call guard/reset."
+        else:
+            response.success, response.message = True, "Going on." if self._latched else "No latch stands in the way."
+            self._latched = False
+        return response
 
-class Failure(RuntimeError):
-    """The graph cannot come up; the message says which node and why."""
+    def _say(self, text: str, error: bool = False) -> None:
+        self._detail = text
+        if error:
+            self.get_logger().error(text)
+        else:
+            self.get_logger().info(text)
+        self._announce()
+
+    def _announce(self) -> None:
+        now_s, limit_s = time.monotonic(), self.parameters.frozen_after_s
+        lost = [self._managed[name] for name in sorted(self._broken) if not self._managed[name].engaged]
+        frozen = [node for node in lost if self._bonds.quiet_s(node.full_name, now_s) > limit_s]
+        self._graph_state.publish(GraphState(
+            active=self.up, detail=self._detail, frozen=[node.name for node in frozen],
+            frozen_pid=[self._bonds.pid(node.full_name) for node in frozen],
+        ))  # fmt: skip

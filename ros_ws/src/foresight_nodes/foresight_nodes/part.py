@@ -1,4 +1,4 @@
-"""What all Foresight nodes share: parameters from a dataclass, lifecycle with reasons, diagnostics at 1 Hz.
+"""What all Foresight nodes share: parameters from a dataclass, lifecycle with reasons, diagnostics at 1 Hz, a bond at 10 Hz.
 
 A part that cannot configure or activate says why, in one line of its log and in `/diagnostics`, for the lifecycle manager.
 Diagnostics run on the steady clock, so they also tell that a node is alive while simulated time stands still.
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from foresight_msgs.srv import Inject
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import Header
 
 from foresight_nodes import topics
+from foresight_nodes.bond import Beat
 from foresight_nodes.parameters import declare, read
 
 P = TypeVar("P")
@@ -40,12 +44,14 @@ class Part(LifecycleNode, Generic[P]):
         super().__init__(name, **options)
         self._parameters_type = parameters
         declare(self, parameters)
+        self.declare_parameter("injectable", False, ParameterDescriptor(description="offer ~/inject; in simulation only"))
         self.active = False
         self._built: set = set()  # what configure added to the node
         self._complaint: Complaint | None = None
         self._publish_diagnostics = topics.DIAGNOSTICS.publisher(self).publish
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.every(1.0, self.diagnose, steady=True)
+        self._bond = Beat(self)
 
     # What subclasses fill in.
 
@@ -92,6 +98,28 @@ class Part(LifecycleNode, Generic[P]):
             publisher.publish(message)
         except RCLError as error:
             self.complain(f"Could not publish {publisher.topic_name}: {error}")
+
+    def offer_faults(self, faults: Mapping[str, Callable[[float], str]]) -> None:
+        """In simulation (parameter `injectable`): a service that sets off one of these, called with a duration [s].
+
+        Each answers with a sentence about what happens now. Call it in `configure`.
+        """
+
+        def inject(request: Inject.Request, response: Inject.Response) -> Inject.Response:
+            response.ok = request.fault in faults
+            response.message = (
+                faults[request.fault](request.duration_s)
+                if response.ok
+                else f"Fault '{request.fault}' is unknown to {self.get_name()}. Available: {', '.join(faults)}."
+            )
+            return response
+
+        if self.get_parameter("injectable").value:
+            topics.INJECT.service(self, inject)
+
+    def destroy_node(self) -> None:
+        self._bond.stop()
+        super().destroy_node()
 
     # Lifecycle.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from foresight.contract import CameraContract
+from foresight.data import Observation
 from foresight.perception import Perception, PerceptionConfig, Refusal
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
@@ -41,6 +42,7 @@ class PerceptionNode(Part[PerceptionParameters]):
     def __init__(self, **options) -> None:
         super().__init__("perception", PerceptionParameters, **options)
         self._observations, self._ages = Rate(self.now_s()), Durations()
+        self._refusal = ""  # why nothing can be observed now, as the guard reads it in the diagnostics
 
     def configure(self, parameters: PerceptionParameters) -> None:
         self._contract = read_contract(Path(parameters.checkpoint))
@@ -74,6 +76,7 @@ class PerceptionNode(Part[PerceptionParameters]):
 
     def report(self) -> dict[str, object]:
         return {
+            "refusal": self._refusal,
             "observation_hz": self._observations.hz(self.now_s()),
             "image_age_ms_p50": self._ages.percentile_ms(50),
             "image_age_ms_p99": self._ages.percentile_ms(99),
@@ -91,8 +94,7 @@ class PerceptionNode(Part[PerceptionParameters]):
     def _observe(self) -> None:
         now_s = self.now_s()
         observation = self._perception.observe(now_s)
-        if isinstance(observation, Refusal):
-            self.complain(" ".join(self._misfits.values()) or observation.detail)
+        if self._refused(observation):
             return
         self._last_s = observation.stamp_s
         self.publish(self._output, convert.observation_to_msg(observation, self._contract, self._profile.base_frame))
@@ -102,9 +104,17 @@ class PerceptionNode(Part[PerceptionParameters]):
     def _watch(self) -> None:
         """Says why when nothing new can be observed, also when no message comes that would say it."""
         if self.active:
-            seen = self._perception.observe(self.now_s())
-            if isinstance(seen, Refusal):
-                self.complain(" ".join(self._misfits.values()) or seen.detail)
+            self._refused(self._perception.observe(self.now_s()))
+
+    def _refused(self, seen: Observation | Refusal) -> bool:
+        """Whether there is no observation; says why, and says so at once when the reason is another than before."""
+        refusal = seen.reason.value if isinstance(seen, Refusal) else ""
+        if isinstance(seen, Refusal):
+            self.complain(" ".join(self._misfits.values()) or seen.detail)
+        if refusal != self._refusal:
+            self._refusal = refusal
+            self.diagnose()
+        return bool(refusal)
 
     def _on_camera_info(self, camera: CameraContract, msg: CameraInfo) -> None:
         self._judge(f"camera_info {camera.name}", partial(_check_size, camera, msg))

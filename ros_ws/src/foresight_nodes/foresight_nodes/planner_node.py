@@ -30,6 +30,7 @@ from foresight.world_model.belief import BeliefFilter
 from foresight.world_model.goals import goal_from_images
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Durations, Rate
+from foresight_nodes.heartbeat import Heartbeat
 from foresight_nodes.models import LoadModel, blank_observation, load_for
 from foresight_nodes.part import Part
 
@@ -81,6 +82,7 @@ class PlannerNode(Part[PlannerParameters]):
         self._load = load
         self._model = self._planner = self._server = None
         self._chase: Chase | None = None
+        self._heartbeat: Heartbeat | None = None
         self._plan_id = 0
         self._forget()
 
@@ -98,6 +100,7 @@ class PlannerNode(Part[PlannerParameters]):
         topics.GUARD_STATE.subscription(self, self._on_guard_state)
         topics.in_force(parameters.controller_topic or self._profile.controller_topic).subscription(self, self._on_command)
         self.every(0.1, self._watch)
+        self._heartbeat = Heartbeat(self)
         self._server = ActionServer(
             self,
             topics.PURSUE[1],
@@ -112,9 +115,19 @@ class PlannerNode(Part[PlannerParameters]):
         self._finish(Pursue.Result.DEACTIVATED, "The planner was deactivated; the arm comes to rest.")
 
     def release(self) -> None:
+        self._stop_heartbeat()
         if self._server is not None:
             self._server.destroy()
         self._model = self._planner = self._server = None
+
+    def destroy_node(self) -> None:
+        self._stop_heartbeat()
+        super().destroy_node()
+
+    def _stop_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        self._heartbeat = None
 
     def report(self) -> dict[str, object]:
         return {

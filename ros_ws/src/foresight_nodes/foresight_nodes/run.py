@@ -97,8 +97,13 @@ def composed() -> None:
 def guard() -> None:
     def build() -> list[Node]:
         from foresight_nodes.guard_node import GuardNode
+        from foresight_nodes.real_time import take_priority
 
-        return [GuardNode()]
+        node = GuardNode()
+        priority = node.get_parameter("real_time_priority").value
+        if priority:
+            node.get_logger().info(take_priority(priority))
+        return [node]
 
     run("guard", build)
 
@@ -119,6 +124,19 @@ def mock_driver() -> None:
         return [MockDriverNode()]
 
     run("driver", build)
+
+
+def recorder() -> None:
+    def build() -> list[Node]:
+        from foresight_nodes.recorder_node import RecorderNode
+
+        os.nice(5)  # everybody else goes first
+        node = RecorderNode()
+        node.trigger_configure()  # by itself: nobody waits for it, and where it fails it says why and the graph goes on
+        node.trigger_activate()
+        return [node]
+
+    run("recorder", build)
 
 
 def lifecycle_manager() -> None:

@@ -11,9 +11,11 @@ import math
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
 from foresight_msgs.msg import GuardState, SimState
-from foresight_msgs.srv import ResetSimulation, Step
+from foresight_msgs.srv import Inject, ResetSimulation, Step
 from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Bool, Float64
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
@@ -21,6 +23,7 @@ from foresight.robots.profile import load_profile
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Durations
 from foresight_nodes.part import Part
+from sim.faults import Faults, fault
 from sim.simulation import Scenario, Simulation
 
 TICK_S = 0.004  # [s] real time between two turns
@@ -37,6 +40,9 @@ class SimParameters:
 
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories come from; empty: as the profile says
+    program_running_topic: str = "io_and_status_controller/robot_program_running"  # these three as a UR's driver has them
+    speed_scaling_topic: str = "speed_scaling_state_broadcaster/speed_scaling"  # 1: full speed, 0: the slider stands at 0 %
+    controller_active_topic: str = "controller_active"
     task: str = "reach"  # of the first episode: reach, push or push_object_goal
     seed: int = 0  # of the first episode
     shift: str = "none"  # of the first episode: none, colour or camera
@@ -82,7 +88,8 @@ class SimNode(Part[SimParameters]):
         self._profile = load_profile(parameters.robot)
         self._simulation = Simulation(parameters.seed, self._profile, parameters.look)
         self._paused, self._factor, self._stalls = False, float("nan"), 0
-        self._offset_s = CLOCK_START_S - self._simulation.time_s  # clock minus simulation time
+        self._offset_s = CLOCK_START_S - self._simulation.time_s  # clock minus simulation time, but for faults
+        self._faults, self._halted = Faults(np.random.default_rng(parameters.seed)), None
         self._reset(parameters.task, parameters.seed, parameters.shift)
         self._window = None if parameters.headless else _window(self._simulation)
         self._simulation.images()  # a missing GL library is told now, not in the middle of an episode
@@ -94,6 +101,11 @@ class SimNode(Part[SimParameters]):
         }
         topics.trajectory(parameters.controller_topic or self._profile.controller_topic).subscription(self, self._on_trajectory)
         topics.GUARD_STATE.subscription(self, self._on_guard_state)
+        self._program_running = topics.program_running(parameters.program_running_topic).publisher(self)
+        self._speed_scaling = topics.speed_scaling(parameters.speed_scaling_topic).publisher(self)
+        self._controller_active = topics.controller_active(parameters.controller_active_topic).publisher(self)
+        self._told: tuple[bool, bool] | None = None  # the first two of the driver's states, as published last
+        topics.INJECT.service(self, self._on_inject)
         topics.SIM_RESET.service(self, self._on_reset)
         topics.SIM_PAUSE.service(self, self._on_pause)
         topics.SIM_STEP.service(self, self._on_step)
@@ -127,7 +139,10 @@ class SimNode(Part[SimParameters]):
 
     def _clock_s(self) -> float:
         """The present moment on the clock that the graph runs on [s]."""
-        return self._simulation.time_s + self._offset_s
+        return self._simulation.time_s + self._clock_offset_s()
+
+    def _clock_offset_s(self) -> float:
+        return self._offset_s + self._faults.clock_s(self._simulation.time_s)
 
     def _start_running(self) -> None:
         """Ties simulated to real time from now on."""
@@ -160,6 +175,7 @@ class SimNode(Part[SimParameters]):
         simulation, kinds = self._simulation, (self._states, self._frames, self._clocks, self._truths)
         while simulation.time_s < until_s - 1e-3:
             step_s = min([until_s, *(kind.next_s for kind in kinds)]) - simulation.time_s
+            self._halt_or_not()
             simulation.advance(max(1, math.floor(step_s / 0.002 + 0.5)) * 0.002)
             self._publish_due()
 
@@ -173,22 +189,37 @@ class SimNode(Part[SimParameters]):
             self._publish_frames(stamp_s)
         if self._truths.due(now_s):
             self._publish_truth(stamp_s)
+            self._publish_driver()
             if self._window is not None:
                 self._window.sync()
 
     # -- what leaves --------------------------------------------------------------------------------------------------
 
     def _publish_state(self, stamp_s: float) -> None:
-        message = convert.robot_state_to_msg(self._simulation.state(), self._profile.joint_names)
+        state = self._faults.measured(self._simulation.state(), self._simulation.time_s)
+        if state is None:
+            return
+        message = convert.robot_state_to_msg(state, self._profile.joint_names)
         message.header.stamp = convert.stamp(stamp_s)
         self.publish(self._joint_states, message)
 
     def _publish_frames(self, stamp_s: float) -> None:
-        for name, rgb in self._simulation.images().items():
-            images, infos = self._cameras[name]
-            frame = convert.optical_frame(name)
-            self.publish(images, convert.image_to_msg(rgb, stamp_s, frame))
-            self.publish(infos, convert.camera_info_to_msg(*self._simulation.camera_info(name), stamp_s, frame))
+        now_s = self._simulation.time_s
+        for captured_s, frames in self._faults.frames(self._simulation.images(), now_s):
+            for name, rgb in frames.items():
+                images, infos = self._cameras[name]
+                frame, at_s = convert.optical_frame(name), stamp_s - (now_s - captured_s)
+                self.publish(images, convert.image_to_msg(rgb, at_s, frame))
+                self.publish(infos, convert.camera_info_to_msg(*self._simulation.camera_info(name), at_s, frame))
+
+    def _publish_driver(self) -> None:
+        """What a UR's driver says of itself."""
+        told = self._halted != "protective_stop", self._halted != "controller_inactive"
+        self.publish(self._speed_scaling, Float64(data=0.0 if self._halted == "speed_slider_zero" else 1.0))
+        if told != self._told:
+            self.publish(self._program_running, Bool(data=told[0]))
+            self.publish(self._controller_active, Bool(data=told[1]))
+            self._told = told
 
     def _publish_truth(self, stamp_s: float) -> None:
         truth, judgement = self._simulation.truth(), self._simulation.judgement()
@@ -217,10 +248,40 @@ class SimNode(Part[SimParameters]):
             ),
         )
 
+    # -- faults -------------------------------------------------------------------------------------------------------
+
+    def _halt_or_not(self) -> None:
+        """The arm's own driver brakes it when a fault says so; afterwards it waits for a new command."""
+        halted = self._faults.halted_by(self._simulation.time_s)
+        if halted is not None and self._halted is None:
+            self._simulation.halt()
+        if halted != self._halted:
+            self._halted = halted
+            self._publish_driver()
+
+    def _on_inject(self, request: Inject.Request, response: Inject.Response) -> Inject.Response:
+        if not self.active:
+            response.ok, response.message = False, "The simulator is not active."
+            return response
+        try:
+            values = dict(zip(request.names, request.values, strict=True))
+            what = fault(request.fault, request.duration_s, values)
+            what.measured(self._simulation.state())  # a joint that is not there is refused now
+        except ValueError as error:
+            response.ok, response.message = False, str(error)
+            return response
+        self._faults.start(request.fault, what, self._simulation.time_s)
+        response.ok, response.message = True, f"{request.fault} for {what.duration_s:g} s from {self._clock_s():.3f} s on."
+        self.get_logger().warning(f"Injected: {response.message}")
+        return response
+
     # -- what comes ---------------------------------------------------------------------------------------------------
 
     def _on_trajectory(self, msg: JointTrajectory) -> None:
-        if not self.active:
+        if not self.active or self._faults.lost(self._simulation.time_s):
+            return
+        if self._halted is not None:
+            self.complain(f"The controller follows no command: {self._halted}.")
             return
         now_s = self._clock_s()
         try:
@@ -228,7 +289,7 @@ class SimNode(Part[SimParameters]):
         except ValueError as error:
             self.complain(str(error))
             return
-        shifted = replace(trajectory, times_s=trajectory.times_s - self._offset_s)
+        shifted = replace(trajectory, times_s=trajectory.times_s - self._clock_offset_s())
         if not self._simulation.command(shifted):
             self.complain(f"Trajectory ended {now_s - trajectory.times_s[-1]:.3f} s before it came.")
             return

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from foresight_msgs.msg import Observation as ObservationMsg
 
+from foresight.data import Belief, Observation
 from foresight.world_model import checkpoint
 from foresight.world_model.belief import BeliefFilter
 from foresight.world_model.model import WorldModel
@@ -41,9 +43,11 @@ class WorldModelNode(Part[WorldModelParameters]):
         )
         for _ in range(2):
             BeliefFilter(self._model).update(blank_observation(self._model, profile))
-        self._base_frame = profile.base_frame
+        self._base_frame, self._device = profile.base_frame, parameters.device
         self._output = topics.BELIEF.publisher(self)
         topics.OBSERVATION.subscription(self, self._on_observation)
+        self._oom_next, self._wrong_until_s = False, 0.0
+        self.offer_faults({"gpu_oom": self._inject_oom, "wrong_model": self._inject_wrong_model})
 
     def activate(self) -> None:
         self._filter = BeliefFilter(self._model)
@@ -66,11 +70,32 @@ class WorldModelNode(Part[WorldModelParameters]):
             return
         begin_s = time.perf_counter()
         try:
-            belief = self._filter.update(convert.observation_from_msg(msg, self._model.contract))
+            belief = self._update(convert.observation_from_msg(msg, self._model.contract))
         except ValueError as error:
             self.complain(str(error))
+            return
+        except torch.OutOfMemoryError as error:  # the next observation may fit again; the filter is unchanged
+            torch.cuda.empty_cache()
+            self.complain(f"Out of memory on {self._device}; this observation is dropped. {' '.join(str(error).split())}")
             return
         self.publish(self._output, convert.belief_to_msg(belief, self._base_frame))
         self._surprise = belief.surprise
         self._beliefs.tick()
         self._durations.add(time.perf_counter() - begin_s)
+
+    def _update(self, observation: Observation) -> Belief:
+        if self._oom_next:
+            self._oom_next = False
+            raise torch.OutOfMemoryError("Injected.")
+        belief = self._filter.update(observation)
+        wrong = time.monotonic() < self._wrong_until_s
+        return replace(belief, model_id=f"not-{belief.model_id}") if wrong else belief
+
+    def _inject_oom(self, _: float) -> str:
+        self._oom_next = True
+        return "gpu_oom: the next inference runs out of memory."
+
+    def _inject_wrong_model(self, duration_s: float) -> str:
+        duration_s = duration_s or 2.0
+        self._wrong_until_s = time.monotonic() + duration_s
+        return f"wrong_model for {duration_s:g} s: beliefs carry another model's fingerprint."

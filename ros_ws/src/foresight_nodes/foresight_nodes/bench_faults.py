@@ -1,0 +1,195 @@
+"""Breaks the line on purpose and measures what the arm does: planners killed at full speed, the guard killed in motion, crashes.
+
+    foresight bench faults --json F        (or: python -m foresight_nodes.bench_faults --help)
+
+Each robot has a lane of its own (stop_trials.py) in a ROS domain of its own. Judges nothing itself: the lanes do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from foresight_bringup.processes import Child, ending_with_parent, stop
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from foresight.files import write_atomically
+from foresight.robots.profile import load_profile
+
+COLUMNS = (
+    TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn(),
+    TextColumn("{task.fields[line]}"),
+)  # fmt: skip
+FIRST_DOMAIN = 110  # of the lanes; 100 and on are free where nobody chose otherwise
+TOLD = 20  # failures and violations that are written out
+
+
+@dataclass(frozen=True)
+class FaultsConfig:
+    """What is broken, how often, and where the figures go."""
+
+    json: Path | None = None
+    """File for the figures."""
+    trials: int = 300
+    """Planner deaths by SIGKILL for each robot, and as many by SIGSTOP."""
+    guard_trials: int = 20
+    """Guard deaths in motion for each robot."""
+    profiles: tuple[str, ...] = ("ur5e", "fr3", "so101")
+    """Robots."""
+    parallel: int = 1
+    """Robots at a time; each needs two cores for itself while it is measured."""
+    seed: int = 0
+    """Of the swings and of the moments of death."""
+    matrix: bool = False
+    """Instead: crash every node in every lifecycle state of the simulated graph."""
+    nodes: tuple[str, ...] = ()
+    """Nodes of the matrix; empty: all."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 0), ("guard_trials", 0), ("parallel", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}.")
+        for robot in self.profiles:
+            load_profile(robot)
+
+
+class LaneError(RuntimeError):
+    """A lane could not go on; the message is one line."""
+
+
+class Lane:
+    """A lane's process and what it has told."""
+
+    def __init__(self, robot: str, config: FaultsConfig, domain: int) -> None:
+        self.robot, self.trials, self.error = robot, [], ""
+        told = {"robot": robot, "kill": config.trials, "freeze": config.trials, "guard": config.guard_trials, "seed": config.seed}
+        self.process = subprocess.Popen(
+            ending_with_parent([sys.executable, "-m", "foresight_nodes.stop_trials", json.dumps(told)]),
+            env={**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, bufsize=1, start_new_session=True,
+        )  # fmt: skip
+        self.child = Child(f"lane of {robot}", self.process)
+
+    def read(self) -> dict[str, Any] | None:
+        """The next trial; None at the end. Raises LaneError."""
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            if self.process.returncode:
+                raise LaneError(self.error or f"{self.child.describe_end()}.")
+            return None
+        trial = json.loads(line)
+        if "error" in trial:
+            raise LaneError(trial["error"])
+        self.trials.append(trial)
+        return trial
+
+
+def run_lanes(config: FaultsConfig) -> list[dict[str, Any]]:
+    """All trials of all robots, some robots at a time. Raises LaneError."""
+    waiting, running, trials = list(enumerate(config.profiles)), [], []
+    total = 2 * config.trials + config.guard_trials
+    with Progress(*COLUMNS) as bar, selectors.DefaultSelector() as selector:
+        tasks = {robot: bar.add_task(robot, total=total, line="") for robot in config.profiles}
+        try:
+            while waiting or running:
+                while waiting and len(running) < config.parallel:
+                    number, robot = waiting.pop(0)
+                    lane = Lane(robot, config, FIRST_DOMAIN + number)
+                    running.append(lane)
+                    selector.register(lane.process.stdout, selectors.EVENT_READ, lane)
+                for key, _ in selector.select(0.5):
+                    lane, trial = key.data, key.data.read()
+                    if trial is None:
+                        selector.unregister(lane.process.stdout)
+                        running.remove(lane)
+                        continue
+                    trials.append(trial)
+                    bar.update(tasks[lane.robot], advance=1, line=_line(lane.trials))
+        finally:
+            stop([lane.child for lane in running], pump=lambda: time.sleep(0.05))
+    return trials
+
+
+def _line(trials: list[dict[str, Any]]) -> str:
+    bad = sum(not _stopped(trial) or bool(trial["violations"]) for trial in trials)
+    planners = [t for t in trials if t["signal"] != "guard"]
+    longest = f"at rest within {max(t['rest_s'] for t in planners):.3f} of {planners[0]['bound_s']:.3f} s, " if planners else ""
+    return f"{longest}{bad} bad"
+
+
+def _stopped(trial: dict[str, Any]) -> bool:
+    return trial["rest_s"] <= trial["bound_s"]
+
+
+def summarise(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Figures for each robot and signal."""
+    stops: dict[str, dict[str, Any]] = {}
+    for robot in dict.fromkeys(trial["robot"] for trial in trials):
+        stops[robot] = {}
+        for number in ("kill", "freeze", "guard"):
+            some = [trial for trial in trials if trial["robot"] == robot and trial["signal"] == number]
+            if some:
+                rest = np.array([trial["rest_s"] for trial in some])
+                stops[robot][number] = {
+                    "trials": len(some), "stopped": sum(map(_stopped, some)), "max_s": float(rest.max()),
+                    "bound_s": max(trial["bound_s"] for trial in some), "p50_s": float(np.median(rest)),
+                    "speed_min": min(trial["speed"] for trial in some), "runs_thrown_away": sum(t["stalls"] for t in some),
+                }  # fmt: skip
+    late = [trial for trial in trials if not _stopped(trial)]
+    broken = [f"{t['robot']} {t['signal']}: {v}" for t in trials for v in t["violations"]]
+    return {"stop": stops, "violations": len(broken), "violation_details": broken[:TOLD], "late": late[:TOLD]}
+
+
+def told(figures: dict[str, Any]) -> str:
+    """A line for each robot and signal."""
+    lines = [
+        f"{robot:<6} {number:<7}{f['stopped']} of {f['trials']} at rest within the bound ({f['bound_s']:.3f} s"
+        f"{' at most' if number == 'guard' else ''}); median {f['p50_s']:.3f}, longest {f['max_s']:.3f} s"
+        for robot, signals in figures["stop"].items()
+        for number, f in signals.items()
+    ]
+    return "\n".join([*lines, f"{figures['violations']} violations"])
+
+
+def main(words: list[str] | None = None) -> int:
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        config = tyro.cli(FaultsConfig, prog="foresight bench faults", description=__doc__, args=words)
+        if config.matrix:
+            from foresight_nodes.crash_matrix import run_matrix, told_matrix
+
+            figures = run_matrix(config.nodes, config.seed)
+            print(told_matrix(figures))
+            good = figures["matrix"]["crashes"] == figures["matrix"]["good"]
+        else:
+            figures = summarise(run_lanes(config))
+            print(told(figures))
+            good = not figures["violations"] and not figures["late"]
+    except KeyboardInterrupt:
+        print("\nforesight bench faults: interrupted; every process that was started has ended, nothing was written.", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"foresight bench faults: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    if config.json:
+        write_atomically(config.json, json.dumps(figures, indent=2) + "\n")
+        print(f"Written: {config.json}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""Every node of the simulated graph is killed and frozen in every lifecycle state, through `foresight up`, while the arm moves.
+
+Measures how long the arm still moves and when the graph is back. Sees the graph as any user does.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from foresight_bringup.processes import Child, ending_with_parent, stop
+from foresight_msgs.action import Pursue
+from foresight_msgs.msg import GraphState
+from geometry_msgs.msg import Point, Pose
+from lifecycle_msgs.msg import Transition, TransitionEvent
+from lifecycle_msgs.srv import ChangeState
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from sensor_msgs.msg import JointState
+
+from foresight_nodes import topics
+from foresight_nodes.inject import InjectError, find
+
+NODES = ("guard", "sim", "perception", "world_model", "planner")
+STATES = ("active", "inactive", "unconfigured", "configuring", "activating")
+SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
+REST_LIMIT_S, BACK_LIMIT_S = 1.0, 15.0
+REST_RAD_S, MOVING_RAD_S = 0.02, 0.1
+GIVE_UP_S = 90.0  # [s] for the graph to be back
+PATIENCE_S = 20.0  # [s] for anything else
+TARGETS = ((0.42, -0.15, 0.15), (0.52, 0.15, 0.15))  # [m] of the tip, in turn
+# What a node is asked, starting active, before it is crashed in a state; the last is under way when it crashes.
+STEPS = {
+    "active": (),
+    "inactive": (Transition.TRANSITION_DEACTIVATE,),
+    "unconfigured": (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP),
+    "configuring": (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE),
+    "activating": (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE),
+}
+
+
+class MatrixError(RuntimeError):
+    """The matrix cannot be run; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Crash:
+    """One cell of the matrix."""
+
+    node: str
+    state: str
+    signal: str
+    moving: bool  # whether the arm moved when the signal came
+    rest_s: float  # [s] for which it still moved
+    back_s: float  # [s] until the graph was active again
+
+    @property
+    def good(self) -> bool:
+        return self.rest_s <= REST_LIMIT_S and self.back_s <= BACK_LIMIT_S
+
+
+class Onlooker(Node):
+    """Wants motion, asks for transitions, and watches."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__("crash_matrix")
+        self._check = check
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+        self.graph, self.moved_s, self.speed, self._target = GraphState(), -math.inf, 0.0, 0
+        self._events: list[tuple[str, str]] = []
+        topics.GRAPH_STATE.subscription(self, self._on_graph)
+        topics.JOINT_STATES.subscription(self, self._on_states)
+        self._pursue = ActionClient(self, Pursue, "pursue")
+        self._change = {name: self.create_client(ChangeState, f"{name}/change_state") for name in NODES}
+        for name in NODES:
+            self.create_subscription(
+                TransitionEvent, f"{name}/transition_event",
+                lambda msg, name=name: self._events.append((name, msg.goal_state.label)), 10,
+            )  # fmt: skip
+
+    def until(self, holds: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+        end_s = time.monotonic() + patience_s
+        while not holds():
+            self._check()
+            if time.monotonic() > end_s:
+                raise MatrixError(f"Not within {patience_s:.0f} s: {what}.")
+            self._executor.spin_once(timeout_sec=0.01)
+
+    def move(self) -> None:
+        """Until the arm moves towards the next target; asks again when a goal is answered before that."""
+        self.until(self._pursue.server_is_ready, "the planner offers pursue")
+        asked_s = -math.inf
+
+        def moving() -> bool:
+            nonlocal asked_s
+            if time.monotonic() - asked_s > 4.0:
+                asked_s, self._target = time.monotonic(), 1 - self._target
+                x, y, z = TARGETS[self._target]
+                self._pursue.send_goal_async(
+                    Pursue.Goal(use_tip=True, tip=Pose(position=Point(x=x, y=y, z=z)), time_limit_s=20.0)
+                )
+            return self.speed > MOVING_RAD_S
+
+        self.until(moving, "the arm moves", 40.0)
+
+    def lead(self, node: str, state: str) -> None:
+        """The node from active to this state; a state that is a transition is under way on return."""
+        *before, last = STEPS[state] or (None,)
+        for transition in before:
+            self._ask(node, transition)
+        if last is None:
+            return
+        if not state.endswith("ing"):
+            self._ask(node, last)
+            return
+        self._events.clear()
+        self._change[node].call_async(_request(last))
+        self.until(lambda: (node, state) in self._events, f"{node} is {state}")
+
+    def _ask(self, node: str, transition: int) -> None:
+        self.until(self._change[node].service_is_ready, f"{node}/change_state is there")
+        call = self._change[node].call_async(_request(transition))
+        self.until(call.done, f"{node} changes its state")
+
+    def crash(self, node: str, state: str, kind: str) -> Crash:
+        """One cell; the graph is active before and after."""
+        if state == "active":
+            self.move()
+        else:
+            self.lead(node, state)
+        moving, signal_s, self.moved_s = self.speed > REST_RAD_S, time.monotonic(), -math.inf
+        find(node).send(SIGNALS[kind])
+        self.until(lambda: not self.graph.active, f"the manager notices that {node} is gone ({state}, {kind})", 30.0)
+        self.until(lambda: self.graph.active, f"the graph is back after {node} ({state}, {kind})", GIVE_UP_S)
+        back_s = time.monotonic() - signal_s
+        rest_s = max(0.0, self.moved_s - signal_s) if math.isfinite(self.moved_s) else 0.0
+        return Crash(node, state, kind, moving, rest_s, back_s)
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.destroy_node()
+
+    def _on_graph(self, msg: GraphState) -> None:
+        self.graph = msg
+
+    def _on_states(self, msg: JointState) -> None:
+        self.speed = max((abs(v) for v in msg.velocity), default=0.0)
+        if self.speed >= REST_RAD_S:
+            self.moved_s = time.monotonic()
+
+
+def _request(transition: int) -> ChangeState.Request:
+    request = ChangeState.Request()
+    request.transition.id = transition
+    return request
+
+
+def cells(nodes: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    """Node, state, signal; a node's own crashes far apart, since one that keeps dying is given up. The manager has no states."""
+    unknown = sorted(set(nodes) - {*NODES, "lifecycle_manager"})
+    if unknown:
+        raise MatrixError(f"--nodes: no node '{unknown[0]}'. There are: {', '.join((*NODES, 'lifecycle_manager'))}.")
+    wanted = nodes or (*NODES, "lifecycle_manager")
+    return [
+        (node, state, kind)
+        for kind in SIGNALS for state in STATES for node in wanted
+        if node in NODES or state == "active"
+    ]  # fmt: skip
+
+
+def run_matrix(nodes: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """All cells, in a graph of its own. Raises MatrixError."""
+    import rclpy
+
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    wanted, crashes = cells(nodes), []
+    with tempfile.NamedTemporaryFile("w+", prefix="foresight-matrix-", suffix=".log", delete=False) as log:
+        graph = Child("the graph", subprocess.Popen(
+            ending_with_parent([sys.executable, "-m", "foresight_bringup.up", "sim", f"seed:={seed}"]),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        ))  # fmt: skip
+
+        def check() -> None:
+            if graph.process.poll() is not None:
+                raise MatrixError(f"{graph.describe_end()}; its log: {log.name}")
+
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        onlooker = Onlooker(check)
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn()
+        )  # fmt: skip
+        try:
+            with Progress(*columns) as bar:
+                task = bar.add_task("starting the graph", total=len(wanted))
+                onlooker.until(lambda: onlooker.graph.active, "the graph is active", 120.0)
+                for node, state, kind in wanted:
+                    bar.update(task, description=f"{kind} {node}, {state}")
+                    crashes.append(onlooker.crash(node, state, kind))
+                    bar.advance(task)
+        except InjectError as error:
+            raise MatrixError(str(error)) from error
+        except MatrixError as error:
+            raise MatrixError(f"{str(error).rstrip('.')} (after {len(crashes)} of {len(wanted)} crashes; log: {log.name}).") from error
+        finally:
+            onlooker.close()
+            stop([graph], pump=lambda: time.sleep(0.05))
+            rclpy.try_shutdown()
+    os.unlink(log.name)
+    return {
+        "matrix": {
+            "crashes": len(crashes), "good": sum(crash.good for crash in crashes),
+            "rest_max_s": max(crash.rest_s for crash in crashes), "rest_limit_s": REST_LIMIT_S,
+            "back_max_s": max(crash.back_s for crash in crashes), "back_limit_s": BACK_LIMIT_S,
+            "cells": [asdict(crash) for crash in crashes],
+        }
+    }  # fmt: skip
+
+
+def told_matrix(figures: dict[str, Any]) -> str:
+    """A line for each cell, and the sum."""
+    found = figures["matrix"]
+    lines = [
+        f"{c['node']:<18}{c['state']:<14}{c['signal']:<8}"
+        f"{'still moved for ' + format(c['rest_s'], '.2f') + ' s' if c['moving'] else 'was at rest':<26}back after {c['back_s']:.1f} s"
+        for c in found["cells"]
+    ]
+    return "\n".join([*lines, f"{found['good']} of {found['crashes']} at rest within {REST_LIMIT_S} s and back within {BACK_LIMIT_S} s"])

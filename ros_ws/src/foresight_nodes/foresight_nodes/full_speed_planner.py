@@ -1,0 +1,162 @@
+"""A planner that only wants speed: to and fro between two postures, as fast as is allowed, for trials of the guard.
+
+    python -m foresight_nodes.full_speed_planner ROBOT MOTION_JSON       reads "go" and "idle" from its standard input
+
+Light, so that many can be kept waiting: one that is killed must be replaced. Looks at nothing and imagines nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import rclpy
+from foresight_msgs.msg import GuardState
+from jaxtyping import Float
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from foresight.control.braking import BrakingError, coming_to
+from foresight.control.trajectory import derivatives, splice
+from foresight.data import Plan, Trajectory
+from foresight.robots.profile import RobotProfile, load_profile
+from foresight_nodes import convert, topics
+from foresight_nodes.heartbeat import Heartbeat
+
+PERIOD_S = 0.1  # [s] between plans
+LEAD_S = 0.12  # [s] from a plan to the motion that it begins
+OBSERVED_S = 0.05  # [s] before its plan at which the pretended observation was made
+TURN_S = 0.25  # [s] before the end of its motion at which it turns to the other posture
+GENTLE = 0.5, 0.1  # shares of the acceleration and jerk limits that it uses to gain speed
+
+
+@dataclass(frozen=True)
+class Swing:
+    """Two postures [rad] that the guard lets the arm swing between, and the joints' speed [rad/s] on the way."""
+
+    ends: Float[np.ndarray, "2 J"]
+    speed: float
+
+    def to_json(self) -> str:
+        return json.dumps({"ends": self.ends.tolist(), "speed": self.speed})
+
+    @staticmethod
+    def from_json(text: str) -> Swing:
+        found = json.loads(text)
+        return Swing(np.array(found["ends"], dtype=np.float64), float(found["speed"]))
+
+
+def swinging(
+    target: np.ndarray, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, profile: RobotProfile, speed: float, start_s: float
+) -> Trajectory:
+    """To rest at the target, its top speed reached gently enough for a torque rate limit. Raises BrakingError."""
+    gentle = replace(
+        profile, acceleration_max=GENTLE[0] * profile.acceleration_max, jerk_max=GENTLE[1] * profile.jerk_max
+    )
+    return coming_to(target, q, dq, ddq, gentle, speed, start_s)
+
+
+class FullSpeedPlanner(Node):
+    """JointState and the motion in force in, Plan and heartbeat out, while it is told to go."""
+
+    def __init__(self, profile: RobotProfile, swing: Swing) -> None:
+        super().__init__("planner")
+        self._profile, self._swing = profile, swing
+        self._in_force: Trajectory | None = None
+        self._in_force_s = 0.0  # when it last changed
+        self._q: np.ndarray | None = None
+        self._target = 0
+        self._id, self._heartbeat = 0, None
+        self.wanted = threading.Event()
+        self._plans = topics.PLAN.publisher(self)
+        self._beats = topics.HEARTBEAT.publisher(self)  # found by the guard before the first beat
+        topics.JOINT_STATES.subscription(self, self._on_state)
+        topics.in_force(profile.controller_topic).subscription(self, self._on_command)
+        topics.GUARD_STATE.subscription(self, self._on_guard_state)
+        self.create_timer(PERIOD_S, self._plan)
+
+    def matched(self) -> bool:
+        return min(self._plans.get_subscription_count(), self._beats.get_subscription_count()) > 0 and self._q is not None
+
+    def obey(self) -> None:
+        """Begins and ends to beat, as it was told."""
+        if self.wanted.is_set() and self._heartbeat is None:
+            self._heartbeat = Heartbeat(self)
+        elif not self.wanted.is_set() and self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
+
+    def _on_state(self, msg: JointState) -> None:
+        self._q = convert.robot_state_from_msg(msg, self._profile.joint_names).q
+
+    def _on_command(self, msg: JointTrajectory) -> None:
+        now_s = time.time()
+        new = convert.trajectory_from_msg(msg, self._profile.joint_names, now_s)
+        self._in_force, self._in_force_s = splice(self._in_force, new, now_s - 0.5), now_s
+
+    def _on_guard_state(self, msg: GuardState) -> None:
+        """Where nothing is in force the next motion starts where the arm is measured."""
+        if not msg.in_force and convert.seconds(msg.header.stamp) > self._in_force_s:
+            self._in_force = None
+
+    def _plan(self) -> None:
+        if self._heartbeat is None or self._q is None:
+            return
+        now_s = time.time()
+        q, dq, ddq = self._start(now_s + LEAD_S)
+        if self._in_force is None or now_s + LEAD_S + TURN_S > self._in_force.times_s[-1]:
+            self._target = int(np.argmax(np.abs(self._swing.ends - q).max(axis=1)))
+        try:
+            motion = swinging(
+                self._swing.ends[self._target], q, dq, ddq, self._profile, self._swing.speed, now_s + LEAD_S
+            )
+        except BrakingError as error:
+            self.get_logger().warning(str(error))
+            return
+        self._id += 1
+        nothing = np.zeros((0, 4), np.float32)
+        plan = Plan(now_s - OBSERVED_S, "full-speed", 0.1, np.zeros((1, 3)), 0.0, {}, 0.0, nothing, 1, 0.0, "full speed")
+        self._plans.publish(
+            convert.plan_to_msg(plan, motion, self._profile.joint_names, time.time(), self._id, self._profile.base_frame)
+        )
+
+    def _start(self, join_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self._in_force is None:
+            return self._q, np.zeros_like(self._q), np.zeros_like(self._q)
+        return derivatives(self._in_force, join_s)[:3]
+
+
+def main() -> int:
+    profile, swing = load_profile(sys.argv[1]), Swing.from_json(sys.argv[2])
+    rclpy.init(args=[])
+    node = FullSpeedPlanner(profile, swing)
+    ended = threading.Event()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            (node.wanted.set if line.strip() == "go" else node.wanted.clear)()
+        ended.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    told = False
+    while not ended.is_set():
+        executor.spin_once(timeout_sec=0.01)
+        node.obey()
+        if not told and node.matched():
+            told = True
+            print("matched", flush=True)
+    node.wanted.clear()
+    node.obey()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

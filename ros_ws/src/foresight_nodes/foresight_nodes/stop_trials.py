@@ -1,0 +1,311 @@
+"""One lane of stop trials: a simulated arm of one robot, the real guard process, and planners that are killed at full speed.
+
+    python -m foresight_nodes.stop_trials CONFIG_JSON       prints one JSON line a trial
+
+The judge is the simulation's true state at 500 Hz. `foresight bench faults` runs several lanes side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rclpy
+from ament_index_python.packages import get_package_prefix
+from foresight_bringup.processes import ending_with_parent
+from foresight_msgs.msg import GuardState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from trajectory_msgs.msg import JointTrajectory
+
+from foresight.data import Candidate, RobotState
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import RobotProfile, load_profile
+from foresight.safety.guard import Guard
+from foresight_nodes import convert, topics
+from foresight_nodes.full_speed_planner import Swing, swinging
+from foresight_nodes.transitions import Managed
+from sim.arm import STEP_S, ArmSimulation
+
+Signal = Literal["kill", "freeze", "guard"]
+REST_RAD_S = 0.02  # [rad/s] a joint at rest is slower
+ALLOWANCE_S = 0.02  # [s] beside T_cmd and v/a
+SETTLE_S = 0.15  # [s] after the end of a trajectory at which an arm that follows it is at rest
+QUIET_S = 0.1  # [s] of rest that end a trial
+FAST = 0.95  # of the swing's top speed; the signal is sent above it
+STATES_S = 0.008  # [s] between joint states
+STALL_S = 0.02  # [s] by which the judge may be late during a trial; one in which it was later is run again
+PATIENCE_S = 20.0  # [s] for the guard to be there, for a planner to be matched, for the arm to be fast
+JUDGE_PRIORITY = 40  # the guard asks for 50
+POOL = 3  # planners kept waiting
+
+
+class TrialError(RuntimeError):
+    """A trial could not be run; the message is one line."""
+
+
+@dataclass(frozen=True)
+class LaneConfig:
+    """What one lane runs."""
+
+    robot: str
+    kill: int
+    freeze: int
+    guard: int  # trials in which the guard itself is killed
+    seed: int
+    command_timeout_s: float = 0.1  # [s] T_cmd of the guard
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one signal."""
+
+    robot: str
+    signal: Signal
+    rest_s: float  # [s] from the signal to rest
+    bound_s: float  # [s] allowed
+    speed: float  # [rad/s] of the fastest joint at the signal
+    violations: tuple[str, ...]
+    stalls: int  # runs thrown away before, because the judge itself was late
+
+    @property
+    def stopped(self) -> bool:
+        return self.rest_s <= self.bound_s
+
+
+def bound_s(profile: RobotProfile, command_timeout_s: float) -> float:
+    """T_cmd + v/a + 20 ms, with the speed that the arm is allowed and the acceleration of its weakest joint [s]."""
+    speed = np.minimum(profile.velocity_max, profile.joint_speed_max)
+    return command_timeout_s + float((speed / profile.acceleration_max).max()) + ALLOWANCE_S
+
+
+def find_swing(profile: RobotProfile, seed: int) -> Swing:
+    """A swing from home that the guard passes as it is, both ways, with the last joint near its speed cap. Raises TrialError."""
+    rng, kinematics = np.random.default_rng(seed), MujocoKinematics(profile)
+    home, speed = profile.home, 0.97 * float(min(profile.joint_speed_max, profile.velocity_max[-1]))
+    room = profile.position_max[-1] - home[-1], home[-1] - profile.position_min[-1]
+    for share in np.linspace(1.0, 0.0, 60):
+        way = share * rng.uniform(-0.3, 0.3, len(home))
+        way[-1] = (1.0 if room[0] > room[1] else -1.0) * min(1.8, 0.8 * max(room))
+        ends = np.array([home, home + way])
+        if all(_passes(ends[i], ends[1 - i], speed, profile, kinematics) for i in (0, 1)):
+            return Swing(ends, speed)
+    raise TrialError(f"No swing from home at {speed:.2f} rad/s passes the guard of {profile.name}.")
+
+
+def _passes(begin: np.ndarray, end: np.ndarray, speed: float, profile: RobotProfile, kinematics: MujocoKinematics) -> bool:
+    still, guard = np.zeros_like(begin), Guard(profile, kinematics)
+    motion = swinging(end, begin, still, still, profile, speed, 1.1)
+    verdict = guard.offer(Candidate(motion, profile.joint_names, 0.95, 1.0), RobotState(1.0, begin, still), 1.0)
+    return verdict.ok and verdict.slowed == 1.0
+
+
+class Lane(Node):
+    """The arm, and what drives it. `turn` keeps it at real time and serves messages; everything else calls that while it waits."""
+
+    def __init__(self, config: LaneConfig) -> None:
+        super().__init__("arm")
+        self.config, self.profile = config, load_profile(config.robot)
+        self.swing = find_swing(self.profile, config.seed)
+        self.rng = np.random.default_rng(config.seed)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+        self._states = topics.JOINT_STATES.publisher(self)
+        topics.trajectory(self.profile.controller_topic).subscription(self, self._on_command)
+        self._guard_says = "not heard of."
+        topics.GUARD_STATE.subscription(self, self._on_guard_state)
+        self._planners: deque[subprocess.Popen] = deque()
+        self._guard_process: subprocess.Popen | None = None
+        self.moving_s = self.late_s = 0.0
+        self._wall_s, self._mono_s = time.time(), time.monotonic()
+        self.arm = ArmSimulation(self.profile, start_s=self._wall_s)
+        self._published_s = 0.0
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def now_s(self) -> float:
+        """Wall time that does not jump: what stamps are on and what the arm's time follows."""
+        return self._wall_s + (time.monotonic() - self._mono_s)
+
+    def turn(self) -> None:
+        """Physics up to now, each step judged; then messages."""
+        now_s = self.now_s()
+        self.late_s = max(self.late_s, now_s - self.arm.time_s)
+        while self.arm.time_s + STEP_S <= now_s:
+            self.arm.advance(STEP_S)
+            if np.abs(self.arm.data.qvel).max() >= REST_RAD_S:
+                self.moving_s = self.arm.time_s
+            if self.arm.time_s - self._published_s >= STATES_S - 1e-6:
+                self._published_s = self.arm.time_s
+                self._states.publish(convert.robot_state_to_msg(self.arm.state(), self.profile.joint_names))
+        self._executor.spin_once(timeout_sec=0.001)
+
+    def until(self, holds: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+        end_s = time.monotonic() + patience_s
+        while not holds():
+            if time.monotonic() > end_s:
+                raise TrialError(f"{self.profile.name}: not within {patience_s:.0f} s: {what}. The guard: {self._guard_says}")
+            self.turn()
+
+    def speed(self) -> float:
+        return float(np.abs(self.arm.data.qvel).max())
+
+    def _on_command(self, msg: JointTrajectory) -> None:
+        self.arm.command(convert.trajectory_from_msg(msg, self.profile.joint_names, self.arm.time_s))
+
+    def _on_guard_state(self, msg: GuardState) -> None:
+        self._guard_says = f"{msg.why or msg.cause} {msg.reason}: {msg.detail}".strip()
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+
+    def start_guard(self) -> None:
+        """The real process, brought up as the lifecycle manager does."""
+        executable = Path(get_package_prefix("foresight_nodes")) / "lib/foresight_nodes/guard"
+        parameters = {"robot": self.config.robot, "monitor.command_timeout_s": self.config.command_timeout_s}
+        words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={json.dumps(value)}")]
+        self._guard_process = subprocess.Popen(
+            ending_with_parent([str(executable), "--ros-args", "--log-level", "error", *words]),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        guard = Managed.of(self, "guard")
+        self.until(guard.is_there, "the guard appears")
+        for steps in (guard.prepare(time.monotonic() + PATIENCE_S), guard.activate(PATIENCE_S)):
+            for _ in steps:
+                self.turn()
+        for client in (guard.change_client, guard.state_client):
+            self.destroy_client(client)
+
+    def _start_planner(self) -> None:
+        command = [sys.executable, "-m", "foresight_nodes.full_speed_planner", self.config.robot, self.swing.to_json()]
+        process = subprocess.Popen(
+            ending_with_parent(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, bufsize=1, start_new_session=True,
+        )  # fmt: skip
+        os.set_blocking(process.stdout.fileno(), False)
+        self._planners.append(process)
+
+    def planner(self) -> subprocess.Popen:
+        """The planner that waits longest, matched with the guard."""
+        while len(self._planners) < POOL:
+            self._start_planner()
+        process = self._planners.popleft()
+        self.until(lambda: getattr(process, "matched", False) or _said(process, "matched"), "a planner is matched")
+        process.matched = True
+        return process
+
+    def end(self) -> None:
+        """Ends every process that it started."""
+        processes = [*self._planners, *([self._guard_process] if self._guard_process else [])]
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+    # -- trials -------------------------------------------------------------------------------------------------------
+
+    def trial(self, number: Signal) -> Trial:
+        """One signal at full speed; again while the judge itself was kept waiting, five times at most.
+
+        When the guard dies nothing more comes, and the judge may be late.
+        """
+        for stalls in range(6):
+            made = self._once(number, stalls)
+            if number == "guard" or self.late_s <= STALL_S:
+                break
+        return made
+
+    def _once(self, number: Signal, stalls: int) -> Trial:
+        planner, before = self.planner(), len(self.arm.violations)
+        planner.stdin.write("go\n")
+        self.until(lambda: self.speed() >= FAST * self.swing.speed, "the arm is fast")
+        dawdle_s = self.now_s() + float(self.rng.uniform(0.0, 0.6))
+        self.until(lambda: self.now_s() >= dawdle_s and self.speed() >= FAST * self.swing.speed, "the arm is fast at some time")
+        speed, self.late_s, signal_s = self.speed(), 0.0, self.now_s()
+        if number == "guard":
+            self._guard_process.kill()
+            ends_s = float(self.arm._controller.trajectory.times_s[-1])
+            allowed_s = ends_s - signal_s + SETTLE_S
+        else:
+            planner.send_signal(signal.SIGKILL if number == "kill" else signal.SIGSTOP)
+            allowed_s = bound_s(self.profile, self.config.command_timeout_s)
+        self.moving_s = signal_s
+        self.until(lambda: self.arm.time_s - self.moving_s >= QUIET_S, "the arm is at rest", 15.0)
+        made = Trial(
+            self.profile.name, number, self.moving_s - signal_s, allowed_s, speed,
+            tuple(str(v) for v in self.arm.violations[before:]), stalls,
+        )  # fmt: skip
+        self._clear(planner, number)
+        return made
+
+    def _clear(self, planner: subprocess.Popen, number: Signal) -> None:
+        """A planner that can go on waits for the next trial; a guard is started anew."""
+        if number == "kill":
+            planner.wait()
+            return
+        planner.stdin.write("idle\n")
+        if number == "freeze":
+            planner.send_signal(signal.SIGCONT)
+        self._planners.append(planner)
+        if number == "guard":
+            self._guard_process.wait()
+            self.start_guard()
+            for waiting in self._planners:
+                waiting.matched = True  # with the guard before; the new one is found within the time that a trial waits
+        self.until(lambda: self.arm.time_s - self.moving_s >= 3 * QUIET_S, "the arm stays at rest", 15.0)
+
+
+def _go_first() -> None:
+    """The judge's own threads before others where the system allows it, a little behind the guard; not what it starts."""
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setscheduler(int(thread), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(JUDGE_PRIORITY))
+    except OSError:
+        pass  # then it may be late, which it sees
+
+
+def _said(process: subprocess.Popen, word: str) -> bool:
+    if process.poll() is not None:
+        raise TrialError(f"A planner ended with exit code {process.returncode}.")
+    return word in (process.stdout.readline() or "")
+
+
+def main() -> int:
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    config = LaneConfig(**json.loads(sys.argv[1]))
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    lane = None
+    try:
+        lane = Lane(config)
+        _go_first()
+        lane.start_guard()
+        for number in [*["kill"] * config.kill, *["freeze"] * config.freeze, *["guard"] * config.guard]:
+            print(json.dumps(asdict(lane.trial(number))), flush=True)
+    except (TrialError, RuntimeError, ValueError) as error:
+        print(json.dumps({"error": " ".join(str(error).split())}), flush=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if lane is not None:
+            lane.end()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

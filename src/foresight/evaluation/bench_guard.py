@@ -1,0 +1,260 @@
+"""Does the guard keep its promise? Legal, adversarial, mutated and random plans are offered; a judge looks at all that passes.
+
+Every plan joins a motion that is going on, so joining is part of the test, and every sequence ends with a stop. The judge
+(`guard_judge.py`) shares no code with the guard. Knows no ROS; one process a job, each chunk reproducible from its seed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from os import cpu_count
+from pathlib import Path
+
+import numpy as np
+
+from foresight.control.trajectory import hold
+from foresight.data import Candidate, RobotState, Trajectory
+from foresight.evaluation.guard_judge import Controller, Judge, broken, read
+from foresight.evaluation.guard_plans import LegalPlans, mutated
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import RobotProfile, available_robots, load_profile
+from foresight.safety.checks import check
+from foresight.safety.config import GuardConfig
+from foresight.safety.guard import Guard
+
+CHUNK = 2000  # plans a worker makes before it reports
+STEPS = 8  # joins in one sequence
+MUTANTS = 9  # offered at a join before the legal plan
+EPOCHS_S = (0.0, 1.76e9)  # clocks that begin at zero, and wall clocks, whose seconds have fewer digits left
+SHOWN = 20  # violations that are described
+TIMED = 4000  # checks timed
+
+
+@dataclass(frozen=True)
+class BenchGuardConfig:
+    """What the bench offers."""
+
+    plans: int = 1_000_000
+    """Plans offered per robot profile."""
+    profiles: tuple[str, ...] = ()
+    """Robots by name; by default all that ship with Foresight."""
+    seed: int = 0
+    """The same seed gives the same plans and verdicts."""
+    jobs: int = 0
+    """Processes; 0 means one per CPU core."""
+    json: Path | None = None
+    """File for the figures."""
+
+    def __post_init__(self) -> None:
+        if self.plans < 1 or self.jobs < 0 or self.seed < 0:
+            raise ValueError(
+                f"--plans must be at least 1, --jobs and --seed at least 0, got {self.plans}, {self.jobs} and {self.seed}."
+            )
+        for name in self.profiles:
+            load_profile(name)  # says which there are
+
+
+@dataclass
+class Tally:
+    """What has been counted for one profile."""
+
+    plans: int = 0
+    passed: int = 0
+    slowed: int = 0
+    stops: int = 0
+    legal: int = 0
+    legal_passed: int = 0
+    legal_slowed: int = 0
+    violations: int = 0
+    offering_s: float = 0.0
+    total_s: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+    refused_legal: Counter[str] = field(default_factory=Counter)
+    shown: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        for name, value in vars(other).items():
+            if isinstance(value, Counter):
+                getattr(self, name).update(value)
+            else:
+                setattr(self, name, getattr(self, name) + value)
+        del self.shown[SHOWN:]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "plans": self.plans,
+            "violations": self.violations,
+            "legal_pass_rate": self.legal_passed / self.legal if self.legal else None,
+            "legal": self.legal,
+            "legal_slowed": self.legal_slowed,
+            "passed": self.passed,
+            "slowed": self.slowed,
+            "stops": self.stops,
+            "reasons": dict(self.reasons.most_common()),
+            "refused_legal": dict(self.refused_legal.most_common()),
+            "described": self.shown,
+            "offer_ms_mean": 1e3 * self.offering_s / max(1, self.plans),
+            "plan_ms_mean": 1e3 * self.total_s / max(1, self.plans),
+        }
+
+
+def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = lambda *_: None) -> dict[str, object]:
+    """Runs everything; `progress` is told profile, plans offered so far and plans in all."""
+    names = config.profiles or tuple(available_robots())
+    found: dict[str, object] = {"machine": machine(), "seed": config.seed, "profiles": {}, "check_ms": check_times("fr3")}
+    jobs = config.jobs or cpu_count() or 1
+    with multiprocessing.get_context("forkserver").Pool(jobs, initializer=_deaf) as pool:  # leaving the block ends the workers
+        for name in names:
+            total = Tally()
+            for tally in pool.imap_unordered(_chunk, list(chunks(config, name))):
+                total.add(tally)
+                progress(name, total.plans, config.plans)
+            found["profiles"][name] = total.to_json()
+    return found
+
+
+def chunks(config: BenchGuardConfig, name: str) -> Iterator[tuple[str, int, int, int]]:
+    for number, begin in enumerate(range(0, config.plans, CHUNK)):
+        yield name, config.seed, number, min(CHUNK, config.plans - begin)
+
+
+def machine() -> str:
+    return f"{platform.machine()}, {cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}"
+
+
+def _deaf() -> None:
+    """Ctrl-C is the parent's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _chunk(task: tuple[str, int, int, int]) -> Tally:
+    name, seed, number, plans = task
+    begin, tally = time.process_time(), Tally()
+    profile = load_profile(name)
+    kinematics = MujocoKinematics(profile) if profile.model is not None else None
+    judge = Judge(name, kinematics)
+    legal = LegalPlans(profile, kinematics, judge)
+    rng = np.random.default_rng([seed, number, *name.encode()])
+    with np.errstate(all="ignore"):
+        while tally.plans < plans:
+            Sequence(profile, kinematics, judge, legal, rng, tally).run(plans)
+    tally.total_s = time.process_time() - begin
+    return tally
+
+
+class Sequence:
+    """One arm from rest, offered plan after plan, and stopped at a moment of chance's choosing."""
+
+    def __init__(
+        self,
+        profile: RobotProfile,
+        kinematics: MujocoKinematics | None,
+        judge: Judge,
+        legal: LegalPlans,
+        rng: np.random.Generator,
+        tally: Tally,
+        make_guard: Callable[..., Guard] = Guard,
+    ) -> None:
+        self.profile, self.judge, self.legal, self.rng, self.tally = profile, judge, legal, rng, tally
+        self.now_s = float(rng.choice(EPOCHS_S) + rng.uniform(0, 100))
+        self.guard = make_guard(profile, kinematics)
+        self.controller = Controller(legal.start(rng), self.now_s)
+        self.earlier: Trajectory | None = None
+
+    def run(self, plans: int) -> None:
+        for _ in range(STEPS):
+            if self.tally.plans >= plans:
+                return
+            self.now_s += float(self.rng.uniform(0.01, 0.3))
+            join_s = self.now_s + float(10 ** self.rng.uniform(-2.5, -0.7))
+            plan = self.legal.make(self.controller.points, join_s, self.rng)
+            if plan is None:
+                self.tally.plans += 1  # so that a robot for which none can be made comes to an end
+                continue
+            candidate = Candidate(plan, self.profile.joint_names, self.now_s - 0.1, self.now_s - 0.01)
+            if not self._mutants(candidate, plans):
+                self._offer(candidate, legal=True)
+            self.earlier = plan
+        self.now_s += float(self.rng.uniform(0, 0.3))
+        motion = self.guard.stop("the bench", None, self.now_s)
+        if motion is not None:
+            self.tally.stops += 1
+            self._execute(motion, "stop")
+
+    def _mutants(self, candidate: Candidate, plans: int) -> bool:
+        """Offers mutants until one passes; the arm then has another motion than the one the legal plan joins."""
+        for _ in range(int(self.rng.integers(0, 2 * MUTANTS))):
+            if self.tally.plans >= plans:
+                return True
+            if self._offer(mutated(candidate, self.earlier, self.rng), legal=False):
+                return True
+        return False
+
+    def _offer(self, candidate: Candidate, legal: bool) -> bool:
+        tally = self.tally
+        begin = time.process_time()
+        verdict = self.guard.offer(candidate, self._measured(), self.now_s)
+        tally.offering_s += time.process_time() - begin
+        tally.plans += 1
+        tally.reasons[verdict.reason.value] += 1
+        tally.legal += legal
+        if not verdict.ok:
+            if legal:
+                tally.refused_legal[verdict.reason.value] += 1
+            return False
+        tally.passed += 1
+        tally.slowed += verdict.slowed < 1
+        tally.legal_passed += legal
+        tally.legal_slowed += legal and verdict.slowed < 1
+        self._execute(self.guard.forward, f"{'legal' if legal else 'mutant'}, slowed to {verdict.slowed:.2f}")
+        return True
+
+    def _measured(self) -> RobotState:
+        """Some milliseconds old, behind its command, with a little noise."""
+        lag_s = float(self.rng.uniform(0, 0.05))
+        q, dq, _ = (value[0] for value in read(self.controller.points, np.array([self.now_s - lag_s])))
+        return RobotState(self.now_s - 0.01, q + self.rng.normal(0, 1e-5, len(q)), dq)
+
+    def _execute(self, message: Trajectory, what: str) -> None:
+        before = self.controller.points
+        self.controller.receive(message, self.now_s)
+        after = self.controller.points
+        used = self.judge.use(before, after, float(self.rng.uniform(0, 1)) / self.judge.rate_hz)
+        times = self.rng.uniform(self.now_s, after.times_s[-1], 8)
+        believed = np.abs(read(self.guard.in_force, times)[0] - read(after, times)[0]).max()
+        used["believed"] = 1 + float(believed) if believed > 1e-6 else 0.0  # what the guard holds in force is what is executed
+        wrong = broken(used)
+        if wrong:
+            self.tally.violations += 1
+            self.tally.shown.append(f"{self.profile.name}, {what}: {', '.join(wrong)} at {self.now_s:.6f} s")
+
+
+def check_times(name: str, points: int = 50, repeats: int = TIMED) -> dict[str, float]:
+    """Milliseconds of one check of a plan of `points` points that passes every check, on one core, without collision."""
+    profile = load_profile(name)
+    kinematics, config = MujocoKinematics(profile), GuardConfig()
+    s = np.linspace(0.0, 1.0, points)[:, None]
+    way = np.where(np.arange(len(profile.home)) % 2, -0.03, 0.04)
+    plan = Trajectory(
+        s[:, 0] + 0.05,
+        profile.home + way * (10 * s**3 - 15 * s**4 + 6 * s**5),
+        way * (30 * s**2 - 60 * s**3 + 30 * s**4),
+        way * (60 * s - 180 * s**2 + 120 * s**3),
+    )
+    candidate = Candidate(plan, profile.joint_names, -0.1, -0.01)
+    in_force, state = hold(profile.home, -1.0), RobotState(-0.01, profile.home, np.zeros(len(profile.home)))
+    took_s = np.empty(repeats)
+    for i in range(repeats):
+        begin = time.perf_counter()
+        verdict = check(candidate, in_force, state, profile, kinematics, config, 0.0)
+        took_s[i] = time.perf_counter() - begin
+        if not verdict.ok:
+            raise RuntimeError(f"The plan that is timed must pass, but: {verdict.detail}")
+    p50, p99, p999 = 1e3 * np.quantile(took_s, [0.5, 0.99, 0.999])
+    return {"profile": name, "points": points, "joints": len(profile.home), "p50": p50, "p99": p99, "p999": p999}

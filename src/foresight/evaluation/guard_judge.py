@@ -1,0 +1,167 @@
+"""The judge of `foresight bench guard`: what would the controller have executed, and did it keep the robot's limits?
+
+Shares no code with the guard: its own polynomials, its own controller, limits read straight from the profile's YAML, forward
+kinematics and inverse dynamics by MuJoCo one position at a time. It sees commands, never verdicts.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from foresight.data import Trajectory
+from foresight.robots.kinematics import MujocoKinematics
+
+EPS = 1e-3  # share of a limit that counts as rounding; of the cap where a velocity limit depends on position
+POSITION_EPS = 1e-5  # [rad]
+WORKSPACE_EPS = 2e-4  # [m]
+REST = 1e-3  # [rad/s]
+TIP_S = 0.01  # [s] between two tips whose distance gives the speed
+TORQUE_S = 0.04  # [s] between two looks at the torque; its rate is taken over one control period
+STEEPEST = 24  # control periods with the steepest accelerations, at which the torque is looked at too
+
+# Hermite's basis of degree five: rows are powers of s, columns q0, v0 h, a0 h^2, q1, v1 h, a1 h^2.
+HERMITE = np.array(
+    [
+        [1, 0, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0, 0],
+        [0, 0, 0.5, 0, 0, 0],
+        [-10, -6, -1.5, 10, -4, 0.5],
+        [15, 8, 1.5, -15, 7, -1],
+        [-6, -3, -0.5, 6, -3, 0.5],
+    ]
+)
+
+
+def read(points: Trajectory, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Position, velocity and acceleration at times, as a joint_trajectory_controller reads points: held outside, at rest."""
+    t, knots = np.clip(times_s, points.times_s[0], points.times_s[-1]), points.times_s
+    i = np.minimum(np.searchsorted(knots, t, side="right") - 1, len(knots) - 2)
+    h = (knots[i + 1] - knots[i])[:, None]
+    s = (t - knots[i])[:, None] / h
+    ends = (points.q[i], points.dq[i] * h, points.ddq[i] * h**2, points.q[i + 1], points.dq[i + 1] * h, points.ddq[i + 1] * h**2)
+    powers = np.concatenate([np.ones_like(s), s, s**2, s**3, s**4, s**5], axis=1)
+    found = []
+    for order in range(3):
+        weights = np.zeros_like(powers)
+        for k in range(order, 6):
+            weights[:, k] = powers[:, k - order] * np.prod(np.arange(k - order + 1, k + 1))
+        basis = weights @ HERMITE
+        found.append(sum(basis[:, n : n + 1] * end for n, end in enumerate(ends)) / h**order)
+    outside = (times_s < knots[0]) | (times_s >= knots[-1])
+    found[1][outside], found[2][outside] = 0.0, 0.0
+    return found[0], found[1], found[2]
+
+
+class Controller:
+    """A joint_trajectory_controller: from its present command straight to the first point of a new message that lies ahead."""
+
+    def __init__(self, q: np.ndarray, start_s: float) -> None:
+        still = np.zeros((2, len(q)))
+        self.points = Trajectory(np.array([start_s - 1.0, start_s]), np.stack([q, q]), still, still)
+
+    def receive(self, message: Trajectory, now_s: float) -> None:
+        ahead = message.times_s > now_s
+        if ahead.any():
+            here = read(self.points, np.array([now_s]))
+            self.points = Trajectory(
+                np.append(now_s, message.times_s[ahead]),
+                *(np.vstack([a, b[ahead]]) for a, b in zip(here, (message.q, message.dq, message.ddq), strict=True)),
+            )
+
+
+class Judge:
+    """The limits of one robot as its YAML has them. `kinematics` is None for a robot without a model."""
+
+    def __init__(self, profile: str, kinematics: MujocoKinematics | None) -> None:
+        path = Path(profile) if profile.endswith((".yaml", ".yml")) else None
+        path = path or Path(str(files("foresight.robots").joinpath("profiles", f"{profile}.yaml")))
+        raw = yaml.safe_load(path.read_text())
+        self.rate_hz, self.kinematics = float(raw["controller_rate_hz"]), kinematics
+        names = ("position_min", "position_max", "velocity_max", "acceleration_max", "jerk_max", "workspace_min", "workspace_max")
+        self.limits = {name: np.array(raw[name], dtype=float) for name in names}
+        self.cap = np.minimum(self.limits["velocity_max"], float(raw["joint_speed_max"]))
+        self.tip_speed = float(raw["tip_speed_max"])
+        self.torque, self.torque_rate = (raw[name] and np.array(raw[name]) for name in ("torque_max", "torque_rate_max"))
+        self.law = raw["velocity_law"] and {name: np.array(row) for name, row in raw["velocity_law"].items()}
+
+    def use(self, before: Trajectory | None, after: Trajectory, phase_s: float = 0.0) -> dict[str, float]:
+        """How much of each limit the motion takes at the controller's rate; above 1 + EPS it is broken.
+
+        `before` is what was executed until `after` begins; a step between them counts. Positions, workspace and rest are given
+        as 1 + what lies beyond them [rad, m, rad/s], less their own tolerance, so that the same threshold holds.
+        """
+        period = 1 / self.rate_hz
+        begin, end = float(after.times_s[0]), float(after.times_s[-1])
+        times = begin + phase_s + period * np.arange(-3, int((end - begin) / period) + 4)
+        if before is not None:
+            times = times[times >= before.times_s[0]]  # what was executed until then was judged then
+        q, dq, ddq = read(after, times)
+        early = times < begin
+        if before is not None:
+            q[early], dq[early], ddq[early] = read(before, times[early])
+        used = {
+            "position": self._beyond(q, self.limits["position_min"], self.limits["position_max"], POSITION_EPS),
+            "velocity": self._velocity(q, dq, period),
+            "acceleration": self._greatest([ddq, np.diff(dq, axis=0) / period], self.limits["acceleration_max"]),
+            "jerk": self._greatest([np.diff(ddq, axis=0) / period], self.limits["jerk_max"]),
+            "rest": 1.0 + max(0.0, float(np.abs(after.dq[-1]).max()) - REST),
+        }
+        if self.kinematics is not None:
+            used |= self._tip(q, period) | self._torques(q, dq, ddq, period)
+        return used
+
+    def _greatest(self, values: list[np.ndarray], limit: np.ndarray) -> float:
+        return max(_or_infinite(np.abs(value) / limit) for value in values)
+
+    def _velocity(self, q: np.ndarray, dq: np.ndarray, period: float) -> float:
+        high, low = self.cap + 0 * q, -self.cap + 0 * q
+        if self.law:
+            o, g, upper, lower = (self.law[name] for name in ("offset", "gain", "upper", "lower"))
+            high = np.minimum(high, np.maximum(0.0, o + np.sqrt(np.maximum(0.0, g * (upper - q)))))
+            low = np.maximum(low, -np.maximum(0.0, o + np.sqrt(np.maximum(0.0, g * (q - lower)))))
+        excess = np.maximum(dq - high, low - dq) / self.cap
+        return max(1.0 + _or_infinite(excess), _or_infinite(np.abs(np.diff(q, axis=0)) / period / self.cap))
+
+    def _beyond(self, value: np.ndarray, low: np.ndarray, high: np.ndarray, tolerance: float) -> float:
+        """Beyond the range, or further beyond it than at its nearest until then."""
+        outside = np.maximum(0.0, np.maximum(low - value, value - high))
+        further = outside - np.minimum.accumulate(outside)
+        return 1.0 + max(0.0, _or_infinite(further) - tolerance) / tolerance
+
+    def _tip(self, q: np.ndarray, period: float) -> dict[str, float]:
+        stride = max(1, round(TIP_S / period))
+        tips = self.kinematics.tips(q[::stride])
+        speeds = np.linalg.norm(np.diff(tips, axis=0), axis=1) / (stride * period)
+        box = self._beyond(tips, self.limits["workspace_min"], self.limits["workspace_max"], WORKSPACE_EPS)
+        return {"tip_speed": _or_infinite(speeds / self.tip_speed), "workspace": box}
+
+    def _torques(self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, period: float) -> dict[str, float]:
+        used = {}
+        steepest = np.argsort((np.abs(np.diff(ddq, axis=0)) / self.limits["jerk_max"]).max(1))[-STEEPEST:]
+        at = np.union1d(np.arange(0, len(q) - 1, max(1, round(TORQUE_S / period))), steepest)
+        if self.torque is None and self.torque_rate is None or not len(at):
+            return used
+        torque = self.kinematics.torques(q[at], dq[at], ddq[at])
+        if self.torque is not None:
+            used["torque"] = _or_infinite(np.abs(torque) / self.torque)
+        if self.torque_rate is not None:
+            after = self.kinematics.torques(q[at + 1], dq[at + 1], ddq[at + 1])
+            used["torque_rate"] = _or_infinite(np.abs(after - torque) / period / self.torque_rate)
+        return used
+
+
+def broken(used: dict[str, float]) -> list[str]:
+    """The limits that are broken, with how much of each is taken."""
+    return [f"{name} {value:.4f}" for name, value in used.items() if not value <= 1 + EPS]
+
+
+def _or_infinite(value: np.ndarray) -> float:
+    """The greatest, or infinity where one is not a number: what cannot be judged is no pass."""
+    if not value.size:
+        return 0.0
+    greatest = float(np.max(value))
+    return greatest if np.isfinite(greatest) else float("inf")

@@ -1,0 +1,172 @@
+"""The same path in joint space, run slower or to a stop: the one repair that the guard makes, and how much near what.
+
+A motion q(s) is run with another time s(t): ds/dt begins at 1 and falls to `share` along a trapezoid of deceleration, so that
+position, velocity and acceleration join what went before. Knows no motion in force and no verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from foresight.control.trajectory import cut, derivatives
+from foresight.data import Trajectory
+from foresight.robots.profile import RobotProfile
+from foresight.safety.config import GuardConfig
+
+POINT_S = 0.01  # [s] between points while the speed changes; quintics through them keep within 0.5 % of the path's jerk
+NEAR_S = 0.002  # [s] a regular point nearer to a point of the motion is left out
+LOOK_S = 0.004  # [s] between two looks at the limits when a stop is sought
+HEADROOM = 0.98  # share of the limits that a stop uses
+TRIES = 24
+LONGER = 1.12  # factor from one stop tried to the next
+
+
+def speed_share(distance: float, stop: float, slow: float, share_min: float) -> float:
+    """Share of full speed allowed at this distance: 1 from `slow` on, falling linearly to `share_min` at `stop` (one unit)."""
+    return float(np.clip(share_min + (1 - share_min) * (distance - stop) / (slow - stop), share_min, 1.0))
+
+
+def slowed(trajectory: Trajectory, share: float, ramp_s: float = 0.1) -> Trajectory:
+    """The same path at `share` of its speed, reached within `ramp_s` [s]; ends at rest where the trajectory does.
+
+    `share` must lie above 0 and at most at 1.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"The share of the speed must lie above 0 and at most at 1, got {share}.")
+    return _retimed(trajectory, _Slowing(share, ramp_s))
+
+
+def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile) -> Trajectory | None:
+    """To rest along the path in force, as quickly as joint acceleration and jerk allow; None where it has none to follow.
+
+    Where the path ends before, that is the stop: what is left of it.
+    """
+    left = cut(in_force, now_s)
+    remaining_s = float(left.times_s[-1]) - now_s
+    if len(left.times_s) < 2 or remaining_s <= 0:
+        return None
+    _, dq, ddq, _ = derivatives(left, now_s)
+    at_most_s = float(np.max(np.abs(dq) / profile.acceleration_max))
+    rise_s = float(np.max(profile.acceleration_max / profile.jerk_max))
+    duration_s = max(at_most_s + rise_s, 4 * NEAR_S)
+    for _ in range(TRIES):
+        slowing = _Slowing(0.0, duration_s, min(rise_s, duration_s / 2) / duration_s)
+        if slowing.path_s >= remaining_s:
+            return left
+        if _keeps(left, slowing, profile):
+            return _retimed(left, slowing)
+        duration_s *= LONGER
+    return left
+
+
+def graded_share(
+    motion: Trajectory,
+    profile: RobotProfile,
+    config: GuardConfig,
+    tip_speeds: Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "N"]] | None,
+    clearance: Callable[[Float[np.ndarray, "J"]], float] | None,
+) -> float:
+    """The share at which the motion is as slow as its nearness to joint limits and obstacles asks; 1 far from both.
+
+    `tip_speeds` maps (N, J) positions and velocities to speeds [m/s]; `clearance` maps one position to metres. Looks every
+    `config.graded_sample_s`.
+    """
+    begin, end = float(motion.times_s[0]), float(motion.times_s[-1])
+    times = np.linspace(begin, end, int(np.ceil((end - begin) / config.graded_sample_s)) + 1)
+    q, dq, _, _ = derivatives(motion, times)
+    room = np.where(dq > 0, profile.position_max - q, q - profile.position_min)
+    cap = np.minimum(profile.velocity_max, profile.joint_speed_max)
+    asked = np.abs(dq) / cap
+    slope = (room - config.position_margin_rad) / (config.slow_distance_rad - config.position_margin_rad)
+    allowed = np.clip(config.share_min + (1 - config.share_min) * slope, config.share_min, 1.0)
+    share = float((allowed / np.maximum(asked, allowed)).min())
+    if clearance is None:
+        return share
+    used = asked.max(1) if tip_speeds is None else np.maximum(asked.max(1), tip_speeds(q, dq) / profile.tip_speed_max)
+    for fraction, position in zip(used, q, strict=True):
+        if fraction > config.share_min:
+            near = speed_share(clearance(position), config.stop_distance_m, config.slow_distance_m, config.share_min)
+            share = min(share, near / max(near, float(fraction)))
+    return share
+
+
+class _Slowing:
+    """s(t) with ds/dt from 1 to `share` in `duration_s`: deceleration rises for `rise` of that, holds, and falls as long."""
+
+    def __init__(self, share: float, duration_s: float, rise: float = 0.3) -> None:
+        self.share, self.duration_s, self.rise = share, duration_s, rise
+        self.path_s = duration_s * (1 + share) / 2  # by symmetry
+
+    def __call__(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """s [s] and its three derivatives at times t [s] from the beginning."""
+        duration, r = self.duration_s, self.rise
+        x = np.clip(t / duration, 0.0, 1.0)
+        late = x > 0.5
+        y = np.where(late, 1 - x, x)  # the second half mirrors the first
+        peak = 1 / (1 - r)
+        rising = y < r
+        level = np.where(rising, peak * y / r, peak)  # of the deceleration, integral 1 over the whole
+        fall = np.where(rising, peak * y**2 / (2 * r), peak * (y - r / 2))
+        area = np.where(rising, peak * y**3 / (6 * r), peak * (y**2 / 2 - r * y / 2 + r**2 / 6))
+        fall, area = np.where(late, 1 - fall, fall), np.where(late, area + x - 0.5, area)
+        drop = 1 - self.share
+        after = np.maximum(t - duration, 0.0) * self.share
+        edge = np.where(rising, peak / r, 0.0) * np.where(late, -1.0, 1.0)
+        ended = t > duration
+        return (
+            duration * (x - drop * area) + after,
+            1 - drop * fall,
+            np.where(ended, 0.0, -drop * level / duration),
+            np.where(ended, 0.0, -drop * edge / duration**2),
+        )
+
+    def when(self, s: np.ndarray) -> np.ndarray:
+        """The times at which s has these values; beyond the end of a stop, none must be asked for."""
+        t = np.where(s > self.path_s, self.duration_s + (s - self.path_s) / max(self.share, 1e-9), 0.0)
+        early = s <= self.path_s
+        if early.any():
+            grid = np.linspace(0.0, self.duration_s, 65)
+            sought, found = s[early], np.interp(s[early], self(grid)[0], grid)
+            for _ in range(3):
+                value, rate, _, _ = self(found)
+                found = np.clip(found - (value - sought) / np.maximum(rate, 1e-3), 0.0, self.duration_s)
+            t[early] = found
+        return t
+
+
+def _keeps(left: Trajectory, slowing: _Slowing, profile: RobotProfile) -> bool:
+    t = np.linspace(0.0, slowing.duration_s, max(12, int(np.ceil(slowing.duration_s / LOOK_S)) + 1))
+    s, rate, change, edge = (value[:, None] for value in slowing(t))
+    _, dq, ddq, jerk = derivatives(left, left.times_s[0] + s[:, 0])
+    acceleration = np.abs(ddq * rate**2 + dq * change)
+    steepness = np.abs(jerk * rate**3 + 3 * ddq * rate * change + dq * edge)
+    gentle = (acceleration[1:] <= np.maximum(HEADROOM * profile.acceleration_max, acceleration[0])).all()
+    return bool(gentle and (steepness <= HEADROOM * profile.jerk_max).all())
+
+
+def _retimed(trajectory: Trajectory, slowing: _Slowing) -> Trajectory:
+    start_s = float(trajectory.times_s[0])
+    knots = trajectory.times_s - start_s
+    end = slowing.path_s if slowing.share == 0 else float(knots[-1])
+    inner = slowing.when(knots[knots < end])
+    end_t = slowing.duration_s if slowing.share == 0 else float(slowing.when(np.array([end]))[0])
+    rise = slowing.rise * slowing.duration_s
+    ramp = np.unique(
+        np.r_[
+            np.arange(0.0, min(slowing.duration_s, end_t), POINT_S), rise, slowing.duration_s - rise, slowing.duration_s
+        ]
+    )
+    ramp = ramp[ramp < end_t - NEAR_S]
+    apart = np.abs(ramp[:, None] - inner[None]).min(1) > NEAR_S
+    t = np.unique(start_s + np.r_[inner, ramp[apart], end_t]) - start_s  # in the digits that the clock has there
+    s, rate, change, _ = (value[:, None] for value in slowing(t))
+    s = np.minimum(s, knots[-1])
+    q, dq, ddq, _ = derivatives(trajectory, start_s + s[:, 0])
+    q[-1], dq[-1], ddq[-1] = derivatives(trajectory, start_s + min(end, float(knots[-1])))[:3]
+    if slowing.share == 0:
+        dq[-1] = ddq[-1] = 0.0
+        rate[-1] = change[-1] = 0.0
+    return Trajectory(start_s + t, q, dq * rate, ddq * rate**2 + dq * change)

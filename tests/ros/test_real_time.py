@@ -1,0 +1,50 @@
+"""Priority and locked memory are asked for in a process of its own, and one sentence says what was granted."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+from foresight_nodes import heartbeat, topics
+
+from tests.ros.conftest import Bench
+
+SAID = re.compile(
+    r"(Real-time priority 7 \(SCHED_FIFO\) is set|Real-time priority 7 was not allowed \(.+\)); "
+    r"(memory is locked|memory locking was not allowed \(.+\))\.\n(\d) (\d+)\n"
+)
+
+
+def test_the_sentence_is_true():
+    """What it claims is what the system then says of the process; a refusal is no error."""
+    code = (
+        "import os, resource\n"
+        "from foresight_nodes.real_time import take_priority\n"
+        "print(take_priority(7))\n"
+        "locked = [l.split()[1] for l in open('/proc/self/status') if l.startswith('VmLck')][0]\n"
+        "print(os.sched_getscheduler(0), locked)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    said = SAID.fullmatch(done.stdout)
+    assert said, done.stdout
+    assert (int(said[3]) == os.SCHED_FIFO) == ("is set" in said[1]) and (int(said[4]) > 0) == ("is locked" in said[2])
+
+
+def test_a_priority_that_does_not_exist_is_said():
+    """The system's own words are in the sentence."""
+    from foresight_nodes.real_time import _schedule
+
+    assert "was not allowed" in _schedule(1000)
+
+
+def test_a_heartbeat_beats_on_its_own_thread_and_stops(bench: Bench):
+    """While the executor does nothing beats go out; after a stop there are none."""
+    heard = bench.listen(topics.HEARTBEAT)
+    beat = bench.beat()
+    bench.until(lambda: len(heard) >= 5, "it beats")
+    assert heard[0].frame_id == "bench" and heartbeat.PERIOD_S == 0.02
+    beat.stop()
+    beat.stop()
+    assert not beat._thread.is_alive()

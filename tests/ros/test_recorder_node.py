@@ -1,0 +1,250 @@
+"""The recorder keeps what was said, writes it when the guard stops, and whatever happens to it stops nobody else."""
+
+from __future__ import annotations
+
+import array
+import errno
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from diagnostic_msgs.msg import DiagnosticStatus
+from foresight_msgs.msg import GuardState
+from foresight_nodes import convert, topics
+from foresight_nodes.definitions import definition, type_name
+from foresight_nodes.recorder_node import RecorderNode, recorded_topics, stops
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.serialization import serialize_message
+from std_srvs.srv import Trigger
+
+from foresight import cli
+from foresight.incidents import pack as packs
+from foresight.incidents.pack import Pack
+from foresight.incidents.replay import replay
+from tests.ros.conftest import Bench
+from tests.ros.test_guard_node import Guarded
+
+
+class Recorded(Guarded):
+    """An active guard with its surroundings, and a recorder that has heard the guard."""
+
+    def __init__(self, bench: Bench, profile, kinematics, start, folder: Path, **parameters) -> None:
+        self.recorder = bench.add(RecorderNode, robot="ur5e", folder=str(folder), **{"aftermath_s": 0.05, **parameters})
+        self.folder = folder
+        bench.bring_up(self.recorder)
+        super().__init__(bench, profile, kinematics, start)
+        self.diagnostics = bench.listen(topics.DIAGNOSTICS)
+        bench.until(lambda: self.recorder._was is not None and self.holds("guard_setup"), "the recorder hears the guard")
+        bench.until(lambda: self._plans.get_subscription_count() == 3, "guard, recorder and bench read plans", 0.02)
+
+    def holds(self, topic: str) -> int:
+        held = self.recorder._ring.messages(self.recorder._now_ns())
+        return sum(message.topic == f"/{topic}" for message in held)
+
+    def stop(self) -> None:
+        assert self.bench.call(topics.GUARD_STOP, self.node, Trigger.Request()).success
+
+    def packs(self) -> list[Path]:
+        return sorted(self.folder.glob("*")) if self.folder.is_dir() else []
+
+    def written(self, count: int = 1) -> Path:
+        """The latest pack, once there are so many."""
+        self.bench.until(lambda: self.recorder._written >= count and not self.recorder._writing, "the incident is written")
+        assert len(self.packs()) == count
+        return Path(self.recorder._last)
+
+    def judged(self, *messages) -> None:
+        """The guard has judged these plans and the recorder has heard it."""
+        for message in messages:
+            before = self.holds("guard_verdict")
+            self.offer(message)
+            self.bench.until(lambda before=before: self.holds("guard_verdict") > before, "the recorder hears the verdict")
+
+
+@pytest.fixture
+def recorded(bench: Bench, profile, kinematics, start, tmp_path) -> Recorded:
+    bench.listen(topics.PLAN)
+    return Recorded(bench, profile, kinematics, start, tmp_path / "incidents")
+
+
+def test_a_stop_writes_an_incident_that_replays_bit_for_bit(bench: Bench, profile, kinematics, start, tmp_path, capsys):
+    """Passed, refused and unreadable plans, then a stop and a plan after it: one folder, from which every verdict is made again.
+
+    The recorder is deactivated while it waits for the aftermath, and writes what it has.
+    """
+    bench.listen(topics.PLAN)
+    recorded = Recorded(bench, profile, kinematics, start, tmp_path / "incidents", aftermath_s=20.0)
+    good, late = recorded.plan(), recorded.plan(id=8)
+    late.trajectory.header.stamp = convert.stamp(recorded.bench.now_s - 0.05)
+    unreadable = recorded.plan(id=2**64 - 1)
+    unreadable.trajectory.points[3].velocities = []
+    nan = recorded.plan(id=10)
+    nan.trajectory.points[2].positions = [float("nan")] * 6
+    recorded.judged(good, late, unreadable, nan)
+    recorded.stop()
+    recorded.judged(recorded.plan(id=11))
+    assert recorded.packs() == [] and recorded.recorder.trigger_deactivate() is TransitionCallbackReturn.SUCCESS
+    folder = recorded.written()
+
+    result = replay(Pack(folder))
+    assert [row.reason for row in result.rows] == ["ok", "stale_plan", "malformed", "not_finite", "stopped"]
+    assert result.same and result.missing == 0
+    assert [row.replayed_reason for row in result.rows] == ["ok", "stale_plan", "", "not_finite", "stopped"]
+    assert cli.main(["replay", str(folder)]) == 0 and "All 5 verdicts are the same" in " ".join(capsys.readouterr().out.split())
+
+    told = json.loads((folder / "incident.json").read_text())
+    assert folder.name.endswith("_operator_stop") and told["reason"] == "operator_stop" and told["detail"] and told["robot"] == "ur5e"
+    assert told["messages"]["/guard_verdict"] == {"type": "foresight_msgs/msg/GuardVerdict", "count": 5}
+    assert told["messages"]["/belief"]["count"] == 0 and told["model_id"] == "toy" and told["versions"]["mujoco"]
+    assert told["guard_setup"]["config"]["rest_rad_s"] > 0 and told["stop"]["time_s"] == pytest.approx(recorded.bench.now_s, abs=1)
+
+
+def test_the_public_reader_finds_every_topic_and_the_imagined_latents(recorded: Recorded):
+    """The MCAP opens with the mcap package alone: types, schemas and contents; metadata.yaml says the same to rosbag2."""
+    plan = recorded.plan()
+    plan.imagined = array.array("f", np.arange(12, dtype=np.float32))
+    plan.imagined_blocks, plan.imagined_size = 3, 4
+    recorded.judged(plan)
+    recorded.bench.until(lambda: recorded.holds("diagnostics"), "the recorder hears diagnostics")
+    recorded.stop()
+    folder = recorded.written()
+    with open(folder / "incident.mcap", "rb") as file:
+        read = list(make_reader(file, decoder_factories=[DecoderFactory()]).iter_decoded_messages())
+    plans = [content for _, channel, _, content in read if channel.topic == "/plan"]
+    assert [list(p.imagined) for p in plans] == [list(range(12))] and plans[0].trajectory.joint_names == list(recorded.profile.joint_names)
+    heard = {channel.topic: schema.name for schema, channel, _, _ in read}
+    expected = {"/guard_state", "/guard_setup", "/guard_verdict", "/plan", "/joint_states", "/diagnostics", "/clock"}
+    assert expected | {"/joint_trajectory_controller/joint_trajectory"} <= set(heard)
+    times = [message.log_time for _, _, message, _ in read]
+    assert times == sorted(times)
+
+    bag = yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert bag["message_count"] == len(read) and bag["relative_file_paths"] == ["incident.mcap"] and bag["storage_identifier"] == "mcap"
+    assert {t["topic_metadata"]["name"]: t["topic_metadata"]["type"] for t in bag["topics_with_message_count"]} == heard
+
+
+def test_a_full_disk_costs_one_line_and_nothing_else(recorded: Recorded, monkeypatch):
+    """Nothing half written, one line in the diagnostics; the guard goes on, and with room again the next incident is written."""
+
+    def full(path, messages, definitions):
+        path.write_bytes(b"half of wh")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(packs, "_write_mcap", full)
+    recorded.stop()
+    recorded.bench.until(lambda: recorded.recorder._error, "the recorder notices")
+    recorded.recorder.diagnose()
+    recorded.bench.until(
+        lambda: any("No space left on device" in s.message for m in recorded.diagnostics for s in m.status), "it is said"
+    )
+    said = [s for m in recorded.diagnostics for s in m.status if "No space left on device" in s.message]
+    assert said[0].name == "/recorder" and said[0].level == DiagnosticStatus.WARN and "\n" not in said[0].message
+    assert recorded.packs() == [] and recorded.recorder.active and recorded.node.active
+    assert recorded.offer(recorded.plan()).reason == "stopped"  # the guard still answers
+
+    monkeypatch.undo()
+    answer = recorded.bench.call(topics.RECORDER_SNAPSHOT, recorded.recorder, Trigger.Request())
+    assert answer.success and answer.message == str(recorded.written()) and recorded.recorder._error == ""
+
+
+def test_a_folder_that_cannot_be_made_is_said_and_nobody_stops(bench: Bench, profile, kinematics, start, tmp_path):
+    """A file where the folder should be: the recorder is up, and says in one line that it cannot write."""
+    (tmp_path / "incidents").write_text("no folder")
+    bench.listen(topics.PLAN)
+    recorded = Recorded(bench, profile, kinematics, start, tmp_path / "incidents")
+    answer = bench.call(topics.RECORDER_SNAPSHOT, recorded.recorder, Trigger.Request())
+    assert not answer.success and str(tmp_path / "incidents") in answer.message and "\n" not in answer.message
+    assert recorded.offer(recorded.plan()).reason == "ok"
+    assert [p.name for p in tmp_path.iterdir()] == ["incidents"]
+
+
+def test_stops_in_quick_succession_give_one_incident(recorded: Recorded):
+    """A guard that stops, is reset and stops again within the interval fills no disk; what was passed over is counted."""
+    recorded.stop()
+    recorded.written()
+    recorded.bench.advance(0.6)
+    recorded.measure(recorded.q)
+    assert recorded.bench.call(topics.GUARD_RESET, recorded.node, Trigger.Request()).success
+    recorded.bench.until(lambda: recorded.recorder._was.state == GuardState.ACTIVE, "the recorder hears the reset")
+    recorded.stop()
+    recorded.bench.until(lambda: recorded.recorder._passed_over == 1, "the second stop is passed over")
+    assert len(recorded.packs()) == 1
+
+
+def test_memory_is_bounded_and_verdicts_outlive_images(bench: Bench, profile, kinematics, start, tmp_path):
+    """At 1 MB, images give way; the verdict from before them is still there."""
+    bench.listen(topics.PLAN)
+    recorded = Recorded(bench, profile, kinematics, start, tmp_path / "incidents", memory_max_mb=1, images_hz=1e6)
+    recorded.judged(recorded.plan())
+    images = bench.publisher(topics.image("front"))
+    picture = convert.image_to_msg(np.zeros((128, 128, 3), np.uint8), bench.now_s, "front_optical_frame")
+    ring, sent_s = recorded.recorder._ring, time.monotonic()
+    while not ring.dropped:
+        assert time.monotonic() - sent_s < 30
+        images.publish(picture)
+        bench.executor.spin_once(timeout_sec=0.05)
+        assert ring.held <= 2**20
+    assert set(ring.dropped) == {"/front/image_raw"} and recorded.holds("guard_verdict") == 1
+    assert recorded.holds("front/image_raw") >= 15
+
+
+def test_a_stop_is_known_from_the_guards_state():
+    """Stop and latch of an active guard are stops; going on to the latch, a hold, deactivation at rest and a simulator's reset are not."""
+    active, held = GuardState(state=GuardState.ACTIVE), GuardState(state=GuardState.ACTIVE, action=GuardState.HOLD)
+    stop = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP)
+    latch = GuardState(state=GuardState.STOPPED, action=GuardState.LATCH)
+    moving = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(5.3))
+    rested = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(4.0))
+    assert stops(active, stop) and stops(active, latch) and stops(held, latch) and stops(active, moving)
+    reset = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP, cause="simulator_reset")
+    others = [(active, reset), (stop, latch), (latch, latch), (stop, active), (active, held), (active, rested), (rested, stop), (rested, moving)]
+    assert not any(stops(before, now) for before, now in others)
+
+
+def test_a_recorder_that_is_frozen_holds_up_nobody(bench: Bench, profile, kinematics, start, tmp_path):
+    """With the recorder's process stopped by SIGSTOP, the guard answers two hundred plans as fast as with none."""
+    bench.listen(topics.PLAN)
+    guarded, verdicts = Guarded(bench, profile, kinematics, start), bench.listen(topics.GUARD_VERDICT)
+    message = guarded.plan()
+
+    def durations() -> np.ndarray:
+        taken = []
+        for _ in range(200):
+            begin_s = time.monotonic()
+            guarded.node._on_plan(message)
+            taken.append(time.monotonic() - begin_s)
+        return np.array(taken)
+
+    alone = durations()
+    command = "from foresight_nodes.run import recorder; recorder()"
+    options = ["--ros-args", "-p", "robot:=ur5e", "-p", f"folder:={tmp_path}"]
+    recorder = subprocess.Popen([sys.executable, "-c", command, *options])
+    try:
+        publisher = guarded.node._publish_verdict
+        bench.until(lambda: publisher.get_subscription_count() == 2, "the recorder listens")
+        recorder.send_signal(signal.SIGSTOP)
+        frozen = durations()
+    finally:
+        recorder.send_signal(signal.SIGKILL)
+        recorder.wait()
+    assert np.median(frozen) < 2 * np.median(alone) + 0.002, f"{np.median(frozen):.4f} s, alone {np.median(alone):.4f} s"
+    assert (frozen > 0.09).sum() <= 2, np.sort(frozen)[-5:]  # DDS would hold up a publisher for 0.1 s with every message
+    bench.until(lambda: verdicts, "verdicts go out")
+
+
+def test_definitions_hold_all_types_within():
+    """Every recorded topic's definition is parsed by the public decoder, and decodes what ROS has serialised."""
+    from mcap.records import Schema
+
+    for topic in recorded_topics("controller/joint_trajectory", ("front",)):
+        schema = Schema(1, definition(topic.type).encode(), "ros2msg", type_name(topic.type))
+        decode = DecoderFactory().decoder_for("cdr", schema)
+        decode(bytes(serialize_message(topic.type())))

@@ -1,0 +1,167 @@
+"""Slowed and stopped, a motion keeps to its path, joins what went before, and keeps the limits; whenever it must, it rests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from foresight.control.trajectory import cut, derivatives, sample
+from foresight.data import Candidate, Reason, RobotState, Trajectory
+from foresight.safety.config import GuardConfig
+from foresight.safety.guard import Guard
+from foresight.safety.slowing import graded_share, slowed, speed_share, stop_along
+from tests.motions import at_1khz, candidate, drive, minimum_jerk, tips_at
+
+WAY = np.array([0.3, -0.1, 0.2, -0.1, 0.15, 0.3])
+
+
+@pytest.fixture
+def quick(start) -> Trajectory:
+    return minimum_jerk(start, WAY, start_s=5.0, duration_s=1.0, points=20)
+
+
+def off_path(motion: Trajectory, path: Trajectory) -> float:
+    """Greatest distance [rad] of the motion from the path, whatever the time."""
+    on = at_1khz(path)[1]
+    return max(float(np.abs(on - q).max(1).min()) for q in at_1khz(motion)[1][::7])
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_slowed_runs_the_same_path_at_the_share_of_the_speed(quick, share):
+    """Same path, same end, joined with equal position, velocity and acceleration, and `share` as fast after the ramp."""
+    late = cut(quick, 5.2)
+    slow = slowed(late, share)
+    for a, b in zip(derivatives(slow, 5.2)[:3], derivatives(late, 5.2)[:3], strict=True):
+        assert a == pytest.approx(b, abs=1e-9)
+    assert off_path(slow, quick) < 5e-4 and slow.q[-1] == pytest.approx(quick.q[-1], abs=1e-9)
+    assert np.abs(slow.dq[-1]).max() < 1e-9 and np.abs(slow.ddq[-1]).max() < 1e-9
+    _, q = at_1khz(slow)
+    fastest = np.abs(np.diff(q[100:], axis=0)).max() / 1e-3
+    assert fastest == pytest.approx(share * np.abs(at_1khz(quick)[1][1:] - at_1khz(quick)[1][:-1]).max() / 1e-3, rel=0.02)
+
+
+def test_slowed_stays_smooth(quick, profile):
+    """While the speed changes the acceleration has no steps: its change over a control period stays within the jerk limit."""
+    slow = slowed(cut(quick, 5.3), 0.5)
+    times = np.arange(slow.times_s[0], slow.times_s[-1], 1 / profile.controller_rate_hz)
+    jerk = np.diff(derivatives(slow, times)[2], axis=0) * profile.controller_rate_hz
+    assert np.abs(jerk).max() < 200
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
+def test_share_must_be_one(quick, share):
+    """A share that is none is an error that says so."""
+    with pytest.raises(ValueError, match="share"):
+        slowed(quick, share)
+
+
+@pytest.mark.parametrize("now_s", [5.1, 5.3, 5.5, 5.7, 5.95])
+def test_stop_along_rests_on_the_path(quick, profile, now_s):
+    """The arm comes to rest on the path in force, from what was commanded, soon, within acceleration and jerk limits."""
+    stop = stop_along(quick, now_s, profile)
+    for a, b in zip(derivatives(stop, now_s)[:3], derivatives(quick, now_s)[:3], strict=True):
+        assert a == pytest.approx(b, abs=1e-9)
+    assert off_path(stop, quick) < 5e-4 and np.abs(stop.dq[-1]).max() < 1e-9
+    _, dq = sample(quick, now_s)
+    assert stop.times_s[-1] <= 6.0 + 1e-9
+    if now_s <= 5.5:  # before the motion brakes by itself
+        assert stop.times_s[-1] - now_s <= 1.6 * float(np.max(np.abs(dq) / profile.acceleration_max)) + 0.06
+    times = np.arange(now_s, stop.times_s[-1], 1 / profile.controller_rate_hz)
+    ddq = derivatives(stop, times)[2]
+    assert (np.abs(ddq) <= profile.acceleration_max).all()
+    assert (np.abs(np.diff(ddq, axis=0)) * profile.controller_rate_hz <= profile.jerk_max).all()
+
+
+def test_a_candidate_a_little_too_fast_is_slowed_and_it_is_said(profile, kinematics, start):
+    """Up to the smallest share a candidate is slowed along its path instead of refused; the verdict tells how much and why."""
+    guard, still = Guard(profile, kinematics), RobotState(-0.01, start, np.zeros(6))
+    fast = minimum_jerk(start, np.array([0, 0, 0, 0, 0, 0.6]), duration_s=1.0, points=30)  # 1.125 rad/s, the cap is 0.8
+    verdict = guard.offer(candidate(fast, profile), still, 0.0)
+    assert verdict.ok and 0.6 < verdict.slowed < 0.72 and "wrist_3_joint would reach 1.1250" in verdict.detail
+    assert guard.forward.q[-1] == pytest.approx(fast.q[-1]) and guard.forward.times_s[-1] > fast.times_s[-1] + 0.3
+    _, q = at_1khz(guard.forward)
+    assert np.abs(np.diff(q, axis=0)).max() / 1e-3 <= profile.joint_speed_max * 1.001
+
+
+def test_a_candidate_much_too_fast_is_refused(profile, kinematics, start):
+    """What would have to be slowed below the smallest share is refused under the limit it breaks, and nothing is in force."""
+    guard, still = Guard(profile, kinematics), RobotState(-0.01, start, np.zeros(6))
+    fast = minimum_jerk(start, np.array([0, 0, 0, 0, 0, 2.0]), duration_s=0.6, points=30)
+    verdict = guard.offer(candidate(fast, profile), still, 0.0)
+    assert not verdict.ok and verdict.slowed == 1.0 and guard.in_force is None and guard.forward is None
+    assert verdict.reason in (Reason.ACCELERATION_LIMIT, Reason.VELOCITY_LIMIT)
+
+
+def test_speed_share_falls_towards_the_smallest():
+    """Full speed far away, the smallest share at the stop distance and nearer, linear between; never zero, so no stop."""
+    assert [speed_share(d, 0.01, 0.05, 0.3) for d in (-1.0, 0.0, 0.01, 0.03, 0.05, 9.0)] == pytest.approx(
+        [0.3, 0.3, 0.3, 0.65, 1.0, 1.0]
+    )
+
+
+def test_speed_falls_towards_an_obstacle(profile, kinematics, start):
+    """Near an obstacle a fast candidate is slowed, not refused; the same candidate far from it is not, nor is a slow one."""
+    motion = minimum_jerk(start, np.array([0.2, 0, 0, 0, 0, 0.2]), duration_s=1.0)
+    config = GuardConfig()
+
+    def share(distance_m, offered=motion):
+        tip_speeds = lambda q, dq: np.linalg.norm(kinematics.tip_motion(q, dq)[1], axis=1)  # noqa: E731
+        return graded_share(offered, profile, config, tip_speeds, lambda q: distance_m)
+
+    assert share(0.2) == 1.0 and share(0.005) < 0.6 and share(0.005) < share(0.03) < 1.0
+    assert share(0.005, minimum_jerk(start, np.array([0.02, 0, 0, 0, 0, 0.02]), duration_s=1.0)) == 1.0
+    guard, still = Guard(profile, kinematics, clearance=lambda q: 0.005), RobotState(-0.01, start, np.zeros(6))
+    verdict = guard.offer(candidate(motion, profile), still, 0.0)
+    assert verdict.ok and verdict.slowed == pytest.approx(share(0.005)) and "near" in verdict.detail
+
+
+@pytest.mark.parametrize("speed", [0.2, 0.5, 0.8])
+def test_arm_stops_a_tenth_before_a_joint_limit(profile, kinematics, start, speed):
+    """However fast a joint legally runs towards its limit, whenever it is stopped it rests 0.1 rad before it."""
+    duration_s = 1.875 * 0.4 / speed
+    near = replace(profile, position_max=np.append(profile.position_max[:5], start[5] + 0.4 + 0.1001))
+    guard, still = Guard(near, kinematics), RobotState(-0.01, start, np.zeros(6))
+    motion = minimum_jerk(start, np.array([0, 0, 0, 0, 0, 0.4]), duration_s=duration_s, points=30)
+    assert guard.offer(candidate(motion, near), still, 0.0).ok
+    for now_s in np.linspace(0.05, float(guard.in_force.times_s[-1]), 40):
+        assert at_1khz(guard.stopping(float(now_s)))[1][:, 5].max() <= near.position_max[5] - 0.1
+    closer = minimum_jerk(start, np.array([0, 0, 0, 0, 0, 0.41]), duration_s=duration_s, points=30)
+    assert Guard(near, kinematics).offer(candidate(closer, near), still, 0.0).reason is Reason.POSITION_LIMIT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch_s", [0.0, 1.76e9])
+def test_there_is_always_a_way_to_rest(profile, kinematics, epoch_s):
+    """At any of thousands of instants of fast replanned motion there is a stop: continuous, within every limit, ending at rest."""
+    rng, period_s, looked = np.random.default_rng(3), 1 / profile.controller_rate_hz, 0
+    for seed in range(4):
+        guard = Guard(profile, kinematics)
+        for made in drive(seed, 24, profile, kinematics):
+            shift = lambda t: Trajectory(t.times_s + epoch_s, t.q, t.dq, t.ddq)  # noqa: E731
+            offered = Candidate(
+                shift(made.trajectory), profile.joint_names, epoch_s + made.now_s - 0.1, epoch_s + made.now_s - 0.01
+            )
+            state = RobotState(epoch_s + made.state.stamp_s, made.state.q, made.state.dq)
+            guard.offer(offered, state, epoch_s + made.now_s)
+            made.in_force = Trajectory(
+                guard.in_force.times_s - epoch_s, guard.in_force.q, guard.in_force.dq, guard.in_force.ddq
+            )
+            for now_s in epoch_s + made.now_s + rng.uniform(0, 0.1, 12):
+                stop = guard.stopping(float(now_s))
+                before = derivatives(guard.in_force, float(now_s))
+                times = np.arange(now_s, stop.times_s[-1] + 3 * period_s, period_s)
+                q, dq, ddq, _ = derivatives(stop, times)
+                change = np.diff(ddq, axis=0) / period_s
+                assert stop.times_s[0] == pytest.approx(now_s, abs=1e-6)
+                assert q[0] == pytest.approx(before[0], abs=1e-9) and dq[0] == pytest.approx(before[1], abs=1e-6)
+                assert ddq[0] == pytest.approx(before[2], abs=1e-3)
+                assert (dq[-1] == 0).all() and times[-1] - now_s < 1.5
+                assert (np.abs(dq) <= profile.velocity_bounds(q)[1] * 1.001).all()
+                assert (np.abs(ddq) <= profile.acceleration_max * 1.001).all()
+                assert (np.abs(change) <= profile.jerk_max * 1.001).all()
+                tips = tips_at(kinematics, q[::5])
+                assert np.linalg.norm(np.diff(tips, axis=0), axis=1).max() / (5 * period_s) <= profile.tip_speed_max * 1.001
+                looked += 1
+    assert looked >= 1000
