@@ -8,9 +8,17 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 SCRIPT = Path(__file__).with_name("peer_stable_worldmodel.py")
 MARK = "PEER "
+
+
+class Took(NamedTuple):
+    """How long something took."""
+
+    s: float  # [s] on the wall
+    cpu_s: float  # [s] of all threads together
 
 
 class PeerError(RuntimeError):
@@ -20,13 +28,13 @@ class PeerError(RuntimeError):
 class Peer:
     """A peer's process; `loaded` is what it said of itself."""
 
-    def __init__(self, python: Path, threads: int, script: Path = SCRIPT) -> None:
+    def __init__(self, python: Path, threads: int, script: Path | None = None) -> None:
         if not Path(python).is_file():
             raise PeerError(f"--peer-python {python} does not exist. Give the python of an environment with stable-worldmodel.")
         quiet = {"OMP_NUM_THREADS": str(threads), "MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "HF_HUB_OFFLINE": "1"}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         self._process = subprocess.Popen(
-            [str(python), str(script), str(threads)],
+            [str(python), str(script or SCRIPT), str(threads)],
             env=inherited | quiet,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -35,14 +43,15 @@ class Peer:
         )
         self.loaded = self._answer()
 
-    def plan_s(self, samples: int, iterations: int, horizon: int) -> float:
-        """Seconds of one plan."""
+    def plan(self, samples: int, iterations: int, horizon: int) -> Took:
+        """The time of one plan."""
         try:
             self._process.stdin.write(json.dumps({"samples": samples, "iterations": iterations, "horizon": horizon}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # what it said last is read below
-        return float(self._answer()["s"])
+        answer = self._answer()
+        return Took(float(answer["s"]), float(answer["cpu_s"]))
 
     def _answer(self) -> dict:
         last: Sequence[str] = ()

@@ -2,7 +2,7 @@
 environment of that package (PATH is its python), so it imports nothing of Foresight.
 
 Reads one JSON object a line from standard input: {"samples", "iterations", "horizon"}; answers each with one line that begins
-with MARK: {"s": seconds of one plan, both images encoded}. The first answer, unasked, says what was loaded. Weights are random.
+with MARK: {"s": seconds of one plan, both images encoded, "cpu_s": of all threads}. The first answer, unasked, says what was loaded. Weights are random.
 """
 
 import json
@@ -23,7 +23,7 @@ def main(threads: int) -> None:
     say({"package": "stable-worldmodel", "version": version, "torch": torch.__version__, "parameters": parameters})
     for line in sys.stdin:
         wanted = json.loads(line)
-        say({"s": plan_s(torch, model, solver_class, **wanted)})
+        say(plan(torch, model, solver_class, **wanted))
 
 
 def load(torch):
@@ -52,8 +52,8 @@ def load(torch):
     return model, CEMSolver, version("stable-worldmodel")
 
 
-def plan_s(torch, model, solver_class, samples: int, iterations: int, horizon: int) -> float:
-    """Wall time of one plan [s]."""
+def plan(torch, model, solver_class, samples: int, iterations: int, horizon: int) -> dict:
+    """Wall and processor time of one plan [s]."""
     from gymnasium.spaces import Box
 
     solver = solver_class(model, num_samples=samples, n_steps=iterations, topk=min(ELITES, samples))
@@ -61,9 +61,9 @@ def plan_s(torch, model, solver_class, samples: int, iterations: int, horizon: i
     solver.configure(action_space=Box(-1.0, 1.0, (1, 2)), n_envs=1, config=settings)
     image = torch.randn(1, 1, 3, SIZE, SIZE)
     seen = {"pixels": image, "goal": image.flip(-1), "action": torch.zeros(1, 1, 2 * BLOCK)}
-    began_s = time.perf_counter()
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
     solver.solve(seen)
-    return time.perf_counter() - began_s
+    return {"s": time.perf_counter() - began_s, "cpu_s": time.process_time() - began_cpu_s}
 
 
 def say(answer: dict) -> None:
