@@ -42,7 +42,8 @@ class Layer(NamedTuple):
     """One layer of the predictor, as it is run."""
 
     modulate: Linear  # to shift, scale + 1, gate, and the same for the feed-forward part
-    enter: Linear  # to queries (scaled), keys, values
+    ask: Linear  # to queries, scaled
+    keep: Linear  # to keys and values
     leave: Linear
     bias_by_lag: Float[Tensor, "window 1 heads"]
     widen: Linear
@@ -169,22 +170,22 @@ class FastRollout:
         """The next latent; the frame's keys and values are appended to what each layer keeps."""
         for layer, modulated, frames in zip(self.layers, modulation, kept, strict=True):
             shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulated.chunk(6, -1)
-            q, k, v = layer.enter(torch.addcmul(shift, normalise(x), scale)).chunk(3, -1)
-            frames.append((k, v))
+            y = torch.addcmul(shift, normalise(x), scale)
+            frames.append(layer.keep(y).chunk(2, -1))
             del frames[: -self.config.window]
-            x = torch.addcmul(x, gate, layer.leave(self._attend(q, frames, layer.bias_by_lag)))
+            x = torch.addcmul(x, gate, layer.leave(self._attend(layer, y, frames)))
             hidden = _gelu(layer.widen(torch.addcmul(shift_mlp, normalise(x), scale_mlp)))
             x = torch.addcmul(x, gate_mlp, layer.narrow(hidden))
         x = F.layer_norm(x, x.shape[-1:], eps=self.norm_eps)
         return self.narrow(_gelu(self.widen(x)))
 
-    def _attend(self, q: Float[Tensor, "S I"], frames: list, bias_by_lag: Tensor) -> Float[Tensor, "S I"]:
+    def _attend(self, layer: Layer, y: Float[Tensor, "S D"], frames: list) -> Float[Tensor, "S I"]:
         """One query against the window's few keys: cheaper as elementwise products than as thousands of tiny matrices."""
         if len(frames) == 1:
-            return frames[0][1]
-        heads = (self.config.heads, self.config.head)
+            return frames[0][1]  # a lone frame is attended to whatever is asked
+        q, heads = layer.ask(y), (self.config.heads, self.config.head)
         scores = torch.stack([(q * k).unflatten(-1, heads).sum(-1) for k, _ in frames])
-        weights = (scores.float() + bias_by_lag[-len(frames) :]).softmax(0).to(q.dtype).unsqueeze(-1)
+        weights = (scores.float() + layer.bias_by_lag[-len(frames) :]).softmax(0).to(q.dtype).unsqueeze(-1)
         attended = weights[0] * frames[0][1].unflatten(-1, heads)
         for weight, (_, v) in zip(weights[1:], frames[1:], strict=True):
             attended = torch.addcmul(attended, weight, v.unflatten(-1, heads))
@@ -228,7 +229,8 @@ def _prepare(layer: PredictorLayer, dtype: torch.dtype) -> Layer:
     enter[:inner] *= (inner // layer.heads) ** -0.5
     return Layer(
         _cast(layer.modulate.weight, scale_bias.flatten(), dtype),
-        _cast(enter, None, dtype),
+        _cast(enter[:inner], None, dtype),
+        _cast(enter[inner:], None, dtype),
         _run(layer.leave, dtype),
         layer.lag_bias.flip(1).t().unsqueeze(1).float().contiguous(),  # the oldest frame first
         _run(layer.mlp[0], dtype),
