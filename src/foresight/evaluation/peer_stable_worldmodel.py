@@ -2,7 +2,8 @@
 environment of that package (PATH is its python), so it imports nothing of Foresight.
 
 Reads one JSON object a line from standard input: {"samples", "iterations", "horizon"}; answers each with one line that begins
-with MARK: {"s": seconds of one plan, both images encoded, "cpu_s": of all threads}. The first answer, unasked, says what was loaded. Weights are random.
+with MARK: {"s": seconds of one plan, both images encoded, "cpu_s": of all threads}. The first answer, unasked, says what was
+loaded. Weights are random.
 """
 
 import json

@@ -133,7 +133,7 @@ class FastRollout:
     def follow(
         self, context: Context, count: int, horizon: int, source: Callable[[int, Tensor], Tensor]
     ) -> tuple[Float[Tensor, "S H A"], Float[Tensor, "S H D"]]:
-        """Candidates whose next block is decided in the latent imagined so far: `source(h, latents)` gives it, as an actor does."""
+        """Candidates whose next block is decided in the latent imagined so far: `source(h, latents)`, such as an actor."""
         kept, blocks, found = [list(layer) for layer in context.kept], [], []
         x = context.latent.expand(count, -1)
         for h in range(horizon):

@@ -144,7 +144,10 @@ def test_candidates_without_a_number_never_win(method):
         run(method, lambda c: replace(EVALUATE(c), cost=EVALUATE(c).cost * torch.nan), draws(), START, budget(2))
 
 
-@pytest.mark.parametrize("source", [white, coloured, lambda n, u, g: blockwise(4, n // 4, u, g)], ids=["white", "coloured", "block"])
+SOURCES = {"white": white, "coloured": coloured, "blockwise": lambda n, u, g: blockwise(4, n // 4, u, g)}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_draws_have_unit_variance(source):
     """A spread means the same with every kind of noise."""
     noise = source(24, U, torch.Generator().manual_seed(0))(4000)
