@@ -203,7 +203,7 @@ def inject(words: list[str]) -> int:
 
 
 def bench(words: list[str]) -> int:
-    """Measure the guard: against a million plans, killed and frozen processes, and a planner that means ill."""
+    """Measure: the guard against a million plans, dead processes and a planner that means ill; memory; the time of a plan."""
     if not words or words[0] in ("-h", "--help"):
         print("usage: foresight bench NAME [--help]\n")
         print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
@@ -288,6 +288,18 @@ def bench_soak(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_nodes.soak", *words])
 
 
+def bench_planner(words: list[str]) -> int:
+    """Time plans at LeWorldModel's sizes and of the shipped model; with --peer-python beside stable-worldmodel's CEM."""
+    from foresight.evaluation.bench_planner import BenchPlannerConfig, write
+    from foresight.evaluation.bench_planner import bench as run
+
+    config = _parse(BenchPlannerConfig, "bench planner", bench_planner, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    for path in write(config.json, run(config, lambda line: print(line, flush=True))):
+        print(f"Written: {path}")
+    return 0
+
+
 def env(words: list[str]) -> int:
     """Run a command in the ROS environment: foresight env -- python my_node.py."""
     command = words[1:] if words and words[0] == "--" else words
@@ -305,7 +317,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "up": up, "inject": inject, "bench": bench, "security": security, "env": env,
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
-    "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak,
+    "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
 }  # fmt: skip
 
 
