@@ -74,6 +74,7 @@ class Motion:
             roots = np.stack([pivot / c2, c0 / pivot])
         return np.where((roots > 0) & (roots < self.lengths_s[:, None]), roots, 0.0)  # NaN where there is none
 
+    @cached_property
     def greatest_acceleration(self) -> Float[np.ndarray, "J"]:
         """Exact [rad/s^2]: a cubic is extreme at its ends and where the jerk is zero."""
         ends = (*self.turns(), self.lengths_s[:, None])
