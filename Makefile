@@ -5,7 +5,7 @@ PYTHON_ENV := .venv/bin/python
 IN_ROS := $(PYTHON_ENV) -m foresight.ros_environment
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage faults lint clean
+.PHONY: help setup demo test coverage faults nightly lint clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -27,6 +27,10 @@ coverage: setup  ## branch coverage of the guard's core: fails below 95 %, and b
 faults: setup  ## planners killed and frozen at full speed on three arms, then crashes of every node (figures in runs/faults/)
 	@.venv/bin/foresight bench faults --json runs/faults/stop.json $(ARGS)
 	@.venv/bin/foresight bench faults --matrix --json runs/faults/matrix.json
+
+nightly: setup  ## message fuzz for 10 minutes, then the simulated graph for an hour (HOURS=0.1 shortens it; figures in runs/nightly/)
+	@FORESIGHT_FUZZ_S=100 FORESIGHT_FUZZ_SEED=$$(date +%j) $(IN_ROS) $(PYTHON_ENV) -m pytest tests/ros/test_fuzz.py -q -s $(ARGS)
+	@.venv/bin/foresight bench soak --hours $(or $(HOURS),1) --json runs/nightly/soak.json --log runs/nightly/graph.log
 
 lint:  ## ruff, where it is installed
 	@ruff check .

@@ -26,11 +26,12 @@ from ruckig import Trajectory as RuckigTrajectory
 
 from foresight.control.motion import joint_trajectory, start_of
 from foresight.control.trajectory import derivatives
-from foresight.data import Candidate, Plan, RobotState, Trajectory
+from foresight.data import Box, Candidate, Plan, RobotState, Trajectory
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile, load_profile
+from foresight.safety.collision import Scene
 from foresight.safety.guard import Guard
-from sim.arena import TOUCHED, Arena, KeepOut, Mismatch
+from sim.arena import TOUCHED, Arena, Mismatch
 
 WAYS = tuple((aim, form) for aim in ("random", "inverted", "fastest") for form in ("plan", "raw"))
 TURN_S, PERIOD_S = 0.01, 0.1  # [s] between joint states; between proposals
@@ -55,6 +56,8 @@ class AdversaryConfig:
     """[s] at most, between the guard's word and the controller; drawn for each episode."""
     transport_s: float = 0.1
     """[s] that the guard allows for it: what begins sooner is refused, as the guard node's parameter of that name has it."""
+    own_lead_s: float = 0.1
+    """[s] from now at which the guard's own motions begin (stops, and yielding to what holds the arm)."""
     stop_share: float = 0.2
     """Share of episodes in which the guard is told to stop at a random moment, and reset later."""
     json: Path | None = None
@@ -64,7 +67,7 @@ class AdversaryConfig:
 
     def __post_init__(self) -> None:
         for name, low, high in (("episodes", 1, 1_000_000), ("seed", 0, 2**31), ("jobs", 0, 256), ("duration_s", 0.5, 60.0),
-                                ("latency_max_s", 0.0, 1.0), ("transport_s", 0.0, 0.2), ("stop_share", 0.0, 1.0)):  # fmt: skip
+                                ("latency_max_s", 0.0, 1.0), ("transport_s", 0.0, 0.2), ("own_lead_s", 0.0, 0.2), ("stop_share", 0.0, 1.0)):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"--{name.replace('_', '-')} must be {low} to {high}, got {getattr(self, name)}.")
 
@@ -135,7 +138,7 @@ class Adversary:
         share = self.rng.choice([0.3, 0.6, 0.9, 0.99, 1.1])
         way = (goal - q) / max(float(np.abs(goal - q).max()), 1e-9)
         tip = self.profile.tip_speed_max / max(float(np.linalg.norm(self.kinematics.tip_velocity(q, way))), 1e-3)
-        rate = min(float(self.profile.velocity_max.min()), tip) * self.rng.uniform(*((0.9, 1.2) if self.aim == "fastest" else (0.2, 1.1)))
+        rate = min(float(self.profile.velocity_bounds(q)[1].min()), tip) * self.rng.uniform(*((0.9, 1.2) if self.aim == "fastest" else (0.2, 1.1)))
         speed = np.maximum(np.abs(way) * rate, 1e-3)
         motion = quickest(q, dq, ddq, goal, speed, share * self.profile.acceleration_max, 0.5 * share * self.profile.jerk_max, join_s)
         if motion is None:  # the joints already move faster than that
@@ -179,7 +182,7 @@ def quickest(
 class Bout:
     """One episode: proposals, the guard's word, a late controller, and the judge."""
 
-    def __init__(self, arena: Arena, guard: Callable[[tuple[KeepOut, ...]], Guard], config: AdversaryConfig, index: int) -> None:
+    def __init__(self, arena: Arena, guard: Callable[[tuple[Box, ...]], Guard], config: AdversaryConfig, index: int) -> None:
         self.config, self.arena, self.rng = config, arena, np.random.default_rng([config.seed, index])
         arena.begin(self.rng, Mismatch())
         aim, form = WAYS[index % len(WAYS)]
@@ -196,7 +199,7 @@ class Bout:
             now_s, state = self.arena.time_s, self.arena.state()
             if turn > turns and (self.guard.in_force is None or now_s > self.guard.in_force.times_s[-1] + STILL_S):
                 break
-            begin_s = now_s + config.transport_s  # no motion may begin before the controller has it
+            begin_s = now_s + config.own_lead_s  # no motion may begin before the controller has it
             self._send(self.guard.relieve(state, begin_s), now_s)
             if turn == stop_at:
                 self._send(self.guard.stop("stopped by the adversary", state, begin_s), now_s)
@@ -217,8 +220,9 @@ class Bout:
 
     def _watch(self, now_s: float) -> None:
         """The greatest share of each limit that the controller will command until the next turn."""
-        profile, commanded = self.arena.profile, self.arena.commanded(now_s + np.arange(0.0, TURN_S, 0.002))
-        shares = [np.abs(v) / limit for v, limit in zip(commanded[1:], (profile.velocity_max, profile.acceleration_max, profile.jerk_max), strict=True)]
+        profile, (q, *motion) = self.arena.profile, self.arena.commanded(now_s + np.arange(0.001, TURN_S, 0.002))
+        limits = (np.minimum(*np.abs(profile.velocity_bounds(q))), profile.acceleration_max, profile.jerk_max)
+        shares = [np.abs(value) / limit for value, limit in zip(motion, limits, strict=True)]
         for name, share in zip(COMMANDED, shares, strict=True):
             self.result.commanded[name] = max(self.result.commanded[name], float(share.max()))
 
@@ -279,9 +283,9 @@ def _work(index: int) -> AdversaryResult:
     return Bout(arena, guarded(arena.profile, kinematics), config, index).run()
 
 
-def guarded(profile: RobotProfile, kinematics: MujocoKinematics) -> Callable[[tuple[KeepOut, ...]], Guard]:
+def guarded(profile: RobotProfile, kinematics: MujocoKinematics) -> Callable[[tuple[Box, ...]], Guard]:
     """Makes the guard of a scene with these boxes."""
-    return lambda keep_outs: Guard(profile, kinematics)
+    return lambda keep_outs: Guard(profile, kinematics, scene=Scene(profile, keep_outs))
 
 
 def summarise(config: AdversaryConfig, results: list[AdversaryResult], took_s: float) -> dict[str, Any]:
@@ -313,6 +317,7 @@ def summarise(config: AdversaryConfig, results: list[AdversaryResult], took_s: f
         "robot": config.robot,
         "latency_max_s": config.latency_max_s,
         "transport_s": config.transport_s,
+        "own_lead_s": config.own_lead_s,
         "by_way": {way: of(some) for way, some in ways.items()},
         "bad": [{"index": r.index, "way": r.way, "what": r.violation_detail, "touches": r.touches, "at_rest": r.at_rest} for r in bad],
     }

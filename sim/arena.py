@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foresight.control.trajectory import derivatives
+from foresight.data import Box
 from foresight.robots.profile import RobotProfile
 from sim.simulation import Simulation
 from sim.tasks import draw
@@ -20,14 +21,6 @@ from sim.tasks import draw
 KEEP_OUTS = 3
 FREE_M = 0.06  # [m] between the arm at its start and any keep-out
 TOUCHED = ("table", "keep-out", "itself")
-
-
-@dataclass(frozen=True)
-class KeepOut:
-    """A box that the arm must not touch, with sides along the base frame's axes."""
-
-    low: Float[np.ndarray, "3"]  # [m]
-    high: Float[np.ndarray, "3"]  # [m]
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class Arena(Simulation):
         gripper = np.array([m.body(b).name.startswith(profile.model.gripper_prefix) for b in range(m.nbody)])
         self._arm = np.flatnonzero(bodies[m.geom_bodyid])
         self._gripper = np.flatnonzero((bodies & gripper)[m.geom_bodyid])
-        self.keep_outs: tuple[KeepOut, ...] = ()
+        self.keep_outs: tuple[Box, ...] = ()
 
     def begin(self, rng: np.random.Generator, mismatch: Mismatch = Mismatch()) -> None:
         """A new scene: another start, other boxes, another body."""
@@ -76,11 +69,11 @@ class Arena(Simulation):
         """Position, velocity, acceleration and jerk that the controller follows at these times."""
         return derivatives(self._controller.trajectory, times_s)
 
-    def _free_box(self, rng: np.random.Generator) -> KeepOut:
+    def _free_box(self, rng: np.random.Generator) -> Box:
         """A box somewhere in reach that leaves the arm and the cube alone."""
         while True:
             half, middle = rng.uniform(0.02, 0.12, 3), rng.uniform([0.20, -0.45, 0.0], [0.80, 0.45, 0.45])
-            box = KeepOut(middle - half, middle + half)
+            box = Box("keep-out", middle - half, middle + half)
             cube = self.data.qpos[self._cube_q : self._cube_q + 3]
             if np.linalg.norm(np.maximum(np.maximum(box.low - cube, cube - box.high), 0)) < 0.06:
                 continue
@@ -93,7 +86,7 @@ class Arena(Simulation):
     def _solid(self) -> list[int]:
         return [int(g) for g in self._arm if self.model.geom_contype[g] or self.model.geom_conaffinity[g]]
 
-    def _put(self, boxes: tuple[KeepOut, ...]) -> None:
+    def _put(self, boxes: tuple[Box, ...]) -> None:
         """Moves the scene's boxes; MuJoCo's own bounds of them must follow."""
         self.keep_outs = boxes
         for i, geom in enumerate(self._boxes):

@@ -283,6 +283,11 @@ def bench_faults(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
 
 
+def bench_soak(words: list[str]) -> int:
+    """Run episodes through the graph for hours; 1 if a process's memory grew by 1 % or a sign of life was missed."""
+    return _become([sys.executable, "-m", "foresight_nodes.soak", *words])
+
+
 def env(words: list[str]) -> int:
     """Run a command in the ROS environment: foresight env -- python my_node.py."""
     command = words[1:] if words and words[0] == "--" else words
@@ -300,7 +305,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "up": up, "inject": inject, "bench": bench, "security": security, "env": env,
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
-    "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary,
+    "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak,
 }  # fmt: skip
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from foresight.control.trajectory import hold
-from foresight.data import Trajectory
+from foresight.data import Box, Trajectory
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
 from sim.adversary import WAYS, AdversaryConfig, Bout, guarded, quickest, run, summarise
-from sim.arena import Arena, KeepOut
+from sim.arena import Arena
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_the_judge_sees_a_touched_keep_out_wherever_it_was_put(arena: Arena, kin
         arena.begin(rng)
         begin = arena.truth().tip
         middle = begin + np.array([0.0, 0.14 if begin[1] < 0 else -0.14, 0.0])
-        arena._put((KeepOut(middle - 0.04, middle + 0.04),))
+        arena._put((Box("keep-out", middle - 0.04, middle + 0.04),))
         fling(arena, kinematics.solve(middle, arena.state().q))
         assert arena.touches["keep-out"] >= 1 and arena.depth_m["keep-out"] > 0, f"seed {seed}"
 

@@ -48,7 +48,7 @@ def findings(
     yield from _velocity(samples, profile, config, now_s)
     if kinematics is None:
         return
-    yield from _tip(samples, polynomials.greatest_jerk(), profile, kinematics, config, now_s)
+    yield from _tip(samples, polynomials.greatest_jerk, profile, kinematics, config, now_s)
     yield from _torque(samples, polynomials, profile, kinematics, config, now_s)
 
 
@@ -89,7 +89,7 @@ def _jerk(motion: Trajectory, polynomials: Motion, profile: RobotProfile, config
     """
     period_s = 1 / profile.controller_rate_hz
     into_rest = np.abs(motion.ddq[-1]) / period_s
-    if (polynomials.greatest_jerk() + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
+    if (polynomials.greatest_jerk + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
         return
     edges, grid = _periods(polynomials, period_s)
     greatest, _ = greatest_between(
@@ -127,6 +127,9 @@ def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_
 
 
 def _velocity(samples: Samples, profile: RobotProfile, config: GuardConfig, now_s: float) -> Iterator[Finding]:
+    least, most = profile.velocity_bounds(samples.q.min(0))[0], profile.velocity_bounds(samples.q.max(0))[1]
+    if (samples.dq.min(0) >= least).all() and (samples.dq.max(0) <= most).all():
+        return  # the limits shrink towards the ends of the joints, so these are the narrowest on the way
     low, high = profile.velocity_bounds(samples.q)
     bound = np.where(samples.dq >= 0, high, -low) * (1 + config.limit_tolerance)
     excess = peaks(np.abs(samples.dq) - bound)
@@ -243,7 +246,7 @@ def _torque_rate(
     drift, turning = np.diff(bias, axis=0) / step, np.diff(inertia, axis=0) / step[..., None]
     limit, period_s = profile.torque_rate_max, 1 / profile.controller_rate_hz
     slow = np.abs(drift) + np.abs(turning) @ np.abs(samples.ddq).max(0)
-    if (np.abs(inertia).max(0) @ polynomials.greatest_jerk() + slow.max(0) <= limit).all():
+    if (np.abs(inertia).max(0) @ polynomials.greatest_jerk + slow.max(0) <= limit).all():
         return
 
     def rate(begins: np.ndarray) -> np.ndarray:

@@ -1,0 +1,246 @@
+"""The graph for hours: simulated episodes one after another, while memory and signs of life are watched from outside.
+
+    foresight bench soak --hours 1 --json F        (or: python -m foresight_nodes.soak --help)
+
+Memory is each process's resident set in /proc. A sign of life is missed when the next comes later than whoever waits for it
+allows: the lifecycle manager for bonds, the guard for the planner's heartbeat (by the guard's own word), people for diagnostics.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+import tyro
+from diagnostic_msgs.msg import DiagnosticArray
+from foresight_bringup import record
+from foresight_bringup.graph import enclave
+from foresight_bringup.processes import Child, ending_with_parent, stop
+from foresight_msgs.msg import Bond, GuardState
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from foresight.files import write_atomically
+from foresight_nodes import topics
+from foresight_nodes.run_episodes import GraphError, Runner, _last_words
+
+SAMPLE_S = 2.0  # [s] between two looks at memory
+WARM_UP = 0.2  # share of the run after which memory should stand still
+ALLOWED_S = {"bond": 0.5, "diagnostics": 3.0, "heartbeat": 0.1}  # [s] between two signs of life
+GROWTH_MAX = 0.01  # share of its resident memory that a process may gain after the warm-up
+TASKS = ("reach", "push")
+CAMERAS = ("front", "wrist")
+
+
+@dataclass(frozen=True)
+class SoakConfig:
+    """How long the graph runs."""
+
+    hours: float = 1.0
+    """Duration [h] from the moment that the graph is active."""
+    json: Path | None = None
+    """Where to write the figures."""
+    checkpoint: str = ""
+    """Folder of the world model; by default the shipped one."""
+    seed: int = 0
+    """First scene."""
+    log: Path = Path("runs/soak/graph.log")
+    """What the graph writes."""
+
+    def __post_init__(self) -> None:
+        if not 0.001 <= self.hours <= 1000:
+            raise ValueError(f"--hours must lie between 0.001 and 1000, got {self.hours}.")
+
+
+@dataclass
+class Memory:
+    """Resident memory of the graph's processes [byte], by name."""
+
+    samples: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+
+    def look(self, processes: dict[str, int], now_s: float) -> None:
+        for name, pid in processes.items():
+            size = resident(pid)
+            if size is not None:
+                self.samples[name].append((now_s, size))
+
+    def growth(self, begin_s: float, end_s: float) -> dict[str, float]:
+        """Share gained from the first to the last tenth of what lies after the warm-up, by medians."""
+        warm_s = begin_s + WARM_UP * (end_s - begin_s)
+        grown = {}
+        for name, samples in self.samples.items():
+            sizes = [size for at_s, size in samples if at_s >= warm_s]
+            tenth = max(1, len(sizes) // 10)
+            if len(sizes) >= 2:
+                grown[name] = float(np.median(sizes[-tenth:]) / np.median(sizes[:tenth]) - 1)
+        return grown
+
+
+def resident(pid: int) -> int | None:
+    """Resident memory of a process [byte]; None when it has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class SignsOfLife:
+    """When each source was last heard, its longest silence, and how often that was too long."""
+
+    def __init__(self) -> None:
+        self.longest_s: dict[str, float] = defaultdict(float)
+        self.missed: dict[str, int] = defaultdict(int)
+        self.heard: dict[str, int] = defaultdict(int)
+        self._last_s: dict[str, float] = {}
+
+    def hear(self, kind: str, who: str, now_s: float) -> None:
+        source = f"{kind} {who}"
+        self.heard[source] += 1
+        self.note(kind, source, now_s - self._last_s.get(source, now_s))
+        self._last_s[source] = now_s
+
+    def note(self, kind: str, source: str, silence_s: float) -> None:
+        """A silence that somebody measured."""
+        self.longest_s[source] = max(self.longest_s[source], silence_s)
+        self.missed[source] += silence_s > ALLOWED_S[kind]
+
+    def end(self, now_s: float) -> None:
+        """Counts the silence that goes on at the end."""
+        for source, last_s in self._last_s.items():
+            self.note(source.split()[0], source, now_s - last_s)
+
+
+class Ear(Node):
+    """Hears what a person or a monitor would hear."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__("soak", namespace=None)
+        self.signs, self.listening = SignsOfLife(), False
+        self._silent = False
+        topics.BOND.subscription(self, self._on_bond)
+        topics.DIAGNOSTICS.subscription(self, self._on_diagnostics)
+        topics.GUARD_STATE.subscription(self, self._on_guard_state)
+        self.create_timer(SAMPLE_S, look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _on_bond(self, msg: Bond) -> None:
+        if self.listening:
+            self.signs.hear("bond", msg.node, time.monotonic())
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        for status in msg.status if self.listening else ():
+            self.signs.hear("diagnostics", status.name, time.monotonic())
+
+    def _on_guard_state(self, msg: GuardState) -> None:
+        """One silence counts once, however often the guard speaks of it."""
+        if not self.listening:
+            return
+        silent = msg.heartbeat_silence_s > ALLOWED_S["heartbeat"]
+        self.signs.heard["heartbeat planner"] += 1
+        self.signs.longest_s["heartbeat planner"] = max(self.signs.longest_s["heartbeat planner"], msg.heartbeat_silence_s)
+        self.signs.missed["heartbeat planner"] += silent and not self._silent
+        self._silent = silent
+
+
+def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """The figures. Raises GraphError when the graph does not start or ends by itself."""
+    interrupted: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, frame: interrupted.append(received))
+    config.log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "foresight_bringup.up", "sim", "record:=false"]
+    command += [f"checkpoint:={config.checkpoint}"] if config.checkpoint else []
+    with open(config.log, "w") as out:
+        process = subprocess.Popen(
+            ending_with_parent(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    graph, memory = Child("the graph", process), Memory()
+
+    def check() -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+        if process.poll() is not None:
+            raise GraphError(f"{_last_words(config.log)} The whole log: {config.log}.")
+
+    def look() -> None:
+        if ear.listening:
+            pids = {p.executable: p.pid for p in record.read(record.path(os.environ.get("ROS_DOMAIN_ID") or "0", ""))}
+            memory.look(pids, time.monotonic())
+
+    rclpy.init(args=["--ros-args", "--enclave", enclave("", "operator")], signal_handler_options=SignalHandlerOptions.NO)
+    ear = Ear(look)
+    runner = Runner(check, CAMERAS)
+    runner._executor.add_node(ear)
+    episodes = successes = violations = 0
+    try:
+        tell("starting the graph")
+        runner.wait_until_active()
+        begin_s = time.monotonic()
+        end_s = begin_s + 3600 * config.hours
+        ear.listening = True
+        while time.monotonic() < end_s:
+            task = TASKS[episodes % len(TASKS)]
+            result, _, _ = runner.episode(task, config.seed + episodes, "none", lambda line: None)
+            episodes, successes, violations = episodes + 1, successes + result.success, violations + result.violations
+            missed = sum(ear.signs.missed.values())
+            tell(f"{(time.monotonic() - begin_s) / 3600:.2f} of {config.hours:g} h, {episodes} episodes, {missed} signs of life missed")
+        ended_s = time.monotonic()
+        ear.signs.end(ended_s)
+    finally:
+        runner.close()
+        ear.destroy_node()
+        stop([graph], pump=lambda: time.sleep(0.05))
+        rclpy.try_shutdown()
+    growth = memory.growth(begin_s, ended_s)
+    return {
+        "hours": (ended_s - begin_s) / 3600,
+        "episodes": episodes,
+        "successes": successes,
+        "violations": violations,
+        "rss_growth": growth,
+        "rss_growth_max": max(growth.values(), default=None),
+        "rss_mb": {name: samples[-1][1] / 2**20 for name, samples in memory.samples.items()},
+        "missed": dict(ear.signs.missed),
+        "missed_total": sum(ear.signs.missed.values()),
+        "longest_silence_s": dict(ear.signs.longest_s),
+        "heard": dict(ear.signs.heard),
+    }
+
+
+def main(words: list[str] | None = None) -> int:
+    """0 when memory stood still and no sign of life was missed, 1 otherwise, 2 when it could not run."""
+    try:
+        config = tyro.cli(SoakConfig, prog="foresight bench soak", args=words)
+        figures = run(config, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("\nforesight bench soak: interrupted; the graph has ended, nothing was written.", file=sys.stderr)
+        return 130
+    except (GraphError, ValueError, OSError) as error:
+        print(f"foresight bench soak: {error}", file=sys.stderr)
+        return 2
+    if config.json:
+        write_atomically(config.json, json.dumps(figures, indent=2) + "\n")
+        print(f"Written: {config.json}")
+    grown = {name: f"{100 * share:.2f} %" for name, share in figures["rss_growth"].items()}
+    print(
+        f"{figures['hours']:.2f} h, {figures['episodes']} episodes ({figures['successes']} successes, {figures['violations']} violations); "
+        f"resident memory grew by {grown} after the warm-up; {figures['missed_total']} signs of life missed."
+    )
+    good = figures["rss_growth"] and figures["rss_growth_max"] < GROWTH_MAX and figures["missed_total"] == 0
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
