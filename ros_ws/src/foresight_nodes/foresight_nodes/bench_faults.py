@@ -31,6 +31,7 @@ COLUMNS = (
     TextColumn("{task.fields[line]}"),
 )  # fmt: skip
 FIRST_DOMAIN = 110  # of the lanes; 100 and on are free where nobody chose otherwise
+SILENT_S = 300.0  # [s] without a trial after which a lane is given up
 TOLD = 20  # failures and violations that are written out
 
 
@@ -71,7 +72,7 @@ class Lane:
     """A lane's process and what it has told."""
 
     def __init__(self, robot: str, config: FaultsConfig, domain: int) -> None:
-        self.robot, self.trials, self.error = robot, [], ""
+        self.robot, self.trials, self.heard_s = robot, [], time.monotonic()
         told = {"robot": robot, "kill": config.trials, "freeze": config.trials, "guard": config.guard_trials, "seed": config.seed}
         self.process = subprocess.Popen(
             ending_with_parent([sys.executable, "-m", "foresight_nodes.stop_trials", json.dumps(told)]),
@@ -86,12 +87,13 @@ class Lane:
         if not line:
             self.process.wait()
             if self.process.returncode:
-                raise LaneError(self.error or f"{self.child.describe_end()}.")
+                raise LaneError(f"{self.child.describe_end()}.")
             return None
         trial = json.loads(line)
         if "error" in trial:
             raise LaneError(trial["error"])
         self.trials.append(trial)
+        self.heard_s = time.monotonic()
         return trial
 
 
@@ -108,6 +110,9 @@ def run_lanes(config: FaultsConfig) -> list[dict[str, Any]]:
                     lane = Lane(robot, config, FIRST_DOMAIN + number)
                     running.append(lane)
                     selector.register(lane.process.stdout, selectors.EVENT_READ, lane)
+                silent = [lane.robot for lane in running if time.monotonic() - lane.heard_s > SILENT_S]
+                if silent:
+                    raise LaneError(f"No trial on {silent[0]} for {SILENT_S:.0f} s. Free the machine's cores.")
                 for key, _ in selector.select(0.5):
                     lane, trial = key.data, key.data.read()
                     if trial is None:
