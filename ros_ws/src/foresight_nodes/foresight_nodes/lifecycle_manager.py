@@ -7,6 +7,7 @@ again the graph is brought back. Not after a latch of the guard: then a person d
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -166,7 +167,7 @@ class LifecycleManager(PossibleClock):
         now_s, broken = time.monotonic(), {}
         for node in self._managed.values():
             patience_s = 0.0 if node.active else self.parameters.transition_patience_s
-            why = self._bonds.broken(node.full_name, now_s, patience_s)
+            why = self._bonds.broken(node.full_name, now_s, patience_s, node.active_s if node.active else math.inf)
             if why and node.engaged:
                 broken[node.name] = why
         if not broken:
