@@ -206,7 +206,7 @@ class GuardNode(Part[GuardParameters]):
 
     def _yield(self, now: Moment) -> None:
         """Takes the command back to an arm that something holds; at each joint state, since it presses meanwhile."""
-        if not self.active or self._unsure or self._monitor.state is None:
+        if not self.active or self._unsure or self._monitor.leapt or self._monitor.state is None:
             return
         motion = self._guard.relieve(self._monitor.state, self.now_s())
         if motion is not None:
