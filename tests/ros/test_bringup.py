@@ -336,7 +336,7 @@ def stand_ins(tmp_path):
     made.close()
 
 
-def read_until(process: subprocess.Popen, says: str, count: int = 1, patience_s: float = 40.0) -> str:
+def read_until(process: subprocess.Popen, says: str, count: int = 1, patience_s: float = 90.0) -> str:
     """What the process has written up to the line with the `count`-th appearance of a text."""
     text, end_s = "", time.monotonic() + patience_s
     with selectors.DefaultSelector() as selector:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from foresight_nodes.soak import ALLOWED_S, Memory, SignsOfLife, resident
 
-from foresight.ros_environment import environment
 
 
 def test_memory_that_stands_still_has_not_grown_and_a_leak_has():
@@ -46,20 +43,3 @@ def test_a_missed_sign_of_life_is_counted_once_and_so_is_silence_at_the_end():
     assert signs.missed["bond /guard"] == 1
     signs.end(10.0)
     assert signs.missed["bond /guard"] == 2
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_minute_of_the_graph_loses_no_heartbeat(tmp_path: Path):
-    """Episodes run, every process is measured, every node is heard, the arm keeps its limits, and all ends cleanly."""
-    command = [sys.executable, "-m", "foresight_nodes.soak", "--hours", str(60 / 3600), "--json", str(tmp_path / "soak.json")]
-    variables = {**environment(), "ROS_DOMAIN_ID": str(100 + os.getpid() % 100), "TMPDIR": str(tmp_path)}
-    told = subprocess.run([*command, "--log", str(tmp_path / "graph.log")], env=variables, capture_output=True, text=True, timeout=280)
-    assert (tmp_path / "soak.json").exists(), told.stdout + told.stderr
-    figures = json.loads((tmp_path / "soak.json").read_text())
-    assert figures["episodes"] >= 2 and figures["violations"] == 0
-    assert {"guard", "sim", "perception", "world_model", "planner", "lifecycle_manager"} <= figures["rss_growth"].keys()
-    assert {f"bond /{name}" for name in ("guard", "sim", "perception", "world_model", "planner")} <= figures["heard"].keys()
-    assert figures["missed"]["heartbeat planner"] == 0, figures["longest_silence_s"]
-    assert figures["missed_total"] == 0, figures["longest_silence_s"]
-    assert told.returncode in (0, 1)  # a minute is too short to judge 1 % of memory by
