@@ -338,15 +338,16 @@ def stand_ins(tmp_path):
 
 def read_until(process: subprocess.Popen, says: str, count: int = 1, patience_s: float = 90.0) -> str:
     """What the process has written up to the line with the `count`-th appearance of a text."""
-    text, end_s = "", time.monotonic() + patience_s
+    written, text, end_s = b"", "", time.monotonic() + patience_s
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         while text.count(says) < count:
             assert time.monotonic() < end_s, f"no '{says}' in:\n{text}"
             if selector.select(1.0):
-                line = process.stdout.readline()
-                assert line, f"ended before '{says}':\n{text}"
-                text += line
+                # Byte by byte: what a buffered reader took beyond the line would be hidden from select and communicate.
+                assert (byte := os.read(process.stdout.fileno(), 1)), f"ended before '{says}':\n{text}"
+                written += byte
+                text = written.decode() if byte == b"\n" else text
     return text
 
 
