@@ -38,13 +38,16 @@ class Event:
 
 @pytest.fixture(scope="module")
 def stream(profile: RobotProfile, kinematics: MujocoKinematics) -> list[Event]:
-    """Joint states at 50 Hz and plans at 10 Hz of an arm that does as it is told, with a fresh stamp on each."""
-    events: list[Event] = []
+    """Joint states at 50 Hz and plans at 10 Hz of an arm that does as its guard tells it, with a fresh stamp on each."""
+    events, guard = [], Guard(profile, kinematics, scene=Scene(profile))
     for made in drive(3, ROUNDS, profile, kinematics):
         for t in made.now_s + np.arange(-0.1, 0.0, STATE_S) + 0.01:
             if t >= 0.95:
                 events.append(Event(t + 0.005, RobotState(t, *sample(made.in_force, t))))
-        events.append(Event(made.now_s, candidate(made.trajectory, profile, made.now_s)))
+        offered = candidate(made.trajectory, profile, made.now_s)
+        events.append(Event(made.now_s, offered))
+        assert guard.offer(offered, made.state, made.now_s).ok
+        made.in_force = guard.in_force
     return sorted(events, key=lambda event: event.at_s)
 
 
@@ -174,6 +177,18 @@ def test_the_judge_finds_a_jump_in_a_stream_that_no_guard_has_seen(stream, profi
 # -- pictures ------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def shipped():
+    """The simulation, and an agent with the shipped model."""
+    from foresight.agent import Agent
+    from foresight.robots.profile import load_profile
+    from sim.simulation import Simulation
+
+    simulation = Simulation(0, load_profile("ur5e"))
+    yield simulation, Agent.load(MODEL)
+    simulation.close()
+
+
 def swapped(images: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     return dict(zip(images, reversed(images.values()), strict=True))
 
@@ -189,18 +204,15 @@ def noisy(images: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [swapped, upside_down, noisy])
-def test_wrong_pictures_lead_to_no_violation(damage):
+def test_wrong_pictures_lead_to_no_violation(damage, shipped):
     """Perception cannot know that two cameras of equal size were swapped; whatever the model then dreams, the arm keeps its limits."""
-    from foresight.agent import Agent
-    from foresight.robots.profile import load_profile
-    from sim.simulation import Simulation
-
-    simulation, agent = Simulation(0, load_profile("ur5e")), Agent.load(MODEL)
+    simulation, agent = shipped
     rng = np.random.default_rng(0)
     scenario = simulation.reset("push", 7)
+    agent.reset()
     agent.set_goal_images(scenario.goal_images, simulation.time_s)
     moved = 0.0
-    for _ in range(25):
+    for _ in range(15):
         now_s, state = simulation.time_s, simulation.state()
         made = agent.step(damage(simulation.images(), rng), state, now_s)
         if made.trajectory is not None:
@@ -209,6 +221,5 @@ def test_wrong_pictures_lead_to_no_violation(damage):
         moved = max(moved, float(np.abs(state.dq).max()))
     simulation.advance(2.0)
     judgement = simulation.judgement()
-    simulation.close()
     assert judgement.violations == 0, judgement.violation_detail
     assert np.abs(simulation.state().dq).max() < 0.02 and moved > 0.02
