@@ -1,4 +1,4 @@
-"""What can go wrong on purpose: the one table of faults, and what those of the simulated driver do to frames, states and commands.
+"""What can go wrong on purpose: the one table of faults, and what the simulated driver's do to frames, states and commands.
 
 Knows no ROS and no clock: times are the simulation's and come from the caller, chance comes from the generator passed in.
 
@@ -36,21 +36,27 @@ TABLE = (
          "As kill; a process that stays frozen for 2 s is ended."),
     Kind("disk_full", "process", "Every file that the process writes fails to grow.",
          "What was being saved is absent, not half written; motion goes on."),
-    Kind("camera_freeze", "sim", "Every camera repeats its last picture under new stamps.", "Perception reports it; the arm holds."),
+    Kind("camera_freeze", "sim", "Every camera repeats its last picture under new stamps.",
+         "Perception reports it; the arm holds."),
     Kind("camera_black", "sim", "Every camera delivers black pictures.", "Perception reports it; the arm holds."),
     Kind("image_delay", "sim", "Frames arrive late by delay_s, with the stamps of their capture.",
          "Plans from old images are refused; the arm comes to rest on what it has."),
-    Kind("packet_loss", "sim", "A share of all frames, joint states and commands is lost.", "Motion goes on, slower; no limit is broken."),
+    Kind("packet_loss", "sim", "A share of all frames, joint states and commands is lost.",
+         "Motion goes on, slower; no limit is broken."),
     Kind("joint_nan", "sim", "Joint number `joint` is measured as NaN.", "Refused by name; the arm comes to rest."),
     Kind("joint_swap", "sim", "Joint number `joint` and the next are measured in each other's place.",
          "The guard sees a leap, or an arm that does not follow, and stops it."),
-    Kind("clock_jump", "sim", "The clock and all stamps jump by jump_s, and back at the end.", "Noticed on the steady clock; the arm comes to rest."),
+    Kind("clock_jump", "sim", "The clock and all stamps jump by jump_s, and back at the end.",
+         "Noticed on the steady clock; the arm comes to rest."),
     Kind("protective_stop", "sim", "The arm brakes and follows nothing; its program no longer runs.",
          "No plan is forwarded until it runs again; then the guard starts from the measured state."),
-    Kind("controller_inactive", "sim", "The arm brakes; its trajectory controller is no longer active.", "As protective_stop."),
+    Kind("controller_inactive", "sim", "The arm brakes; its trajectory controller is no longer active.",
+         "As protective_stop."),
     Kind("speed_slider_zero", "sim", "The arm brakes; its speed slider stands at 0 %.", "As protective_stop."),
-    Kind("gpu_oom", "world_model", "The next inference runs out of memory, once.", "One belief less, a complaint, and on it goes."),
-    Kind("wrong_model", "world_model", "Beliefs carry the fingerprint of another model.", "The planner refuses them; the arm comes to rest."),
+    Kind("gpu_oom", "world_model", "The next inference runs out of memory, once.",
+         "One belief less, a complaint, and on it goes."),
+    Kind("wrong_model", "world_model", "Beliefs carry the fingerprint of another model.",
+         "The planner refuses them; the arm comes to rest."),
 )  # fmt: skip
 NAMES = tuple(kind.name for kind in TABLE)
 

@@ -12,13 +12,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from inspect import cleandoc
-from io import StringIO
 from pathlib import Path
 from time import strftime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
+
+from foresight.command_line import InputError, parse
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from foresight.evaluation.results import Report
 
 ROOT = Path(__file__).resolve().parents[2]
-Config = TypeVar("Config")
-
-
-class InputError(Exception):
-    """What the user gave cannot be used; the message is one line: what is wrong, expected, available, what to do."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,7 +61,7 @@ def collect(words: list[str]) -> int:
     from sim.collect import CollectConfig
     from sim.collect import collect as run
 
-    config = _parse(CollectConfig, "collect", collect, words)
+    config = parse(CollectConfig, "collect", collect.__doc__, words)
     _prepare_rendering()
     columns = ("collecting", BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left", TimeRemainingColumn())
     bar = Progress(*columns)
@@ -87,7 +82,7 @@ def train(words: list[str]) -> int:
     from foresight.training.train import TrainConfig
     from foresight.training.train import train as run
 
-    config = _parse(TrainConfig, "train", train, words)
+    config = parse(TrainConfig, "train", train.__doc__, words)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -118,7 +113,7 @@ def evaluate(words: list[str]) -> int:
     """Run episodes on held-out scenes, in process or through the ROS graph (--ros), and count successes."""
     from foresight.evaluation.config import EvaluateConfig
 
-    config = _parse(EvaluateConfig, "evaluate", evaluate, words)
+    config = parse(EvaluateConfig, "evaluate", evaluate.__doc__, words)
     config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
     _check_before_work(config)
     if config.ros:
@@ -142,7 +137,7 @@ def demo(words: list[str]) -> int:
     """The ROS graph starts, the simulated arm runs 5 reach and 5 push episodes, and a report appears."""
     from foresight.evaluation.config import EvaluateConfig
 
-    config = _parse(Demo, "demo", demo, words)
+    config = parse(Demo, "demo", demo.__doc__, words)
     folder = config.out or Path("runs/demo") / strftime("%Y-%m-%d_%H-%M-%S")
     checkpoint = find_checkpoint(config.checkpoint)
     return _run_in_ros(
@@ -161,7 +156,7 @@ def demo(words: list[str]) -> int:
 
 def report(words: list[str]) -> int:
     """Build report.html again from a folder's report.json, episodes.json and videos."""
-    config = _parse(ReportCommand, "report", report, words)
+    config = parse(ReportCommand, "report", report.__doc__, words)
     from foresight.evaluation.report import write_report
     from foresight.evaluation.results import read_results
 
@@ -172,7 +167,7 @@ def report(words: list[str]) -> int:
 
 def replay(words: list[str]) -> int:
     """Judge a recorded incident's plans once more and compare every verdict bit for bit (1 where one differs)."""
-    config = _parse(ReplayCommand, "replay", replay, words)
+    config = parse(ReplayCommand, "replay", replay.__doc__, words)
     from json import dumps
 
     from foresight.files import write_atomically
@@ -208,7 +203,7 @@ def inject(words: list[str]) -> int:
 
 
 def bench(words: list[str]) -> int:
-    """Measure the guard: against a million plans, killed and frozen processes, and a planner that means ill."""
+    """Measure: the guard against a million plans, dead processes and a planner that means ill; memory; the time of a plan."""
     if not words or words[0] in ("-h", "--help"):
         print("usage: foresight bench NAME [--help]\n")
         print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
@@ -227,7 +222,7 @@ def bench_guard(words: list[str]) -> int:
     from foresight.evaluation.bench_guard import BenchGuardConfig, bench, summary
     from foresight.files import write_atomically
 
-    config = _parse(BenchGuardConfig, "bench guard", bench_guard, words)
+    config = parse(BenchGuardConfig, "bench guard", bench_guard.__doc__, words)
     _check_writable("--json", config.json and config.json.parent)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "plans", TimeElapsedColumn(), "left", TimeRemainingColumn()
@@ -258,7 +253,7 @@ def bench_adversary(words: list[str]) -> int:
     from sim.adversary import AdversaryConfig, summarise
     from sim.adversary import run as run_adversary
 
-    config = _parse(AdversaryConfig, "bench adversary", bench_adversary, words)
+    config = parse(AdversaryConfig, "bench adversary", bench_adversary.__doc__, words)
     columns = (BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left", TimeRemainingColumn())
     began, bad = perf_counter(), 0
     with Progress(*columns, TextColumn("{task.description}")) as bar:
@@ -293,6 +288,18 @@ def bench_soak(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_nodes.soak", *words])
 
 
+def bench_planner(words: list[str]) -> int:
+    """Time plans at LeWorldModel's sizes and of the shipped model; with --peer-python beside stable-worldmodel's CEM."""
+    from foresight.evaluation.bench_planner import BenchPlannerConfig, write
+    from foresight.evaluation.bench_planner import bench as run
+
+    config = _parse(BenchPlannerConfig, "bench planner", bench_planner, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    for path in write(config.json, run(config, lambda line: print(line, flush=True))):
+        print(f"Written: {path}")
+    return 0
+
+
 def env(words: list[str]) -> int:
     """Run a command in the ROS environment: foresight env -- python my_node.py."""
     command = words[1:] if words and words[0] == "--" else words
@@ -310,7 +317,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "up": up, "inject": inject, "bench": bench, "security": security, "env": env,
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
-    "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak,
+    "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
 }  # fmt: skip
 
 
@@ -375,32 +382,6 @@ def _shown_once_used(bar: "Progress") -> Iterator[Callable[[], "Progress"]]:
     finally:
         if bar.live.is_started:
             bar.stop()
-
-
-def _parse(kind: type[Config], name: str, function: Callable, words: list[str]) -> Config:
-    """The dataclass filled from the command line. Bad input becomes one line; --help prints and leaves with 0."""
-    import tyro
-
-    out, err = StringIO(), StringIO()
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            about = f"{function.__doc__}\n\n{cleandoc(kind.__doc__ or '')}"
-            return tyro.cli(
-                kind, prog=f"foresight {name}", description=about, args=words, config=(tyro.conf.PositionalRequiredArgs,)
-            )
-    except SystemExit as leaving:
-        if not leaving.code:
-            print(out.getvalue(), end="")
-            raise
-        raise InputError(f"{_one_line(err.getvalue() + out.getvalue())} See `foresight {name} --help`.") from None
-
-
-def _one_line(box: str) -> str:
-    """The words inside the frame that tyro draws around an error: those between the first two rules."""
-    lines = [line.strip(" │|") for line in box.splitlines()]
-    rules = [i for i, line in enumerate(lines) if line and not line.strip("-─╭╮╰╯├┤")]
-    kept = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines
-    return " ".join(" ".join(kept).removeprefix("Error parsing ").split()).removesuffix(".") + "."
 
 
 def _run_in_ros(config: "EvaluateConfig") -> int:

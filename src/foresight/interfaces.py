@@ -1,12 +1,13 @@
 """What the parts see of each other: one or two methods each, owned by the part that calls them.
 
 The planner imports this and never the world model. Shape letters as in `data.py`, plus A = 3 K, the numbers of one
-action block: K tip displacements [m] in the base frame.
+action block: K tip displacements [m] in the base frame. In a search: S candidates, N steps, U numbers of one control.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # the core's light parts must not load torch
     from torch import Tensor
 
     from foresight.data import Goal
+    from foresight.planning.search.state import Round, State
 
 
 @runtime_checkable  # for the shape checks of the tests
@@ -44,6 +46,65 @@ class Critic(Protocol):
     def blocks_to_go(
         self, latent: Float["Tensor", "S D"], proprio: Float["Tensor", "S P"], goal: "Goal"
     ) -> Float["Tensor", "S"]: ...
+
+
+@runtime_checkable  # for the shape checks of the tests
+class Rollout(Protocol):
+    """Foresees whole candidates from one belief: the dynamics with what all candidates share already worked out."""
+
+    def rollout(self, controls: Float["Tensor", "S N U"]) -> Float["Tensor", "S H D"]:
+        """The latents after each of the H blocks that the controls make."""
+        ...
+
+
+@runtime_checkable  # for the shape checks of the tests
+class Objective(Protocol):
+    """Scores a rollout; the lower the better."""
+
+    def score(self, latents: Float["Tensor", "S H D"], controls: Float["Tensor", "S N U"]) -> Float["Tensor", "S"]: ...
+
+
+@runtime_checkable  # for the shape checks of the tests
+class Candidates(Protocol):
+    """Candidates as they would be carried out, and what each costs."""
+
+    @property
+    def controls(self) -> Float["Tensor", "S N U"]: ...
+
+    @property
+    def cost(self) -> Float["Tensor", "S"]: ...
+
+    def detach(self) -> "Candidates":
+        """The same without the way back to the gradient."""
+        ...
+
+
+Draws: TypeAlias = Callable[[int], "Tensor"]  # the number of candidates to their unit noise, (S, N, U)
+
+
+@runtime_checkable  # for the shape checks of the tests
+class Search(Protocol):
+    """One way to look for cheap controls: proposes candidates, and learns from what they cost.
+
+    What it knows is a value that is handed in and returned. It owns no clock, no generator, no model.
+    """
+
+    @property
+    def elites(self) -> int:
+        """How many of a round's best must agree for an early end."""
+        ...
+
+    def start(self, state: "State", known: Candidates | None = None) -> "State":
+        """What it knows before the first round, from candidates that are known already where there are any."""
+        ...
+
+    def differentiates(self, state: "State") -> bool:
+        """Whether the next round needs the gradient of the cost."""
+        ...
+
+    def propose(self, state: "State", draws: Draws) -> Float["Tensor", "S N U"]: ...
+
+    def learn(self, state: "State", outcome: "Round") -> "State": ...
 
 
 @runtime_checkable  # for the shape checks of the tests

@@ -1,4 +1,4 @@
-"""The whole simulated graph through `foresight up`: a planner that dies or freezes in motion leaves an arm at rest, and comes back."""
+"""The simulated graph through `foresight up`: a planner that dies or freezes in motion leaves an arm at rest, and comes back."""
 
 from __future__ import annotations
 

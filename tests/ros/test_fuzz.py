@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foresight_msgs.msg import GuardState
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from foresight_msgs.msg import Belief as BeliefMsg
+from foresight_msgs.msg import Bond, GuardState
+from foresight_msgs.msg import Observation as ObservationMsg
 from foresight_nodes import convert, topics
 from foresight_nodes.guard_node import GuardNode
 from foresight_nodes.lifecycle_manager import LifecycleManager
@@ -26,11 +29,13 @@ from foresight_nodes.sim_node import SimNode
 from foresight_nodes.world_model_node import WorldModelNode
 from rclpy.action import ActionClient
 from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from foresight.control.motion import joint_trajectory, start_of
 from foresight.control.trajectory import sample
 from foresight.data import Belief, Observation, RobotState
+from foresight.safety.failsafe import FailsafeState
 from foresight.world_model.checkpoint import fingerprint, read_contract
 from tests.judge import faults, step
 from tests.motions import MIDDLE, minimum_jerk, plan_towards
@@ -113,8 +118,13 @@ def guard(bench: Bench, profile, kinematics, start: np.ndarray) -> Fuzzed:
 
     def fresh() -> None:
         """The arm is where it was told to be, nothing is stopped."""
+        node._failsafe = FailsafeState()  # a latch outlives _forget
         node._forget()
         node._on_joint_state(state())
+        node._on_heartbeat(stamped())
+
+    def stamped() -> Header:
+        return convert.header(bench.now_s)
 
     def works() -> bool:
         fresh()
@@ -137,7 +147,15 @@ def guard(bench: Bench, profile, kinematics, start: np.ndarray) -> Fuzzed:
             wrong = faults(motion, profile, kinematics)
             assert wrong == [], f"forwarded {wrong} after a message on {topic}: {message}"
 
-    fuzzed.valid, fuzzed.works, fuzzed.before, fuzzed.after = {"joint_states": state, "plan": plan}, works, before, after
+    fuzzed.valid = {
+        "joint_states": state,
+        "plan": plan,
+        "heartbeat": stamped,
+        "observation": lambda: ObservationMsg(header=stamped()),
+        "belief": lambda: BeliefMsg(header=stamped()),
+        "diagnostics": lambda: DiagnosticArray(status=[DiagnosticStatus(name="/perception", level=DiagnosticStatus.OK)]),
+    }
+    fuzzed.works, fuzzed.before, fuzzed.after = works, before, after
     return fuzzed
 
 
@@ -291,22 +309,27 @@ def test_no_message_ends_a_node_or_gets_past_the_guard(name: str, request: pytes
     assert fuzzed.works() and sent >= COUNT
     print(f"{name}: {sent} messages, {len(fuzzed.published)} published")
     if name == "guard":  # else nothing would have been judged
-        assert sum(topic.endswith("joint_trajectory") for topic, _ in fuzzed.published) > 20 and fuzzed.node._refused > 0
+        assert sum(topic.endswith("joint_trajectory") for topic, _ in fuzzed.published) > 20
+        told = {message.reason for topic, message in fuzzed.published if topic.endswith("guard_state")}
+        assert len(told - {"ok"}) > 3, told
 
 
-def test_no_diagnostics_end_the_lifecycle_manager(bench: Bench, profile):
-    """It hears every node's diagnostics, and anybody's; it still answers and knows who lives."""
+def test_no_message_ends_the_lifecycle_manager(bench: Bench):
+    """It hears every node's bond and diagnostics, and anybody's; it still answers and knows who lives."""
     manager = LifecycleManager(parameter_overrides=parameters(node_names=["guard"], autostart=False))
     bench.executor.add_node(manager)
-    rng, heard = np.random.default_rng(SEED), manager._managed["/guard"]
-    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-
-    good = DiagnosticArray(status=[DiagnosticStatus(name="/guard", level=DiagnosticStatus.OK)])
-    for message in messages(DiagnosticArray, lambda: good, rng, 3 * COUNT):
-        manager._on_diagnostics(message)
-    heard.heard_s = 0.0
-    manager._on_diagnostics(over_the_wire(good))
-    assert heard.heard_s > 0.0
+    rng = np.random.default_rng(SEED)
+    good = {
+        "bond": lambda: Bond(node="/guard", pid=7),
+        "guard_state": GuardState,
+        "diagnostics": lambda: DiagnosticArray(status=[DiagnosticStatus(name="/guard", level=DiagnosticStatus.OK)]),
+    }
+    for subscription in manager.subscriptions:
+        valid = next((make for name, make in good.items() if subscription.topic_name.endswith(name)), None)
+        for message in messages(subscription.msg_type, valid, rng, COUNT):
+            subscription.callback(message)
+    manager._on_bond(over_the_wire(good["bond"]()))
+    assert manager._bonds.alive("/guard", time.monotonic()) and manager._bonds.pid("/guard") == 7
     client = bench.node.create_client(Trigger, "lifecycle_manager/is_active")
     bench.until(client.service_is_ready, "is_active is there")
     call = client.call_async(Trigger.Request())

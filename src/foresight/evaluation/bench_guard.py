@@ -254,7 +254,7 @@ class Sequence:
             self.tally.shown.append(f"{self.profile.name}, {what}: {', '.join(wrong)} at {self.now_s:.6f} s")
 
 
-def check_times(name: str, collision: bool = False, points: int = 50, repeats: int = TIMED) -> dict[str, float]:
+def check_times(name: str, collision: bool = False, points: int = 50, repeats: int = TIMED) -> dict[str, object]:
     """Milliseconds of one check of a plan of `points` points over 1 s that passes every check, on one core."""
     profile = load_profile(name)
     kinematics, config = MujocoKinematics(profile), GuardConfig()
@@ -276,5 +276,5 @@ def check_times(name: str, collision: bool = False, points: int = 50, repeats: i
         took_s[i] = time.perf_counter() - begin
         if not verdict.ok:
             raise RuntimeError(f"The plan that is timed must pass, but: {verdict.detail}")
-    p50, p99, p999 = 1e3 * np.quantile(took_s, [0.5, 0.99, 0.999])
+    p50, p99, p999 = (1e3 * np.quantile(took_s, [0.5, 0.99, 0.999])).tolist()
     return {"profile": name, "points": points, "joints": len(profile.home), "p50": p50, "p99": p99, "p999": p999}

@@ -31,6 +31,7 @@ class PlannerConfig:
     smooth_weight: float = 0.08  # blocks, for full acceleration all along
     final_weight: float = 1.0  # growth of the weight of later blocks: weight of block h is 1 + final_weight * h
     improvement: float = 0.03  # blocks by which a refined motion must beat the best proposal
+    agreement: float = 0.0  # [m/s] spread among the elites at which a search ends early; 0 never
     deadline_s: float = 0.080  # [s] no refinement begins that would end after this
     seed: int = 0
 
@@ -49,6 +50,8 @@ class PlannerConfig:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if not self.agreement >= 0:
+            raise ValueError(f"agreement must be at least 0 m/s, got {self.agreement}.")
         if not self.aims or min(self.aims) < 1:
             raise ValueError(f"aims must be one or more whole numbers of at least 1 block, got {self.aims}.")
         if self.elites > min(self.samples, self.search_samples):

@@ -20,7 +20,10 @@ from foresight.safety.samples import Motion, Samples, greatest_between, peaks
 JERK_PHASES = 2  # of the control periods at which a rate is looked at, besides those that begin or end where it bends
 TIP_SPACING_S, TIP_RISE = 0.01, 0.05  # [s] at most between two looks at the tip, and what its speed may rise between them
 WORTH = 0.7  # of a limit on a rate; lower maxima between two looks are left alone
-SAMPLES_HZ = 250.0  # at least, of a slower controller's motion: its phase is not known
+SAMPLES_HZ = (100.0, 250.0)  # at least, of a gentle motion, and of a slow controller's: its phase is not known
+NEAR_RAD = 1e-3  # [rad] from a joint's margin within which positions between samples matter
+SAMPLE_ERROR = 2e-4  # [rad/s] by which a speed may rise between two samples
+LAW_SLOPE = 40.0  # [1/s] by which a velocity limit that depends on position falls at most, per rad
 TORQUE_SPACING_S = 0.04  # [s] between two looks at inertia and gravity, which change slowly; accelerations are seen at the rate
 
 
@@ -41,15 +44,22 @@ def findings(
     """
     polynomials = Motion(motion)
     yield from _rest(motion, profile, config)
-    yield from _greatest(Reason.ACCELERATION_LIMIT, polynomials.greatest_acceleration(), profile, config.limit_tolerance)
+    yield from _greatest(Reason.ACCELERATION_LIMIT, polynomials.greatest_acceleration, profile, config.limit_tolerance)
     yield from _jerk(motion, polynomials, profile, config)
-    samples = polynomials.samples(max(profile.controller_rate_hz, SAMPLES_HZ))
+    samples = polynomials.samples(_rate_hz(polynomials, profile))
     yield from _position(samples, profile, config, now_s)
     yield from _velocity(samples, profile, config, now_s)
     if kinematics is None:
         return
-    yield from _tip(samples, polynomials.greatest_jerk(), profile, kinematics, config, now_s)
+    yield from _tip(samples, polynomials.greatest_jerk, profile, kinematics, config, now_s)
     yield from _torque(samples, polynomials, profile, kinematics, config, now_s)
+
+
+def _rate_hz(polynomials: Motion, profile: RobotProfile) -> float:
+    """The controller's rate, or what is enough for SAMPLE_ERROR given the motion's greatest jerk and acceleration."""
+    bend = float((polynomials.greatest_jerk + LAW_SLOPE * polynomials.greatest_acceleration).max())  # [rad/s^3]
+    enough, (gentle, slow) = float(np.sqrt(bend / (8 * SAMPLE_ERROR))), SAMPLES_HZ
+    return float(np.clip(enough, gentle, max(profile.controller_rate_hz, slow)))
 
 
 def _rest(motion: Trajectory, profile: RobotProfile, config: GuardConfig) -> Iterator[Finding]:
@@ -89,7 +99,7 @@ def _jerk(motion: Trajectory, polynomials: Motion, profile: RobotProfile, config
     """
     period_s = 1 / profile.controller_rate_hz
     into_rest = np.abs(motion.ddq[-1]) / period_s
-    if (polynomials.greatest_jerk() + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
+    if (polynomials.greatest_jerk + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
         return
     edges, grid = _periods(polynomials, period_s)
     greatest, _ = greatest_between(
@@ -109,8 +119,9 @@ def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_
     """Within the range less its margin, or on the way back from a place in the margin, and never beyond the range itself."""
     low, high = profile.position_min, profile.position_max
     beyond = np.maximum(samples.q - high, low - samples.q)
-    if beyond.max() <= -config.position_margin_rad:
+    if beyond.max() < -config.position_margin_rad - NEAR_RAD:
         return
+    beyond = peaks(beyond)
     margin = np.minimum(config.position_margin_rad, 0.05 * (high - low))
     inside = np.maximum(0.0, beyond + margin)
     further = inside - np.minimum.accumulate(inside)
@@ -127,6 +138,9 @@ def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_
 
 
 def _velocity(samples: Samples, profile: RobotProfile, config: GuardConfig, now_s: float) -> Iterator[Finding]:
+    least, most = profile.velocity_bounds(samples.q.min(0))[0], profile.velocity_bounds(samples.q.max(0))[1]
+    if (samples.dq.min(0) >= least).all() and (samples.dq.max(0) <= most).all():
+        return  # the limits shrink towards the ends of the joints, so these are the narrowest on the way
     low, high = profile.velocity_bounds(samples.q)
     bound = np.where(samples.dq >= 0, high, -low) * (1 + config.limit_tolerance)
     excess = peaks(np.abs(samples.dq) - bound)
@@ -243,7 +257,7 @@ def _torque_rate(
     drift, turning = np.diff(bias, axis=0) / step, np.diff(inertia, axis=0) / step[..., None]
     limit, period_s = profile.torque_rate_max, 1 / profile.controller_rate_hz
     slow = np.abs(drift) + np.abs(turning) @ np.abs(samples.ddq).max(0)
-    if (np.abs(inertia).max(0) @ polynomials.greatest_jerk() + slow.max(0) <= limit).all():
+    if (np.abs(inertia).max(0) @ polynomials.greatest_jerk + slow.max(0) <= limit).all():
         return
 
     def rate(begins: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -40,12 +41,12 @@ class Motion:
         self.starts_s, self.lengths_s = trajectory.times_s[:-1], np.diff(trajectory.times_s)
         self.last = tuple(value[-1:] for value in (trajectory.q, trajectory.dq, trajectory.ddq))
         self.end_s = float(trajectory.times_s[-1])
-        c = coefficients(trajectory)
-        powers = np.arange(1.0, 6.0)[:, None]
+        c = np.ascontiguousarray(coefficients(trajectory).swapaxes(0, 1))  # (6, S, J)
+        powers = np.arange(1.0, 6.0)[:, None, None]
         self.q = c
-        self.dq = c[:, 1:] * powers
-        self.ddq = self.dq[:, 1:] * powers[:4]
-        self.jerk = self.ddq[:, 1:] * powers[:3]
+        self.dq = c[1:] * powers
+        self.ddq = self.dq[1:] * powers[:4]
+        self.jerk = self.ddq[1:] * powers[:3]
 
     def samples(self, rate_hz: float) -> Samples:
         """At most one period apart, and at every point."""
@@ -53,30 +54,40 @@ class Motion:
         segment = np.repeat(np.arange(len(counts)), counts)
         within = np.arange(len(segment)) - np.repeat(np.cumsum(counts) - counts, counts)
         t = (within * (self.lengths_s / counts)[segment])[:, None]
-        values = (_polynomial(part[segment], t) for part in (self.q, self.dq, self.ddq))
+        values = (self._at(part, segment, t) for part in (self.q, self.dq, self.ddq))
         q, dq, ddq = (np.concatenate([value, last]) for value, last in zip(values, self.last, strict=True))
         return Samples(np.append(self.starts_s[segment] + t[:, 0], self.end_s), q, dq, ddq)
 
+    @staticmethod
+    def _at(part: np.ndarray, segment: np.ndarray, t: np.ndarray) -> np.ndarray:
+        value = part[-1][segment]
+        for c in part[-2::-1]:
+            value *= t
+            value += c[segment]
+        return value
+
     def turns(self) -> Float[np.ndarray, "2 S J"]:
         """Times [s] into each segment at which the acceleration is extreme; 0 where it is at the ends only."""
-        c0, c1, c2 = self.jerk[:, 0], self.jerk[:, 1], self.jerk[:, 2]
+        c0, c1, c2 = self.jerk
         with np.errstate(divide="ignore", invalid="ignore"):
             pivot = -(c1 + np.copysign(np.sqrt(c1**2 - 4 * c2 * c0), c1)) / 2
             roots = np.stack([pivot / c2, c0 / pivot])
         return np.where((roots > 0) & (roots < self.lengths_s[:, None]), roots, 0.0)  # NaN where there is none
 
+    @cached_property
     def greatest_acceleration(self) -> Float[np.ndarray, "J"]:
         """Exact [rad/s^2]: a cubic is extreme at its ends and where the jerk is zero."""
         ends = (*self.turns(), self.lengths_s[:, None])
-        return np.abs(np.stack([*(_polynomial(self.ddq, t) for t in ends), self.ddq[:, 0]])).max((0, 1))
+        return np.abs(np.stack([*(_polynomial(self.ddq, t) for t in ends), self.ddq[0]])).max((0, 1))
 
+    @cached_property
     def greatest_jerk(self) -> Float[np.ndarray, "J"]:
         """Exact [rad/s^3]: a parabola is extreme at its ends and its vertex."""
         h = self.lengths_s[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            vertex = -self.jerk[:, 1] / (2 * self.jerk[:, 2])
+            vertex = -self.jerk[1] / (2 * self.jerk[2])
         vertex = np.where((vertex > 0) & (vertex < h), vertex, 0.0)
-        return np.abs(np.stack([self.jerk[:, 0], _polynomial(self.jerk, vertex), _polynomial(self.jerk, h)])).max((0, 1))
+        return np.abs(np.stack([self.jerk[0], _polynomial(self.jerk, vertex), _polynomial(self.jerk, h)])).max((0, 1))
 
     def change(self, begins_s: Float[np.ndarray, "M"], period_s: float) -> Float[np.ndarray, "M J"]:
         """By how much the acceleration [rad/s^2] changes in a period that begins then; zero acceleration after the end."""
@@ -91,16 +102,16 @@ class Motion:
     def acceleration(self, times_s: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M J"]:
         """Acceleration [rad/s^2] at times; zero after the end."""
         i = np.clip(np.searchsorted(self.starts_s, times_s, side="right") - 1, 0, len(self.starts_s) - 1)
-        value = _polynomial(self.ddq[i], (times_s - self.starts_s[i])[:, None])
+        value = self._at(self.ddq, i, (times_s - self.starts_s[i])[:, None])
         value[times_s > self.end_s] = 0.0
         return value
 
 
 def _polynomial(coefficients: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Values (S, J) of the polynomials (S, powers, J), lowest power first, at times into them (S, 1) or (S, J)."""
-    value = coefficients[:, -1]
-    for k in range(coefficients.shape[1] - 2, -1, -1):
-        value = value * t + coefficients[:, k]
+    """Values (S, J) of the polynomials (powers, S, J), lowest power first, at times into them (S, 1) or (S, J)."""
+    value = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        value = value * t + c
     return value
 
 

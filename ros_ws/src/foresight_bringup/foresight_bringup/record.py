@@ -43,6 +43,14 @@ def began(pid: int) -> int | None:
     return None if state == "Z" else int(rest[18])
 
 
+def stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process (SIGSTOP, a debugger)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "Tt"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def path(domain: str, namespace: str, ending: str = "json") -> Path:
     return Path(tempfile.gettempdir()) / f"foresight-up-{os.getuid()}-{domain}-{namespace.strip('/').replace('/', '.')}.{ending}"
 

@@ -31,6 +31,7 @@ LOOK_S = 1.5  # [s] how long another graph has to show itself; nodes announce th
 RESTARTS, RESTARTS_S = 5, 60.0  # times that a process may die within so long [s]
 MANAGER = "lifecycle_manager"  # watches the nodes; its silence shows here
 MANAGER_SILENT_S = 3.0  # [s]
+HUNG_S = 15.0  # [s] for which a process that is not stopped may answer nothing: it may be waiting for a core
 USAGE = "usage: foresight up {" + "|".join(SITUATIONS) + "} [name:=value ...] [--show-args]"
 
 
@@ -153,10 +154,9 @@ class View:
         self._executor.spin_once(timeout_sec=0.0)
 
     def manager_is_silent(self) -> bool:
-        """It was heard of, and no longer is. Told once."""
+        """It was heard of, and no longer is."""
         silent = bool(self._heard_s) and time.monotonic() - self._heard_s > MANAGER_SILENT_S
-        if silent:
-            self._heard_s, self.active = 0.0, False
+        self.active = self.active and not silent
         return silent
 
     def close(self) -> None:
@@ -203,6 +203,7 @@ class Group:
         self._record = record.path(domain(), graph.namespace)
         self._selector = selectors.DefaultSelector()
         self._deaths: dict[str, list[float]] = {}
+        self._frozen_s: dict[int, float] = {}  # pid -> since when it is called frozen
         self.children: dict[str, Child] = {}
         self.was_active = False
 
@@ -246,11 +247,17 @@ class Group:
         return self._graph.respawn and (by_signal or (self.was_active and child.name != MANAGER))
 
     def end_frozen(self, frozen: dict[str, int]) -> None:
-        """SIGKILL to the processes that the manager says are frozen, while they are still the ones it means."""
-        hosts = {node: process.executable for process in self._graph.processes for node in process.nodes}
+        """SIGKILL to the processes that are called frozen, while they are still the ones that are meant.
+
+        At once to one that is stopped; to one that hangs, or waits for a core, after HUNG_S.
+        """
+        now_s, hosts = time.monotonic(), {node: process.executable for process in self._graph.processes for node in process.nodes}
+        self._frozen_s = {pid: self._frozen_s.get(pid, now_s) for pid in frozen.values()}
         for node, pid in frozen.items():
             child = self.children.get(hosts.get(node, node))
-            if self._graph.respawn and child is not None and child.process.pid == pid and child.process.poll() is None:
+            if not self._graph.respawn or child is None or child.process.pid != pid or child.process.poll() is not None:
+                continue
+            if record.stopped(pid) or now_s - self._frozen_s[pid] > HUNG_S:
                 self._console.line("foresight", f"{child.name} (pid {pid}) is frozen; ending it with SIGKILL.", 31)
                 child.process.kill()
                 child.process.wait()
@@ -295,9 +302,8 @@ def run(graph: Graph, console: Console) -> int:
             while not stopping:
                 group.pump(0.1)
                 view.look()
-                if view.manager_is_silent():
-                    group.end_frozen({MANAGER: group.children[MANAGER].process.pid})
-                group.end_frozen(view.frozen)
+                silent = {MANAGER: group.children[MANAGER].process.pid} if view.manager_is_silent() else {}
+                group.end_frozen(view.frozen | silent)
                 ended = group.revive()
                 if ended:
                     console.line("foresight", f"{ended}; stopping the others.", 31)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from foresight_bringup.processes import Child, ending_with_parent, stop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from foresight.command_line import InputError, parse
 from foresight.files import write_atomically
 from foresight.robots.profile import load_profile
 
@@ -31,6 +31,7 @@ COLUMNS = (
     TextColumn("{task.fields[line]}"),
 )  # fmt: skip
 FIRST_DOMAIN = 110  # of the lanes; 100 and on are free where nobody chose otherwise
+SILENT_S = 300.0  # [s] without a trial after which a lane is given up
 TOLD = 20  # failures and violations that are written out
 
 
@@ -71,7 +72,7 @@ class Lane:
     """A lane's process and what it has told."""
 
     def __init__(self, robot: str, config: FaultsConfig, domain: int) -> None:
-        self.robot, self.trials, self.error = robot, [], ""
+        self.robot, self.trials, self.heard_s = robot, [], time.monotonic()
         told = {"robot": robot, "kill": config.trials, "freeze": config.trials, "guard": config.guard_trials, "seed": config.seed}
         self.process = subprocess.Popen(
             ending_with_parent([sys.executable, "-m", "foresight_nodes.stop_trials", json.dumps(told)]),
@@ -86,12 +87,13 @@ class Lane:
         if not line:
             self.process.wait()
             if self.process.returncode:
-                raise LaneError(self.error or f"{self.child.describe_end()}.")
+                raise LaneError(f"{self.child.describe_end()}.")
             return None
         trial = json.loads(line)
         if "error" in trial:
             raise LaneError(trial["error"])
         self.trials.append(trial)
+        self.heard_s = time.monotonic()
         return trial
 
 
@@ -108,6 +110,9 @@ def run_lanes(config: FaultsConfig) -> list[dict[str, Any]]:
                     lane = Lane(robot, config, FIRST_DOMAIN + number)
                     running.append(lane)
                     selector.register(lane.process.stdout, selectors.EVENT_READ, lane)
+                silent = [lane.robot for lane in running if time.monotonic() - lane.heard_s > SILENT_S]
+                if silent:
+                    raise LaneError(f"No trial on {silent[0]} for {SILENT_S:.0f} s. Free the machine's cores.")
                 for key, _ in selector.select(0.5):
                     lane, trial = key.data, key.data.read()
                     if trial is None:
@@ -168,7 +173,7 @@ def main(words: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        config = tyro.cli(FaultsConfig, prog="foresight bench faults", description=__doc__, args=words)
+        config = parse(FaultsConfig, "bench faults", __doc__, sys.argv[1:] if words is None else words)
         if config.matrix:
             from foresight_nodes.crash_matrix import run_matrix, told_matrix
 
@@ -180,9 +185,9 @@ def main(words: list[str] | None = None) -> int:
             print(told(figures))
             good = not figures["violations"] and not figures["late"]
     except KeyboardInterrupt:
-        print("\nforesight bench faults: interrupted; every process that was started has ended, nothing was written.", file=sys.stderr)
+        print("\nforesight bench faults: interrupted; what was started has ended, nothing was written.", file=sys.stderr)
         return 130
-    except (ValueError, RuntimeError, OSError) as error:
+    except (InputError, ValueError, RuntimeError, OSError) as error:
         print(f"foresight bench faults: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     if config.json:

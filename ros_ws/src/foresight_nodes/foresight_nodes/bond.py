@@ -94,10 +94,10 @@ class Bonds:
         sign = self._signs.get(node)
         return 0.0 if sign is None else max(now_s - sign.heard_s, sign.busy_s)
 
-    def broken(self, node: str, now_s: float, patience_s: float = 0.0) -> str | None:
+    def broken(self, node: str, now_s: float, patience_s: float = 0.0, serving_since_s: float = 0.0) -> str | None:
         """Why the bond with a node that was heard of is broken, or None. A restart is told once.
 
-        While a node changes its state it may be busy, and late by `patience_s` more.
+        While a node changes its state it may be late by `patience_s` more; before `serving_since_s` it may be busy.
         """
         sign = self._signs.get(node)
         if sign is None:
@@ -108,6 +108,6 @@ class Bonds:
         silence_s = now_s - sign.heard_s
         if silence_s > self.silent_s + patience_s:
             return f"silent for {silence_s:.2f} s"
-        if not patience_s and sign.busy_s > self.busy_s:
+        if min(sign.busy_s, sign.heard_s - serving_since_s) > self.busy_s:
             return f"alive and serving nothing for {sign.busy_s:.1f} s"
         return None

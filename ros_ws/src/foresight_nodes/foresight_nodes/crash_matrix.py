@@ -199,7 +199,8 @@ def run_matrix(nodes: tuple[str, ...], seed: int) -> dict[str, Any]:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         onlooker = Onlooker(check)
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn()
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left",
+            TimeRemainingColumn(),
         )  # fmt: skip
         try:
             with Progress(*columns) as bar:
@@ -212,7 +213,8 @@ def run_matrix(nodes: tuple[str, ...], seed: int) -> dict[str, Any]:
         except InjectError as error:
             raise MatrixError(str(error)) from error
         except MatrixError as error:
-            raise MatrixError(f"{str(error).rstrip('.')} (after {len(crashes)} of {len(wanted)} crashes; log: {log.name}).") from error
+            where = f"after {len(crashes)} of {len(wanted)} crashes; log: {log.name}"
+            raise MatrixError(f"{str(error).rstrip('.')} ({where}).") from error
         finally:
             onlooker.close()
             stop([graph], pump=lambda: time.sleep(0.05))
@@ -233,7 +235,9 @@ def told_matrix(figures: dict[str, Any]) -> str:
     found = figures["matrix"]
     lines = [
         f"{c['node']:<18}{c['state']:<14}{c['signal']:<8}"
-        f"{'still moved for ' + format(c['rest_s'], '.2f') + ' s' if c['moving'] else 'was at rest':<26}back after {c['back_s']:.1f} s"
+        f"{'still moved for ' + format(c['rest_s'], '.2f') + ' s' if c['moving'] else 'was at rest':<26}"
+        f"back after {c['back_s']:.1f} s"
         for c in found["cells"]
     ]
-    return "\n".join([*lines, f"{found['good']} of {found['crashes']} at rest within {REST_LIMIT_S} s and back within {BACK_LIMIT_S} s"])
+    total = f"{found['good']} of {found['crashes']} at rest within {REST_LIMIT_S} s and back within {BACK_LIMIT_S} s"
+    return "\n".join([*lines, total])

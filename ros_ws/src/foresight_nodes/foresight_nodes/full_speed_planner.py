@@ -30,7 +30,7 @@ from foresight_nodes import convert, topics
 from foresight_nodes.heartbeat import Heartbeat
 
 PERIOD_S = 0.1  # [s] between plans
-LEAD_S = 0.12  # [s] from a plan to the motion that it begins
+LEAD_S = 0.18  # [s] from a plan to the motion that it begins
 OBSERVED_S = 0.05  # [s] before its plan at which the pretended observation was made
 TURN_S = 0.25  # [s] before the end of its motion at which it turns to the other posture
 GENTLE = 0.5, 0.1  # shares of the acceleration and jerk limits that it uses to gain speed

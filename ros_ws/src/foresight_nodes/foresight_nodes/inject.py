@@ -22,6 +22,7 @@ from foresight_bringup import record
 from foresight_bringup.graph import enclave
 from foresight_msgs.srv import Inject
 
+from foresight.command_line import InputError, parse
 from sim.faults import NAMES, TABLE
 
 PATIENCE_S = 5.0  # [s] for the service to be found and to answer; discovery may take 4
@@ -141,7 +142,9 @@ def _ask(node: str, config: InjectConfig) -> str:
                 answer = client.call_async(request)
             executor.spin_once(timeout_sec=0.05)
         if answer is None or not answer.done():
-            raise InjectError(f"{node}/inject does not answer within {PATIENCE_S:.0f} s. Does `foresight up sim` run on this domain?")
+            raise InjectError(
+                f"{node}/inject does not answer within {PATIENCE_S:.0f} s. Does `foresight up sim` run on this domain?"
+            )
         if not answer.result().ok:
             raise InjectError(answer.result().message)
         return answer.result().message
@@ -156,8 +159,8 @@ def main(words: list[str] | None = None) -> int:
         f"{kind.name} ({kind.where}): {kind.does}" for kind in TABLE
     )
     try:
-        print(inject(tyro.cli(InjectConfig, prog="foresight inject", description=about, args=words)))
-    except InjectError as error:
+        print(inject(parse(InjectConfig, "inject", about, sys.argv[1:] if words is None else words)))
+    except (InjectError, InputError) as error:
         print(f"foresight inject: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ again the graph is brought back. Not after a latch of the guard: then a person d
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ class ManagerParameters:
     respawn: bool = True  # dead processes are started anew by whoever started them; false: one that dies takes the graph down
     bond_timeout_s: float = 0.5  # [s] real time without a sign of life after which a node counts as dead or frozen
     busy_timeout_s: float = 2.0  # [s] real time for which an active node may serve nothing
-    transition_patience_s: float = 2.0  # [s] by which a sign may be later while a node configures or activates
+    transition_patience_s: float = 5.0  # [s] by which a sign may be later while a node configures: its threads may wait
     frozen_after_s: float = 2.0  # [s] real time without a sign after which the process should be ended
     configure_timeout_s: float = 90.0  # [s] real time for all nodes to appear and configure
     activate_timeout_s: float = 15.0  # [s] real time for a node to activate, since it may wait for the first messages
@@ -166,7 +167,7 @@ class LifecycleManager(PossibleClock):
         now_s, broken = time.monotonic(), {}
         for node in self._managed.values():
             patience_s = 0.0 if node.active else self.parameters.transition_patience_s
-            why = self._bonds.broken(node.full_name, now_s, patience_s)
+            why = self._bonds.broken(node.full_name, now_s, patience_s, node.active_s if node.active else math.inf)
             if why and node.engaged:
                 broken[node.name] = why
         if not broken:

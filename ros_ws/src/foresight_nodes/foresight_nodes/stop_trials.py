@@ -45,6 +45,7 @@ SETTLE_S = 0.15  # [s] after the end of a trajectory at which an arm that follow
 QUIET_S = 0.1  # [s] of rest that end a trial
 FAST = 0.95  # of the swing's top speed; the signal is sent above it
 STATES_S = 0.008  # [s] between joint states
+CATCH_UP_S = 0.05  # [s] simulated in one turn at most, so that a machine that is too slow is noticed
 STALL_S = 0.02  # [s] by which the judge may be late during a trial; one in which it was later is run again
 PATIENCE_S = 20.0  # [s] for the guard to be there, for a planner to be matched, for the arm to be fast
 JUDGE_PRIORITY = 40  # the guard asks for 50
@@ -91,7 +92,7 @@ def bound_s(profile: RobotProfile, command_timeout_s: float) -> float:
 
 
 def find_swing(profile: RobotProfile, seed: int) -> Swing:
-    """A swing from home that the guard passes as it is, both ways, with the last joint near its speed cap. Raises TrialError."""
+    """From home, passed by the guard as it is both ways, the last joint near its speed cap. Raises TrialError."""
     rng, kinematics = np.random.default_rng(seed), MujocoKinematics(profile)
     home, speed = profile.home, 0.97 * float(min(profile.joint_speed_max, profile.velocity_max[-1]))
     room = profile.position_max[-1] - home[-1], home[-1] - profile.position_min[-1]
@@ -139,10 +140,11 @@ class Lane(Node):
         return self._wall_s + (time.monotonic() - self._mono_s)
 
     def turn(self) -> None:
-        """Physics up to now, each step judged; then messages."""
+        """Physics towards now, each step judged; then messages."""
         now_s = self.now_s()
         self.late_s = max(self.late_s, now_s - self.arm.time_s)
-        while self.arm.time_s + STEP_S <= now_s:
+        until_s = min(now_s, self.arm.time_s + CATCH_UP_S)
+        while self.arm.time_s + STEP_S <= until_s:
             self.arm.advance(STEP_S)
             if np.abs(self.arm.data.qvel).max() >= REST_RAD_S:
                 self.moving_s = self.arm.time_s

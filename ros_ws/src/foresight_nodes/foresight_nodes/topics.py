@@ -87,8 +87,8 @@ JOINT_STATES = Topic("joint_states", JointState, STATES_OUT, SENSOR)  # driver o
 JOINT_HISTORY = Topic("joint_states", JointState, STATES_OUT, HISTORY)  # the same for perception
 CLOCK = Topic("/clock", Clock, SENSOR_OUT, SENSOR)  # sim -> all with use_sim_time, 100 Hz
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STANDARD, QoSProfile(depth=50))  # all -> people, lifecycle_manager; 1 Hz
-BOND = Topic("bond", Bond, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT), HISTORY)  # all -> lifecycle_manager, 10 Hz
-GRAPH_STATE = Topic("graph_state", GraphState, LATCHED, LATCHED)  # lifecycle_manager -> `foresight up`, people; 5 Hz and on change
+BOND = Topic("bond", Bond, SENSOR, HISTORY)  # all -> lifecycle_manager, 10 Hz
+GRAPH_STATE = Topic("graph_state", GraphState, LATCHED, LATCHED)  # manager -> `foresight up`, people; 5 Hz and on change
 
 PURSUE = ("pursue", Pursue)  # action of the planner
 GUARD_STOP = Service("~/stop", Trigger)  # of the guard: brings the arm to rest and refuses motion until reset

@@ -5,6 +5,7 @@ Each question is a generator that yields while it waits, so that one timer can s
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Managed:
     engaged: bool = False  # the manager talks with it, or relies on it; false from a break until it is prepared again
     prepared: bool = False  # configured, since it last started or became stale
     active: bool = False  # active, or on the way there
+    active_s: float = math.inf  # since when it is [s, steady clock]; from then on it is expected to serve messages
     refusal: str = ""
     refused_s: float = 0.0  # steady clock
 
@@ -53,7 +55,7 @@ class Managed:
     def adopt(self) -> None:
         """It was found active, as it should be."""
         self.engaged = self.active = self.prepared = True
-        self.stale = False
+        self.stale, self.active_s = False, time.monotonic()
 
     def is_there(self) -> bool:
         return self.change_client.service_is_ready() and self.state_client.service_is_ready()
@@ -76,10 +78,11 @@ class Managed:
 
     def activate(self, timeout_s: float) -> Steps:
         """Tries again while the node refuses, since its first messages may be on their way. Raises Failure in the end."""
-        deadline_s, self.active = time.monotonic() + timeout_s, True
+        deadline_s, self.active, self.active_s = time.monotonic() + timeout_s, True, math.inf
         while True:
             done = yield from self.change(Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE, deadline_s + 2.0)
             if done:
+                self.active_s = time.monotonic()
                 return
             if time.monotonic() > deadline_s:
                 self.active = False

@@ -1,0 +1,103 @@
+"""One plan with a latent transformer of random weights, as the benchmark times it: encode, context, search."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foresight.evaluation.peer import Took
+from foresight.planning.search.anytime import Budget, run
+from foresight.planning.search.cem import Cem
+from foresight.planning.search.draws import white
+from foresight.planning.search.state import Scored, State
+from foresight.planning.shooting import Shooting
+from foresight.world_model.rollout import Beginning, FastRollout
+from foresight.world_model.transformer import BlockActor, LatentTransformer, TransformerConfig
+
+AIMS = (1, 2, 3, 4, 5, 6, 8, 10)  # how many blocks away the actor is told the goal is, one proposal each
+SPREAD_AROUND_PROPOSAL = 0.3  # of the candidates, where 1 is that without an actor
+
+
+@dataclass(frozen=True)
+class Search:
+    """How much is searched."""
+
+    samples: int
+    iterations: int
+    horizon: int = 5  # blocks
+    actor: bool = False  # whether an actor's proposals seed the search
+
+    @property
+    def elites(self) -> int:
+        return min(30, self.samples // 4)
+
+
+@dataclass(frozen=True)
+class LatentDistance:
+    """The squared distance of the last latent to the goal's, as the peer's cost has it."""
+
+    goal: Float[Tensor, "1 D"]
+
+    def score(self, latents: Float[Tensor, "S H D"], controls: Float[Tensor, "S H A"]) -> Float[Tensor, "S"]:
+        return (latents[:, -1] - self.goal).square().sum(-1)
+
+
+class LatentPlanning:
+    """Networks of random weights and two images, from which plans are made."""
+
+    def __init__(self, sizes: TransformerConfig, dtype: torch.dtype, executor: Executor, shards: int) -> None:
+        torch.manual_seed(0)
+        self.model, self.actor = LatentTransformer(sizes).eval(), BlockActor(sizes).eval()
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.fast = FastRollout(self.model, dtype, executor, shards)
+        self.encoder = self.model.to(dtype)
+        self.sizes, self.dtype, self.executor = sizes, dtype, executor
+        self.images = torch.randn(2, 3, sizes.image, sizes.image).to(dtype)
+
+    def plan(self, search: Search) -> Took:
+        """The time of one plan."""
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        with torch.inference_mode():
+            self._plan(search, torch.Generator().manual_seed(0))
+        return Took(time.perf_counter() - began_s, time.process_time() - began_cpu_s)
+
+    def _plan(self, search: Search, generator: torch.Generator) -> Float[Tensor, "H A"]:
+        now, goal = self.executor.map(self._encode, self.images.split(1))
+        beginning = self.fast.begin(now, torch.zeros(0, self.sizes.block))
+        evaluate = Shooting(beginning, LatentDistance(goal))
+        start = State(torch.zeros(search.horizon, self.sizes.block), torch.ones(search.horizon, self.sizes.block))
+        known = None
+        if search.actor:
+            known = self._proposals(beginning, evaluate.objective, search.horizon)
+            best = known.controls[known.cost.argmin()]
+            start = State(best, torch.full_like(best, SPREAD_AROUND_PROPOSAL))
+        draws, budget = white(*start.mean.shape, generator), Budget(search.iterations, time.perf_counter, 0.0)
+        found = run(Cem(search.samples, search.elites), evaluate, draws, start, budget, known)
+        return found.best.controls[found.best.cost.argmin()]
+
+    def _encode(self, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 D"]:
+        with torch.inference_mode():
+            return self.encoder.encode(image).float()
+
+    def _proposals(self, beginning: Beginning, objective: LatentDistance, horizon: int) -> Scored:
+        aims = torch.tensor(AIMS, dtype=torch.float32)
+        goal = objective.goal.expand(len(aims), -1)
+        ask = lambda h, latents: self.actor(latents, goal, (aims - h).clamp_min(1))  # noqa: E731
+        blocks, latents = self.fast.follow(beginning.context, len(aims), horizon, ask)
+        return Scored(blocks, objective.score(latents, blocks))
+
+    def rollout_s(self, samples: int, horizon: int, history: int, robots: int) -> float:
+        """Wall time of one rollout [s], the context of `history` frames included, of `samples` candidates of each robot."""
+        generator = torch.Generator().manual_seed(0)
+        latents = torch.randn(robots, history, self.sizes.latent, generator=generator)
+        executed = torch.randn(robots, history - 1, self.sizes.block, generator=generator)
+        blocks = torch.randn(robots * samples, horizon, self.sizes.block, generator=generator)
+        began_s = time.perf_counter()
+        with torch.inference_mode():
+            self.fast.rollout(self.fast.context(latents, executed), blocks)
+        return time.perf_counter() - began_s

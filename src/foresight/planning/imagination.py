@@ -1,0 +1,99 @@
+"""Imagines candidate motions of the tip under the limits, and scores them. Knows a model only through its interfaces.
+
+Shape letters: S candidate motions, H blocks, K steps in a block, N = H K steps, D latent, P proprioception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foresight.contract import Contract
+from foresight.data import Goal, Start
+from foresight.interfaces import Actor, Critic, Dynamics
+from foresight.planning.config import PlannerConfig
+from foresight.planning.limits import TipLimits
+from foresight.planning.objective import score
+
+
+@runtime_checkable  # for the shape checks of the tests
+class Model(Dynamics, Actor, Critic, Protocol):
+    """What the planner needs of a model."""
+
+    contract: Contract
+    model_id: str
+
+
+# Block number, latents, proprioception, goal and velocities now, to the velocities wanted in the block, (S, K, 3) [m/s].
+Source = Callable[[int, Tensor, Tensor, Goal, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """Candidate motions and what would come of them."""
+
+    controls: Float[Tensor, "S N 3"]  # [m/s] tip velocities at the knots, after the limits
+    latents: Float[Tensor, "S H D"]
+    terms: dict[str, Float[Tensor, "S"]]
+
+    @property
+    def cost(self) -> Float[Tensor, "S"]:
+        return torch.stack(list(self.terms.values())).sum(0)
+
+    def best(self) -> int:
+        return int(self.cost.nan_to_num(nan=float("inf")).argmin())
+
+    def detach(self) -> Imagined:
+        terms = {name: term.detach() for name, term in self.terms.items()}
+        return Imagined(self.controls.detach(), self.latents.detach(), terms)
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """One belief, goal and start, from which motions are imagined."""
+
+    model: Model
+    limits: TipLimits
+    config: PlannerConfig
+    latent: Float[Tensor, "1 D"]
+    proprio: Float[Tensor, "1 P"]
+    goal: Goal
+    start: Start
+
+    def fixed(self, velocities: Float[Tensor, "S N 3"]) -> Imagined:
+        """What would come of motions that want the same whatever is imagined."""
+        steps = self.model.contract.block_steps
+        return self.imagine(len(velocities), lambda h, z, p, goal, v: velocities[:, h * steps : (h + 1) * steps])
+
+    def imagine(self, count: int, source: Source) -> Imagined:
+        """Rolls `count` motions forward: `source` says block by block what is wanted, the limits what is possible."""
+        dt_s, per_block = self.model.contract.step_s, self.model.contract.block_steps
+        z, p = self.latent.expand(count, -1), self.proprio.expand(count, -1)
+        start_velocity = torch.as_tensor(self.start.velocity, dtype=torch.float32)
+        committed = torch.as_tensor(self.start.committed, dtype=torch.float32)
+        position, velocity = p[:, -6:-3], start_velocity.expand(count, -1)
+        velocities, latents, to_go = [], [], []
+        for h in range(self.config.horizon):
+            wanted = source(h, z, p, self.goal, velocity)
+            displacements = []
+            for s in range(per_block):
+                n, before = h * per_block + s, position
+                if n < len(committed):
+                    new = committed[n].expand(count, -1)
+                    position = position + dt_s * (velocity + new) / 2
+                    velocity = new
+                else:
+                    velocity, position = self.limits.step(position, velocity, wanted[:, s], dt_s)
+                velocities.append(velocity)
+                displacements.append(position - before)
+            z, p = self.model.imagine(z, p, torch.cat(displacements, -1))
+            latents.append(z)
+            to_go.append(self.model.blocks_to_go(z, p, self.goal))
+        controls = torch.stack(velocities, 1)
+        terms = score(torch.stack(to_go, 1), controls, start_velocity, dt_s, self.config)
+        return Imagined(controls, torch.stack(latents, 1), terms)

@@ -1,0 +1,73 @@
+"""What every search shares: what it has learned so far, one round's outcome, and the first candidates.
+
+Knows tensors of controls and their cost, no model, no limits, no units: a control is whatever the caller's evaluation takes.
+Shape letters: S candidates, E elites, N steps, U numbers of one control.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foresight.interfaces import Candidates
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Candidates and their cost, for evaluations that have nothing more to say."""
+
+    controls: Float[Tensor, "S N U"]
+    cost: Float[Tensor, "S"]
+
+    def detach(self) -> Scored:
+        return Scored(self.controls.detach(), self.cost.detach())
+
+
+@dataclass(frozen=True)
+class State:
+    """What a search knows before its next round."""
+
+    mean: Float[Tensor, "N U"]  # what the next candidates lie around
+    spread: Float[Tensor, "N U"]  # their standard deviation, in units of the controls
+    round: int = 0
+    kept: Float[Tensor, "E N U"] | None = None  # controls that the method carries over
+    memory: tuple[Tensor, ...] = ()  # what else it remembers, such as Adam's moments
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round came to."""
+
+    proposed: Float[Tensor, "S N U"]
+    tried: Candidates  # the proposed, as they would be carried out, and their cost
+    best: Candidates  # the set that holds the cheapest candidate so far
+    gradient: Float[Tensor, "S N U"] | None = None  # of the cost by the proposed, where the search asked for it
+
+
+def around(state: State, noise: Float[Tensor, "S N U"]) -> Float[Tensor, "S N U"]:
+    """Candidates about the mean, the first one the mean itself. Every method begins with these, so that equal draws compare."""
+    candidates = state.mean + state.spread * noise
+    candidates[0] = state.mean
+    return candidates
+
+
+def elites(candidates: Candidates, count: int) -> Float[Tensor, "E N U"]:
+    """The controls of the cheapest candidates, cheapest first; all of them where there are fewer than `count`."""
+    return candidates.controls[candidates.cost.topk(min(count, len(candidates.cost)), largest=False).indices]
+
+
+def require(**above_zero: float | int) -> None:
+    """Raises ValueError for the first setting that is not above 0."""
+    for name, value in above_zero.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}.")
+
+
+def require_elites(elites: int, samples: int) -> None:
+    """Raises ValueError where there would be fewer samples than elites."""
+    require(samples=samples, elites=elites)
+    if elites > samples:
+        raise ValueError(f"elites ({elites}) must not exceed samples ({samples}).")

@@ -1,0 +1,110 @@
+"""The guard's bench: what it offers, what it counts, and that it would see a guard that fails."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from foresight import cli
+from foresight.data import Candidate, Reason, Verdict
+from foresight.evaluation.bench_guard import BenchGuardConfig, Sequence, Tally, bench, check_times, summary
+from foresight.evaluation.guard_judge import Judge, broken
+from foresight.evaluation.guard_plans import MUTATIONS, LegalPlans, mutated
+from foresight.safety.guard import Guard
+from tests.motions import minimum_jerk
+
+
+class Careless(Guard):
+    """A guard that lets pass whatever can be executed at all."""
+
+    def _judge(self, candidate, state, now_s):
+        trajectory = candidate.trajectory
+        sound = all(np.isfinite(getattr(trajectory, name)).all() for name in ("times_s", "q", "dq", "ddq"))
+        if sound and len(trajectory.times_s) > 1 and (np.diff(trajectory.times_s) > 1e-6).all() and trajectory.times_s[-1] > now_s:
+            return Verdict(Reason.OK), trajectory
+        return Verdict(Reason.MALFORMED, "Cannot be executed."), None
+
+
+def offered(profile, kinematics, make_guard, plans: int) -> Tally:
+    judge, tally = Judge("ur5e", kinematics), Tally()
+    legal, rng = LegalPlans(profile, kinematics, judge), np.random.default_rng(5)
+    with np.errstate(all="ignore"):
+        while tally.plans < plans:
+            Sequence(profile, kinematics, judge, legal, rng, tally, make_guard).run(plans)
+    return tally
+
+
+def test_the_guard_passes_no_violation_and_the_legal_plans(profile, kinematics):
+    """Of two hundred plans nothing illegal passes, nearly all that is legal does, and most kinds of refusal occur."""
+    tally = offered(profile, kinematics, Guard, 220)
+    assert tally.violations == 0, tally.shown
+    assert tally.legal >= 8 and tally.legal_passed >= 0.9 * tally.legal
+    assert len(tally.reasons) >= 6 and tally.stops >= 4
+
+
+def test_a_guard_that_fails_is_found_out(profile, kinematics):
+    """The bench can fail: a careless guard has violations, described with the limit and how much of it was taken."""
+    tally = offered(profile, kinematics, Careless, 60)
+    assert tally.violations >= 8 and any("acceleration" in line for line in tally.shown)
+
+
+def test_legal_plans_are_legal_and_near_the_limits(profile, kinematics, start):
+    """Legal plans keep every limit at any phase, and most take more than four fifths of one."""
+    judge, rng = Judge("ur5e", kinematics), np.random.default_rng(1)
+    legal = LegalPlans(profile, kinematics, judge)
+    still, taken = minimum_jerk(start, np.zeros(6), start_s=-1.0), []
+    for _ in range(20):
+        plan = legal.make(still, 0.1, rng)
+        if plan is not None:
+            used = judge.use(still, plan, float(rng.uniform(0, 0.002)))
+            assert broken(used) == []
+            taken.append(max(used[name] for name in ("velocity", "acceleration", "jerk", "tip_speed")))
+    assert len(taken) >= 8 and np.median(taken) > 0.8
+
+
+def test_every_mutation_does_something(profile, start):
+    """Each mutation changes the candidate sooner or later, and leaves the one it was given alone."""
+    plan = minimum_jerk(start, np.full(6, 0.05), start_s=1.0)
+    other = minimum_jerk(start, np.full(6, -0.05), start_s=0.5)
+    candidate = Candidate(plan, profile.joint_names, 0.9, 0.95)
+    kept = {name: getattr(plan, name).copy() for name in ("times_s", "q", "dq", "ddq")}
+
+    def same(a: Candidate, b: Candidate) -> bool:
+        arrays = all(np.array_equal(getattr(a.trajectory, n), getattr(b.trajectory, n), equal_nan=True) for n in kept)
+        return arrays and a.joint_names == b.joint_names and a.plan_stamp_s == b.plan_stamp_s
+
+    for name, mutation in MUTATIONS.items():
+        rng = np.random.default_rng(2)
+        assert not all(same(mutation(candidate, other, rng), candidate) for _ in range(20)), name
+        assert all(np.array_equal(getattr(plan, n), value) for n, value in kept.items()), name
+    assert not same(mutated(candidate, other, np.random.default_rng(0)), candidate)
+
+
+def test_the_bench_is_reproducible_and_written(tmp_path, capsys):
+    """The same seed gives the same counts; the command writes them, with the time of a check, and says them."""
+    path = tmp_path / "guard.json"
+    assert cli.main(["bench", "guard", "--plans", "150", "--profiles", "xarm6", "--jobs", "1", "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    again = bench(BenchGuardConfig(plans=150, profiles=("xarm6",), jobs=1))
+    figures = found["profiles"]["xarm6"]
+    assert figures["plans"] >= 150 and figures["violations"] == 0
+    assert figures["reasons"] == json.loads(json.dumps(again["profiles"]["xarm6"]["reasons"]))
+    assert found["check_ms"]["p50"] > 0 and found["check_ms"]["points"] == 50
+    assert "0 violations" in capsys.readouterr().out and "0 violations" in summary(again)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [(("--plans", "0"), "--plans must be at least 1"), (("--profiles", "puma"), "'puma'")]
+)
+def test_bad_flags_give_one_line(capsys, flags, said):
+    """A robot without a profile or no plans at all is an error of one line."""
+    assert cli.main(["bench", "guard", *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_timed_plan_passes():
+    """What is timed is a whole check: its plan passes."""
+    times = check_times("ur5e", repeats=3)
+    assert 0 < times["p50"] <= times["p999"]

@@ -1,0 +1,81 @@
+"""The planner's benchmark: what it writes, and what it says when the peer cannot be run. Sizes are tiny, the peer is a stub."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from foresight.evaluation import bench_planner, peer
+from foresight.evaluation.bench_planner import BenchPlannerConfig, bench, write
+from foresight.evaluation.latent_planning import Search
+from foresight.evaluation.peer import Peer, PeerError
+from foresight.world_model.transformer import TransformerConfig
+
+TINY = TransformerConfig(
+    block=4, latent=24, depth=2, heads=2, head=8, hidden=32, action_hidden=16, image=28, encoder_depth=1, encoder_hidden=32
+)
+STUB = """
+import json, sys
+print("loading", flush=True)
+print("PEER " + json.dumps({"package": "stub"}), flush=True)
+for line in sys.stdin:
+    wanted = json.loads(line)
+    print("CEM solve time: ...")
+    print("PEER " + json.dumps({"s": wanted["samples"] * wanted["iterations"] / 100, "cpu_s": 1.0}), flush=True)
+"""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    def use(text: str) -> Path:
+        script = tmp_path / "peer.py"
+        script.write_text(text)
+        monkeypatch.setattr(peer, "SCRIPT", script)
+        return Path(sys.executable)
+
+    return use
+
+
+def test_the_file_holds_every_row_with_its_ratio_and_the_curves(tmp_path, monkeypatch, stub):
+    """Rows for every search in both types, the peer's in the same run, the arm's; curves with a line through each; a picture."""
+    monkeypatch.setattr(bench_planner, "CURVES", {"samples": (8, 16), "robots": (1, 2)})
+    monkeypatch.setattr(bench_planner, "ARM_PLANS", 2)
+    cases = (("a", Search(16, 2), (300, 30)), ("b", Search(16, 1, actor=True), (300, 30)))
+    monkeypatch.setattr(bench_planner, "CASES", cases)
+    config = BenchPlannerConfig(tmp_path / "f.json", stub(STUB), threads=1, repeats=2)
+    path, picture = write(config.json, bench(config, sizes=TINY))
+    figures = json.loads(path.read_text())
+    assert {"machine", "threads", "rows", "curves", "peer", "load_average"} <= set(figures) and figures["threads"] == 1
+    latent, arm = figures["rows"][:4], figures["rows"][4:]
+    assert [row["name"] for row in latent] == ["a, bfloat16", "a, float32", "b, bfloat16", "b, float32"]
+    for row in latent:
+        assert row["peer_s"] == 90 and len(row["ours_all_s"]) == len(row["peer_all_s"]) == 2
+        assert row["ratio"] == pytest.approx(90 / min(row["ours_all_s"])) and row["device"] == "cpu"
+    assert [row["peer_s"] for row in arm] == [None] * 3 and all(row["ours_s"] > 0 for row in arm)
+    assert [row["samples"] for row in arm] == [17 + 48, 512, 1]
+    assert set(figures["curves"]) == {"samples", "robots"} and len(figures["curves"]["samples"]["s"]) == 2
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_peer_that_breaks_says_what_it_said_last(stub):
+    """One line with the exit code and the peer's last words; also when it breaks in the middle."""
+    with pytest.raises(PeerError, match="code 1.*No module named 'stable_worldmodel_'"):
+        Peer(stub("import stable_worldmodel_"), 1)
+    broken = 'print(\'PEER {"package": "x"}\', flush=True); input(); print("out of memory"); raise SystemExit(3)'
+    with Peer(stub(broken), 1) as one:
+        with pytest.raises(PeerError, match="code 3.*out of memory"):
+            one.plan(1, 1, 1)
+
+
+def test_a_missing_python_is_named():
+    """The path that does not exist and what is wanted there."""
+    with pytest.raises(PeerError, match=r"nowhere/python does not exist.*stable-worldmodel"):
+        Peer(Path("nowhere/python"), 1)
+
+
+@pytest.mark.parametrize("field, value", [("threads", 0), ("repeats", -1), ("limit_s", 0.0)])
+def test_nonsense_settings_are_refused(field, value):
+    """The message names the flag."""
+    with pytest.raises(ValueError, match="--" + field.replace("_", "-")):
+        BenchPlannerConfig(Path("f.json"), **{field: value})

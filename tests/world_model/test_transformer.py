@@ -1,0 +1,214 @@
+"""The latent transformer, and that its fast rollout foresees exactly what the network itself would."""
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from foresight.interfaces import Rollout
+from foresight.planning.search.anytime import Budget, run
+from foresight.planning.search.cem import Cem
+from foresight.planning.search.draws import white
+from foresight.planning.search.state import State
+from foresight.planning.shooting import Shooting
+from foresight.world_model.rollout import FastRollout, compiled
+from foresight.world_model.transformer import BlockActor, LatentTransformer, TransformerConfig
+
+SMALL = TransformerConfig(
+    block=6, latent=48, depth=3, heads=4, head=16, hidden=96, action_hidden=32, image=28, encoder_depth=1, encoder_hidden=64
+)
+S, H, D = 5, 6, SMALL.latent
+
+
+@pytest.fixture(scope="module")
+def model() -> LatentTransformer:
+    """Small, with every weight and statistic away from where it starts."""
+    return stirred(LatentTransformer(SMALL))
+
+
+def stirred(model: LatentTransformer) -> LatentTransformer:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            size = 0.5 * parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.08
+            parameter += size * torch.randn(parameter.shape, generator=generator)
+        for projector in (model.projector, model.prediction_projector):
+            projector.norm.running_mean += torch.randn(projector.norm.running_mean.shape, generator=generator)
+            projector.norm.running_var *= 1 + torch.rand(projector.norm.running_var.shape, generator=generator)
+    return model.eval()
+
+
+def inputs(frames: int, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    return draw(frames, D), draw(frames - 1, SMALL.block), draw(S, H, SMALL.block)
+
+
+def by_network(model, latents, executed, blocks) -> torch.Tensor:
+    """The whole sequence again at every step, nothing kept."""
+    sequence = latents.expand(S, -1, -1)
+    actions = torch.cat([executed.expand(S, -1, -1), blocks], 1)
+    for _ in range(H):
+        sequence = torch.cat([sequence, model(sequence, actions[:, : sequence.shape[1]])[:, -1:]], 1)
+    return sequence[:, latents.shape[0] :]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_kept_keys_and_values_are_exact(model, frames):
+    """Cached equals uncached to 1e-5 in fp32, also where the window has slid past the context."""
+    latents, executed, blocks = inputs(frames)
+    with torch.no_grad():
+        expected = by_network(model, latents, executed, blocks)
+        found = FastRollout(model).begin(latents, executed).rollout(blocks)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_kept_keys_and_values_are_exact_at_the_published_sizes():
+    """The same at 18 M parameters, 192 numbers in a latent, horizon 5; and the count of parameters is the published one."""
+    model = stirred(LatentTransformer())
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(18.03, abs=0.02)
+    generator = torch.Generator().manual_seed(1)
+    latents, blocks = torch.randn(1, 192, generator=generator), torch.randn(2, 5, 10, generator=generator)
+    with torch.no_grad():
+        found = FastRollout(model).begin(latents, torch.zeros(0, 10)).rollout(blocks)
+        sequence = latents.expand(2, 1, -1)
+        for h in range(5):
+            sequence = torch.cat([sequence, model(sequence, blocks[:, : h + 1])[:, -1:]], 1)
+    torch.testing.assert_close(found, sequence[:, 1:], atol=1e-5, rtol=0)
+
+
+def test_the_gradient_through_the_fast_rollout_is_the_networks(model):
+    """Adam through the latents sees the same slope."""
+    latents, executed, blocks = inputs(2)
+    leaf, other = blocks.clone().requires_grad_(), blocks.clone().requires_grad_()
+    FastRollout(model).begin(latents, executed).rollout(leaf).square().sum().backward()
+    by_network(model, latents, executed, other).square().sum().backward()
+    torch.testing.assert_close(leaf.grad, other.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_candidates_split_over_threads_foresee_the_same(model):
+    """Sharding changes who computes, not what."""
+    latents, executed, blocks = inputs(3)
+    with ThreadPoolExecutor(3) as executor, torch.no_grad():
+        apart = FastRollout(model, executor=executor, shards=3).begin(latents, executed)
+        assert isinstance(apart, Rollout)
+        torch.testing.assert_close(
+            apart.rollout(blocks), FastRollout(model).begin(latents, executed).rollout(blocks), atol=1e-5, rtol=0
+        )
+
+
+def test_several_robots_share_one_rollout(model):
+    """The candidates of two robots, foreseen together and over threads, are those of each alone."""
+    (first, executed, blocks), (second, executed_too, blocks_too) = inputs(2, 0), inputs(2, 1)
+    with ThreadPoolExecutor(3) as executor, torch.no_grad():
+        fast = FastRollout(model, executor=executor, shards=3)
+        together = fast.context(torch.stack([first, second]), torch.stack([executed, executed_too]))
+        found = fast.rollout(together, torch.cat([blocks, blocks_too]))
+        alone = [fast.begin(first, executed).rollout(blocks), fast.begin(second, executed_too).rollout(blocks_too)]
+        torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
+        with pytest.raises(ValueError, match="5 candidates .* 2 robots"):
+            fast.rollout(together, blocks)
+
+
+def test_what_an_actor_decides_on_the_way_is_foreseen_like_the_rest(model):
+    """Blocks chosen in the imagined latents lead to the same latents when they are given beforehand."""
+    latents, executed, _ = inputs(3)
+    actor, goal = BlockActor(SMALL, hidden=32), torch.randn(S, D, generator=torch.Generator().manual_seed(5))
+    fast, aims = FastRollout(model), torch.arange(1.0, S + 1)
+    beginning = fast.begin(latents, executed)
+    with torch.no_grad():
+        blocks, found = fast.follow(beginning.context, S, H, lambda h, z: actor(z, goal, (aims - h).clamp_min(1)))
+        torch.testing.assert_close(beginning.rollout(blocks), found, atol=1e-5, rtol=0)
+    assert blocks.shape == (S, H, SMALL.block) and (blocks[:, 0] - blocks[:, 1]).abs().max() > 1e-4
+
+
+def test_prediction_is_causal(model):
+    """A block changes nothing before it."""
+    latents, executed, blocks = inputs(2)
+    changed = blocks.clone()
+    changed[:, 3] += 1.0
+    beginning = FastRollout(model).begin(latents, executed)
+    with torch.no_grad():
+        before, after = beginning.rollout(blocks), beginning.rollout(changed)
+    torch.testing.assert_close(before[:, :3], after[:, :3], atol=0, rtol=0)
+    assert (before[:, 3] - after[:, 3]).abs().max() > 1e-3
+
+
+def test_one_layer_sees_the_window_and_nothing_older():
+    """In one layer's attention the third-last frame matters, the fourth-last does not."""
+    one = stirred(LatentTransformer(TransformerConfig(**{**SMALL.__dict__, "depth": 1})))
+    latents, executed, blocks = inputs(4)
+    with torch.no_grad():
+        reach = [_change_in_last(one, latents, executed, blocks, frame) for frame in range(4)]
+    assert reach[0] == 0 and min(reach[1:]) > 1e-4
+
+
+def _change_in_last(model, latents, executed, blocks, frame: int) -> float:
+    other = latents.clone()
+    other[frame] = torch.randn(D, generator=torch.Generator().manual_seed(9))
+    fast = FastRollout(model)
+    first = [fast.begin(z, executed).rollout(blocks[:, :1]) for z in (latents, other)]
+    return float((first[0] - first[1]).abs().max())
+
+
+class NearGoal:
+    """Ends near a latent."""
+
+    def __init__(self, goal):
+        self.goal = goal
+
+    def score(self, latents, controls):
+        return (latents[:, -1] - self.goal).square().sum(-1)
+
+
+def test_bfloat16_plans_are_as_good_as_float32(model):
+    """CEM on the same draws: judged in fp32, the bf16 plan closes at least 95 % of the way that the fp32 plan closes."""
+    shares = []
+    for seed in range(4):
+        latents, executed, _ = inputs(1, seed)
+        exact = FastRollout(model).begin(latents, executed)
+        wanted = 0.7 * torch.randn(1, H, SMALL.block, generator=torch.Generator().manual_seed(100 + seed))
+        with torch.no_grad():
+            judge = Shooting(exact, NearGoal(exact.rollout(wanted)[:, -1]))
+            still, costs = float(judge(torch.zeros(1, H, SMALL.block)).cost), []
+            for dtype in (torch.float32, torch.bfloat16):
+                evaluate = Shooting(FastRollout(model, dtype).begin(latents, executed), judge.objective)
+                start = State(torch.zeros(H, SMALL.block), torch.ones(H, SMALL.block))
+                draws = white(H, SMALL.block, torch.Generator().manual_seed(seed))
+                found = run(Cem(96, 12), evaluate, draws, start, Budget(15, lambda: 0.0, 0.0))
+                costs.append(float(judge(found.best.controls[found.best.cost.argmin()][None]).cost))
+        assert costs[0] < 0.5 * still
+        shares.append((still - costs[1]) / (still - costs[0]))
+    assert min(shares) > 0.95
+
+
+def test_a_failing_compiler_is_replaced_and_said():
+    """Planning goes on uncompiled, and a warning says why; the compiler is not tried again."""
+    calls = []
+
+    def broken(graph, example):
+        calls.append(1)
+        raise RuntimeError("no C++ compiler found")
+
+    double = compiled(lambda x: 2 * x, backend=broken)
+    with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler found"):
+        assert float(double(torch.tensor(2.0))) == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert float(double(torch.tensor(3.0))) == 6
+    assert len(calls) == 1
+
+
+def test_impossible_settings_are_refused(model):
+    """The messages name what is wrong."""
+    latents, executed, _ = inputs(3)
+    with pytest.raises(ValueError, match="3 frames have 2 blocks"):
+        FastRollout(model).begin(latents, executed[:1])
+    with pytest.raises(ValueError, match="shards"):
+        FastRollout(model, shards=2)
+    with pytest.raises(ValueError, match="training mode"):
+        FastRollout(LatentTransformer(SMALL))
+    with pytest.raises(ValueError, match="multiple of patch"):
+        TransformerConfig(image=30)
