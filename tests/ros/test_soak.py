@@ -54,7 +54,9 @@ def test_a_minute_of_the_graph_loses_no_heartbeat(tmp_path: Path):
     """Episodes run, every process is measured, every node is heard, the arm keeps its limits, and all ends cleanly."""
     command = [sys.executable, "-m", "foresight_nodes.soak", "--hours", str(60 / 3600), "--json", str(tmp_path / "soak.json")]
     variables = {**environment(), "ROS_DOMAIN_ID": str(100 + os.getpid() % 100), "TMPDIR": str(tmp_path)}
-    told = subprocess.run([*command, "--log", str(tmp_path / "graph.log")], env=variables, capture_output=True, text=True, timeout=280)
+    told = subprocess.run(
+        [*command, "--log", str(tmp_path / "graph.log")], env=variables, capture_output=True, text=True, timeout=280
+    )
     assert (tmp_path / "soak.json").exists(), told.stdout + told.stderr
     figures = json.loads((tmp_path / "soak.json").read_text())
     assert figures["episodes"] >= 2 and figures["violations"] == 0
