@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from foresight.files import write_atomically
 from foresight.robots.profile import load_profile
 
 SHARD_EPISODES = 25
@@ -134,39 +135,34 @@ def collect_episode(simulation, rng: np.random.Generator, steps: int) -> dict[st
     return out
 
 
-def _write(path: Path, columns: dict[str, np.ndarray], lengths: np.ndarray, attributes: dict[str, str] | None = None) -> None:
-    partial = path.with_suffix(".partial")
-    with h5py.File(partial, "w") as file:
-        for name, value in columns.items():
-            file.create_dataset(name, data=value)
-        file["ep_len"], file["ep_offset"] = lengths, np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        file.attrs.update(attributes or {})
-    _settle(partial, path)
+def _write(path: Path, columns: dict[str, np.ndarray], lengths: np.ndarray) -> None:
+    def fill(partial: Path) -> None:
+        with h5py.File(partial, "w") as file:
+            for name, value in columns.items():
+                file.create_dataset(name, data=value)
+            file["ep_len"], file["ep_offset"] = lengths, np.concatenate([[0], np.cumsum(lengths)[:-1]])
 
-
-def _settle(partial: Path, path: Path) -> None:
-    with open(partial, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
+    write_atomically(path, fill)
 
 
 def _merge(paths: list[Path], out: Path, config: CollectConfig) -> None:
     """Streams the shards into one file."""
     from sim.scenes import contract
 
-    partial = out.with_suffix(".partial")
-    with h5py.File(partial, "w") as merged:
-        lengths = np.concatenate([h5py.File(p)["ep_len"][:] for p in paths])
-        merged["ep_len"], merged["ep_offset"] = lengths, np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        merged.attrs["contract"] = json.dumps(contract(load_profile(config.robot)).to_json())
-        merged.attrs["seed"], merged.attrs["robot"] = config.seed, config.robot
-        offset = 0
-        for path in paths:
-            with h5py.File(path) as shard:
-                for name in (n for n in shard if not n.startswith("ep_")):
-                    value = shard[name][:]
-                    if name not in merged:
-                        merged.create_dataset(name, (int(lengths.sum()), *value.shape[1:]), value.dtype)
-                    merged[name][offset : offset + len(value)] = value
-                offset += int(shard["ep_len"][:].sum())
-    _settle(partial, out)
+    def fill(partial: Path) -> None:
+        with h5py.File(partial, "w") as merged:
+            lengths = np.concatenate([h5py.File(p)["ep_len"][:] for p in paths])
+            merged["ep_len"], merged["ep_offset"] = lengths, np.concatenate([[0], np.cumsum(lengths)[:-1]])
+            merged.attrs["contract"] = json.dumps(contract(load_profile(config.robot)).to_json())
+            merged.attrs["seed"], merged.attrs["robot"] = config.seed, config.robot
+            offset = 0
+            for path in paths:
+                with h5py.File(path) as shard:
+                    for name in (n for n in shard if not n.startswith("ep_")):
+                        value = shard[name][:]
+                        if name not in merged:
+                            merged.create_dataset(name, (int(lengths.sum()), *value.shape[1:]), value.dtype)
+                        merged[name][offset : offset + len(value)] = value
+                    offset += int(shard["ep_len"][:].sum())
+
+    write_atomically(out, fill)

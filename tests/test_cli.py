@@ -92,7 +92,22 @@ def test_a_full_disk_gives_one_line(capsys, monkeypatch):
 
     monkeypatch.setitem(cli.COMMANDS, "report", full)
     code, _, err = run(capsys, "report")
-    assert code == 2 and "No space left on device: runs/report.json" in err and len(err.splitlines()) == 1
+    assert code == 2 and "disk is full: runs/report.json" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", cli.BENCHES)
+def test_every_bench_answers_help(capsys, name):
+    """Each bench parses its own flags: --help shows --json and ends with 0."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "foresight.cli", "bench", name, "--help"], capture_output=True, text=True, timeout=100
+    )
+    assert ended.returncode == 0 and "--json" in ended.stdout, ended.stderr
+
+
+def test_a_folder_is_no_file_for_figures(capsys, tmp_path):
+    """--json with the name of a folder is refused before the episodes, not after them."""
+    assert cli.main(["evaluate", "--json", str(tmp_path), "--episodes", "1"]) == 2
+    assert f"{tmp_path} is a folder" in capsys.readouterr().err
 
 
 def test_a_defect_keeps_its_trace(monkeypatch):

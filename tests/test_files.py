@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,3 +68,22 @@ def test_a_folder_is_complete_or_absent(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_folder_atomically(tmp_path / "b", lambda folder: (folder / "x").write_text("1"))
     assert [p.name for p in tmp_path.iterdir()] == ["a"] and (tmp_path / "a/made/x").read_text() == "1"
+
+
+def test_a_librarys_words_for_a_full_disk_become_the_disks(tmp_path, monkeypatch):
+    """Libraries say it in their own way; where the disk is full, the error names the file that was to be, and nothing stays."""
+
+    def fill(path):
+        path.write_bytes(b"half")
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        write_atomically(tmp_path / "a.pt", fill)
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_bavail=3, f_frsize=4096))
+    for write, name in ((write_atomically, "b.pt"), (write_folder_atomically, "folder")):
+        with pytest.raises(OSError) as error:
+            write(tmp_path / name, lambda path: fill(path / "x" if path.is_dir() else path))
+        assert error.value.errno == errno.ENOSPC and error.value.filename == str(tmp_path / name)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "c.pt", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert list(tmp_path.iterdir()) == []

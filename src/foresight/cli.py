@@ -7,6 +7,7 @@ command's work takes. Exit codes: 0 done, 1 the work failed, 2 bad input, 130 in
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -47,11 +48,17 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, ValueError) as error:
         return _fail(str(error))
     except OSError as error:  # a missing file, a full disk, a folder that may not be written
-        return _fail(f"{error.strerror}: {error.filename}. Nothing was half written." if error.filename else str(error))
+        return _fail(_of_the_system(error))
     except RuntimeError as error:  # CheckpointError, WorkspaceError and the like carry a sentence; others keep their trace
         if type(error) is RuntimeError:
             raise
         return _fail(str(error))
+
+
+def _of_the_system(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"The disk is full: {error.filename or error}. Nothing was half written; free some space and run the command again."
+    return f"{error.strerror}: {error.filename}. Nothing was half written." if error.filename else str(error)
 
 
 def collect(words: list[str]) -> int:
@@ -223,7 +230,7 @@ def bench_guard(words: list[str]) -> int:
     from foresight.files import write_atomically
 
     config = parse(BenchGuardConfig, "bench guard", bench_guard.__doc__, words)
-    _check_writable("--json", config.json and config.json.parent)
+    _check_writable("--json", config.json and config.json.parent, config.json)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "plans", TimeElapsedColumn(), "left", TimeRemainingColumn()
     )  # fmt: skip
@@ -293,7 +300,7 @@ def bench_planner(words: list[str]) -> int:
     from foresight.evaluation.bench_planner import BenchPlannerConfig, write
     from foresight.evaluation.bench_planner import bench as run
 
-    config = _parse(BenchPlannerConfig, "bench planner", bench_planner, words)
+    config = parse(BenchPlannerConfig, "bench planner", bench_planner.__doc__, words)
     config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
     for path in write(config.json, run(config, lambda line: print(line, flush=True))):
         print(f"Written: {path}")
@@ -437,22 +444,26 @@ def _check_before_work(config: "EvaluateConfig") -> None:
             f"Checkpoint {config.checkpoint} was trained on robot '{trained}', --robot is '{robot}'. "
             f"Give the checkpoint of '{robot}' or train one."
         )
-    _check_writable("--json", config.json and config.json.parent)
+    _check_writable("--json", config.json and config.json.parent, config.json)
     _check_writable("--report", config.report)
 
 
-def _check_writable(flag: str, folder: Path | None) -> None:
-    """That a file can be made in the folder, which is made where it is missing."""
+def _check_writable(flag: str, folder: Path | None, file: Path | None = None) -> None:
+    """That a file can be made in the folder, which is made where it is missing, and that `file` is none."""
     from tempfile import TemporaryFile
 
     if not folder:
         return
+    if file is not None and file.is_dir():
+        raise InputError(f"{flag}: {file} is a folder; give the name of a file, for example {file / 'report.json'}.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
+        with TemporaryFile(dir=folder) as trial:
+            trial.write(b"0" * 4096)
     except OSError as error:
-        raise InputError(f"{flag}: cannot write in {folder} ({error.strerror}). Choose a folder that you may write to.") from error
+        raise InputError(
+            f"{flag}: cannot write in {folder} ({error.strerror}). Choose a folder that you may write to, with space left."
+        ) from error
 
 
 def _finish(config: "EvaluateConfig", report: "Report") -> None:

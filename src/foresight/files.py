@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+FULL_BYTES = 2**20  # with less than this left, a library's error is the disk's
+
+
 def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], object]) -> Path:
     """Writes `content` to `path`, or lets a callable write the temporary file it is given; returns the path.
 
@@ -28,8 +31,11 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], o
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         _force_to_disk(temporary)
         os.replace(temporary, path)
-    except BaseException:  # Ctrl-C too: clean up, then let it pass
+    except BaseException as error:  # Ctrl-C too: clean up, then let it pass
+        full = _disk_full(path, error)
         temporary.unlink(missing_ok=True)
+        if full is not None:
+            raise full from error
         raise
     _force_to_disk(path.parent)  # the new name itself
     return path
@@ -52,11 +58,29 @@ def write_folder_atomically(path: str | Path, fill: Callable[[Path], object]) ->
             _force_to_disk(file)
         _force_to_disk(temporary)
         os.rename(temporary, path)
-    except BaseException:  # Ctrl-C too: clean up, then let it pass
+    except BaseException as error:  # Ctrl-C too: clean up, then let it pass
+        full = _disk_full(path, error)
         shutil.rmtree(temporary, ignore_errors=True)
+        if full is not None:
+            raise full from error
         raise
     _force_to_disk(path.parent)
     return path
+
+
+def _disk_full(path: Path, error: BaseException) -> OSError | None:
+    """The plain error of a full disk, where a library's own words for it were raised; None when it was something else.
+
+    To be asked before what was written is removed again.
+    """
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename:
+        return None
+    if not isinstance(error, Exception):
+        return None
+    left = os.statvfs(path.parent)
+    if getattr(error, "errno", None) != errno.ENOSPC and left.f_bavail * left.f_frsize >= FULL_BYTES:
+        return None
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _force_to_disk(path: Path) -> None:

@@ -560,3 +560,16 @@ def test_a_guard_that_is_told_to_end_first_brings_the_arm_to_rest(bench: Bench, 
     bench.until(lambda: len(guarded.commands) == 2, "the braking motion is sent")
     assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
     assert "ended by SIGTERM" in process.communicate(timeout=20)[0] and process.returncode == 0
+
+
+def test_a_guard_that_was_cleaned_up_hears_nothing(bench: Bench):
+    """Diagnostics and a clock that jumps, while there is no guard, end nothing."""
+    node = bench.add(GuardNode, robot="ur5e")
+    node._on_diagnostics(DiagnosticArray(status=[DiagnosticStatus(name="/perception", level=DiagnosticStatus.WARN)]))
+    bench.bring_up(node)
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    bench.advance(-5.0)
+    node._now()
+    node._on_diagnostics(DiagnosticArray(status=[DiagnosticStatus(name="/perception", level=DiagnosticStatus.WARN)]))
+    assert node._guard is None and node._clock_watch is not None

@@ -196,3 +196,14 @@ def test_an_arm_that_lags_is_not_held(moving):
         q, dq = sample(moving.in_force, now_s - 0.04)
         assert moving.relieve(RobotState(now_s, q, dq), now_s) is None
     assert moving.relieve(RobotState(0.0, q + 1.0, dq), 0.6) is None  # an old state says nothing
+
+
+def test_an_arm_that_was_put_elsewhere_is_not_relieved(moving):
+    """A leap of the measured position is no resistance, however small: the command stays, also when it is seen again."""
+    for now_s in np.arange(0.02, 0.2, 0.01):
+        q, dq = sample(moving.in_force, now_s)
+        assert moving.relieve(RobotState(now_s, q, dq), now_s) is None
+    for now_s in (0.208, 0.216, 0.224):
+        q, dq = sample(moving.in_force, now_s)
+        assert moving.relieve(RobotState(now_s, q + 0.08, dq), now_s) is None
+    assert moving.reliefs == 0

@@ -1,6 +1,7 @@
 """Checkpoints are complete or refused in one line."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def test_the_id_follows_the_weights(tiny, saved, tmp_path):
     assert save(tiny, tmp_path / "other", "", {"seed": 1}) != load(saved).model_id
 
 
-@pytest.mark.parametrize("harm", ["absent", "no_weights", "truncated", "bad_json", "old_format", "wrong_sizes"])
+@pytest.mark.parametrize("harm", ["absent", "no_weights", "truncated", "bad_json", "a_list", "no_text", "not_finite", "old_format", "wrong_sizes"])
 def test_a_damaged_checkpoint_is_refused_in_one_line(saved, harm):
     """Whatever is wrong, the message is one line that names the path and what to do."""
     weights, config = saved / checkpoint.WEIGHTS, saved / checkpoint.CONFIG
@@ -44,6 +45,12 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(saved, harm):
         weights.write_bytes(weights.read_bytes()[:-100])
     elif harm == "bad_json":
         config.write_text("{")
+    elif harm == "a_list":
+        config.write_text("[]")
+    elif harm == "no_text":
+        config.write_bytes(b"\xab\xcd")
+    elif harm == "not_finite":
+        weights.write_bytes(weights.read_bytes()[:-400] + b"\xff" * 400)
     else:
         raw = json.loads(config.read_text())
         raw["format" if harm == "old_format" else "model"] = 0 if harm == "old_format" else {**raw["model"], "latent": 16}
@@ -57,11 +64,11 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(saved, harm):
 def test_an_interrupted_save_leaves_the_old_checkpoint(tiny, saved, monkeypatch):
     """A disk that fills up while saving costs the new checkpoint, not the old one."""
     before = checkpoint.fingerprint(saved)
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     tiny.readout[0].weight.data[0, 0] += 1
     with pytest.raises(OSError):
         save(tiny, saved, "", {})
-    assert checkpoint.fingerprint(saved) == before
+    assert checkpoint.fingerprint(saved) == before and [p.name for p in saved.parent.iterdir()] == [saved.name]
 
 
 def test_loading_never_unpickles(saved):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +27,15 @@ from foresight.safety.slowing import graded_share, slowed, stop_along
 
 MENDINGS = 4  # slowings of one candidate tried
 SURER = 0.99  # of the share that a limit asks for
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far the arm was from all that it had lately been told to do."""
+
+    rad: float = 0.0  # [rad]
+    stamp_s: float = -np.inf  # of the joint state that told it
+    leapt: bool = False  # it came faster than an arm that is held can fall behind
 
 
 class Guard:
@@ -66,6 +75,7 @@ class Guard:
         self.last: Verdict | None = None
         self.counts: Counter[Reason] = Counter()
         self.reliefs = 0
+        self._deviation = Deviation()
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
         self._braked = False
@@ -252,12 +262,20 @@ class Guard:
         A position servo presses the harder the further the command runs ahead, and the arm leaps when what held it gives way. The measured
         position is compared with all that was commanded in the last `lag_s`, so an arm that merely lags is not held.
         """
-        if self.in_force is None or state_refusal(state, self.profile, self.config, now_s) is not None:
+        if self.in_force is None:
+            self._deviation = Deviation()
+            return None
+        if state_refusal(state, self.profile, self.config, now_s) is not None:
             return None
         told = sample(self.in_force, np.linspace(state.stamp_s - self.config.lag_s, state.stamp_s, 11))[0]
         apart = float(np.maximum(told.min(0) - state.q, state.q - told.max(0)).max())
-        if not self.config.obstructed_rad < apart <= self.config.tracking_error_max_rad:  # further off it is not held, but elsewhere
-            return None
+        before, speed = self._deviation, self.profile.joint_speed_max
+        since_s = min(max(0.0, state.stamp_s - before.stamp_s), self.config.lag_s)
+        leapt = bool(apart - before.rad > speed * since_s + self.config.obstructed_rad)
+        obstructed = apart > self.config.obstructed_rad
+        self._deviation = Deviation(apart, float(state.stamp_s), obstructed and (before.leapt or leapt))
+        if not obstructed or self._deviation.leapt or apart > self.config.tracking_error_max_rad:
+            return None  # an arm that is elsewhere all at once, or far, is not held: it was put there
         q, dq, ddq, _ = derivatives(self.in_force, now_s)
         try:
             motion = coming_to(state.q, q, dq, ddq, self.profile, self.config.relief_rad_s, now_s)

@@ -98,6 +98,11 @@ class Monitor:
                     f"{state.stamp_s - before.stamp_s:.3f} s later."
                 )
 
+    @property
+    def leapt(self) -> bool:
+        """Whether the measured position has leapt since the flags were last asked for."""
+        return bool(self._leap)
+
     def heard_bad_state(self, detail: str) -> None:
         """A joint state of which nothing can be used."""
         self._bad_state = detail

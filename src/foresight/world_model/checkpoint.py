@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foresight.contract import Contract
+from foresight.files import write_folder_atomically
 
 if TYPE_CHECKING:
     from foresight.world_model.model import WorldModel
@@ -31,26 +31,23 @@ def save(model: WorldModel, path: Path, card: str, training: dict) -> str:
     import torch
     from safetensors.torch import save_file
 
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     state = {k: v.half() if v.dtype == torch.float32 and v.ndim >= 2 else v for k, v in state.items()}
-    save_file(state, partial / WEIGHTS)
     config = {"format": FORMAT, "model": asdict(model.config), "contract": model.contract.to_json(), "training": training}
-    (partial / CONFIG).write_text(json.dumps(config, indent=1))
-    (partial / CARD).write_text(card)
-    for name in (WEIGHTS, CONFIG, CARD):
-        with open(partial / name, "rb") as file:
-            os.fsync(file.fileno())
+
+    def fill(folder: Path) -> None:
+        save_file(state, folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(config, indent=1))
+        (folder / CARD).write_text(card)
+
+    new, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    write_folder_atomically(new, fill)
     if path.exists():
-        old = path.with_name(path.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
         path.rename(old)
-        partial.rename(path)
-        shutil.rmtree(old)
-    else:
-        partial.rename(path)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
     return fingerprint(path)
 
 
@@ -84,7 +81,7 @@ def read_config(path: Path) -> dict:
                 "Train it again with this version."
             )
         Contract.from_json(config["contract"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of JSON and of UTF-8 too
         raise CheckpointError(
             f"Checkpoint {path}: {CONFIG} cannot be read ({type(error).__name__}: {error}). Fetch or train it again."
         ) from error
@@ -114,5 +111,10 @@ def load(path: Path | str, device: str = "cpu") -> WorldModel:
         raise CheckpointError(
             f"Checkpoint {path}: {WEIGHTS} is damaged or does not fit {CONFIG} ({summary}). Fetch or train it again."
         ) from error
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"Checkpoint {path}: {WEIGHTS} holds numbers that are not finite, first in '{broken[0]}'. Fetch or train it again."
+        )
     model.model_id = fingerprint(path)
     return model.to(device).eval().requires_grad_(False)

@@ -206,7 +206,7 @@ class GuardNode(Part[GuardParameters]):
 
     def _yield(self, now: Moment) -> None:
         """Takes the command back to an arm that something holds; at each joint state, since it presses meanwhile."""
-        if not self.active or self._unsure or self._monitor.state is None:
+        if not self.active or self._unsure or self._monitor.leapt or self._monitor.state is None:
             return
         motion = self._guard.relieve(self._monitor.state, self.now_s())
         if motion is not None:
@@ -236,6 +236,8 @@ class GuardNode(Part[GuardParameters]):
         self._driver = self._monitor.driver = replace(self._driver, **said)
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        if self._guard is None:
+            return
         for status in msg.status:
             if status.name == self._perception:
                 refusal = next((pair.value for pair in status.values if pair.key == "refusal"), "")
@@ -250,7 +252,7 @@ class GuardNode(Part[GuardParameters]):
     def _now(self) -> Moment:
         """The present moment; a jump of the ROS clock is noticed here, before anything is judged by it."""
         moment, jump_s = self._clock_watch.read(time.monotonic(), self.now_s())
-        if jump_s:
+        if jump_s and self._guard is not None:
             self._guard.clock_moved(jump_s)
             self._monitor.clock_jumped(jump_s)
         return moment
