@@ -6,7 +6,7 @@ still carries its own weight, as a real arm's controller does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -19,6 +19,7 @@ from sim.simulation import Simulation
 from sim.tasks import draw
 
 KEEP_OUTS = 3
+CORNER_M = np.array([0.92, 0.55])  # of the table, out of the workspace
 FREE_M = 0.06  # [m] between the arm at its start and any keep-out
 TOUCHED = ("table", "keep-out", "itself")
 
@@ -40,7 +41,9 @@ class Arena(Simulation):
         super().__init__(0, profile, keep_outs=KEEP_OUTS)
         m = self.model
         m.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)  # its tree is built once, from where the boxes wait
-        self._nominal = {name: getattr(m, name).copy() for name in ("body_mass", "body_inertia", "geom_friction", "dof_frictionloss")}
+        self._nominal = {
+            name: getattr(m, name).copy() for name in ("body_mass", "body_inertia", "geom_friction", "dof_frictionloss")
+        }
         self._boxes = np.array([m.geom(f"keep_out {i}").id for i in range(KEEP_OUTS)])
         bodies = m.body_rootid == m.body_rootid[m.body("base").id]
         gripper = np.array([m.body(b).name.startswith(profile.model.gripper_prefix) for b in range(m.nbody)])
@@ -48,9 +51,13 @@ class Arena(Simulation):
         self._gripper = np.flatnonzero((bodies & gripper)[m.geom_bodyid])
         self.keep_outs: tuple[Box, ...] = ()
 
-    def begin(self, rng: np.random.Generator, mismatch: Mismatch = Mismatch()) -> None:
-        """A new scene: another start, other boxes, another body."""
-        for name, share in (("body_mass", mismatch.mass), ("geom_friction", mismatch.friction), ("dof_frictionloss", mismatch.friction)):
+    def begin(self, rng: np.random.Generator, mismatch: Mismatch = Mismatch(), cube: bool = True) -> None:
+        """A new scene: another start, other boxes, another body. Without `cube` it lies in a corner out of reach."""
+        for name, share in (
+            ("body_mass", mismatch.mass),
+            ("geom_friction", mismatch.friction),
+            ("dof_frictionloss", mismatch.friction),
+        ):
             nominal = self._nominal[name]
             factor = rng.uniform(1 - share, 1 + share, len(nominal)).reshape(-1, *[1] * (nominal.ndim - 1))
             getattr(self.model, name)[:] = nominal * factor
@@ -59,7 +66,8 @@ class Arena(Simulation):
         self._put(())
         mujoco.mj_setConst(self.model, self.data)
         self.time_offset_s = self.data.time = 0.0  # an episode must not depend on those before it, to the last digit
-        self.place(draw("reach", rng))
+        setting = draw("reach", rng)
+        self.place(setting if cube else replace(setting, cube=CORNER_M))
         self._put(tuple(self._free_box(rng) for _ in range(rng.integers(1, KEEP_OUTS + 1))))
         self.touches, self._touching = dict.fromkeys(TOUCHED, 0), set()
         self.depth_m = dict.fromkeys(TOUCHED, 0.0)  # [m] how deep the worst touch was

@@ -53,7 +53,11 @@ def step(before: Trajectory | None, after: Trajectory, measured: np.ndarray | No
         return [f"starts {apart:.4f} rad from the measured position"] if apart > FIRST_RAD else []
     times, q = at_1khz(before)
     start_s = float(after.times_s[0])
-    last = before.q[-1] if start_s >= before.times_s[-1] or not len(q) else q[min(len(q) - 1, max(0, round((start_s - times[0]) * 1e3)))]
+    last = (
+        before.q[-1]
+        if start_s >= before.times_s[-1] or not len(q)
+        else q[min(len(q) - 1, max(0, round((start_s - times[0]) * 1e3)))]
+    )
     apart = float(np.abs(after.q[0] - last).max())
     return [f"steps by {apart:.4f} rad"] if apart > STEP_RAD + 1e-3 * profile_speed(before) else []
 

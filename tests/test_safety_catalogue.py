@@ -20,7 +20,11 @@ def missing(where: str) -> list[str]:
     found = []
     for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", where):
         file = ROOT / path
-        defined = {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)} if file.exists() else set()
+        defined = (
+            {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
+            if file.exists()
+            else set()
+        )
         found += [] if name in defined else [f"{path}::{name}"]
     return found
 
@@ -29,7 +33,11 @@ def test_all_forty_are_answered():
     """By a test, by a figure or by a reason; no row is empty."""
     found = rows((ROOT / "docs/safety_catalogue.md").read_text())
     assert sorted(found) == list(range(1, 41))
-    assert [number for number, (where, state) in found.items() if not state or not (where or "not here" in state or "pending" in state)] == []
+    assert [
+        number
+        for number, (where, state) in found.items()
+        if not state or not (where or "not here" in state or "pending" in state)
+    ] == []
 
 
 def test_every_test_that_is_named_exists():
@@ -41,4 +49,7 @@ def test_every_test_that_is_named_exists():
 
 def test_a_name_that_is_not_there_is_seen():
     """The check can fail."""
-    assert missing("`tests/test_files.py::test_no_such`, `tests/no.py::test_x`") == ["tests/test_files.py::test_no_such", "tests/no.py::test_x"]
+    assert missing("`tests/test_files.py::test_no_such`, `tests/no.py::test_x`") == [
+        "tests/test_files.py::test_no_such",
+        "tests/no.py::test_x",
+    ]

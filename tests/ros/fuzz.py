@@ -20,8 +20,28 @@ LENGTHS = (0, 0, 1, 1, 2, 3, 5, 6, 7, 12, 100)
 LONG = 100_000  # elements of the occasional huge array
 REALS = (0.0, -0.0, 1.0, -1.0, math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 1e-12, 1e6, math.pi, 2.0**31, 2.0**63)
 FLOAT_MAX = 3.4028234e38
-TEXTS = ("", "x", "rgb8", "bgr8", "mono8", "32FC1", "front", "wrist", "elbow_joint", "ok", "\n", "\u2603" * 9, "%s%n{}", "../x", "a" * 5000)
-WHOLE = {"octet": (0, 255)} | {f"{sign}int{n}": (0 if sign else -(2 ** (n - 1)), 2 ** (n if sign else n - 1) - 1) for sign in ("", "u") for n in (8, 16, 32, 64)}
+TEXTS = (
+    "",
+    "x",
+    "rgb8",
+    "bgr8",
+    "mono8",
+    "32FC1",
+    "front",
+    "wrist",
+    "elbow_joint",
+    "ok",
+    "\n",
+    "\u2603" * 9,
+    "%s%n{}",
+    "../x",
+    "a" * 5000,
+)
+WHOLE = {"octet": (0, 255)} | {
+    f"{sign}int{n}": (0 if sign else -(2 ** (n - 1)), 2 ** (n if sign else n - 1) - 1)
+    for sign in ("", "u")
+    for n in (8, 16, 32, 64)
+}
 
 
 def random_message(kind: type, rng: np.random.Generator, huge: bool = False) -> Any:
@@ -135,7 +155,11 @@ def _basic(name: str, rng: np.random.Generator) -> Any:
         return _fits(name, float(rng.normal() * 10 ** rng.uniform(-6, 6)))
     low, high = WHOLE[name]
     special = [low, low + 1, 0, 1, 7, 10**9 - 1, 10**9, high - 1, high]
-    number = special[rng.integers(len(special))] if rng.random() < 0.6 else int(rng.integers(low, high, endpoint=True, dtype=np.int64 if low < 0 else np.uint64))
+    number = (
+        special[rng.integers(len(special))]
+        if rng.random() < 0.6
+        else int(rng.integers(low, high, endpoint=True, dtype=np.int64 if low < 0 else np.uint64))
+    )
     return _whole(name, min(high, max(low, number)))
 
 

@@ -1,6 +1,6 @@
-"""Every subscription and every service of every node gets messages that nobody should send. No node falls, and none forgets its work.
+"""Every subscription and service of every node gets messages that nobody should send. No node falls, none forgets its work.
 
-    make nightly                              ten minutes of it (FORESIGHT_FUZZ_S seconds for each node)
+make nightly                              ten minutes of it (FORESIGHT_FUZZ_S seconds for each node)
 """
 
 from __future__ import annotations
@@ -50,12 +50,15 @@ pytestmark = pytest.mark.timeout(120 + 4 * SECONDS)
 
 
 class Fuzzed:
-    """A node under fire: what it publishes is kept, `valid` says what it should be sent, `works` whether it still does its work."""
+    """A node under fire: what it publishes is kept, `valid` is what it should be sent, `works` whether it still does its work."""
 
     def __init__(self, bench: Bench, node: Part) -> None:
         self.bench, self.node, self.published = bench, node, []
         send = node.publish
-        node.publish = lambda publisher, message: (self.published.append((publisher.topic_name, message)), send(publisher, message))
+        node.publish = lambda publisher, message: (
+            self.published.append((publisher.topic_name, message)),
+            send(publisher, message),
+        )
         self.valid: dict[str, Callable[[], Any]] = {}
         self.works: Callable[[], bool] = lambda: True
         self.before: Callable[[], None] = lambda: None  # each message
@@ -85,7 +88,11 @@ class Fuzzed:
 
     def ask(self, rng: np.random.Generator) -> None:
         """Services with anything in their requests; those that change the lifecycle or parameters are rclpy's own."""
-        own = [s for s in self.node.services if not any(word in s.srv_name for word in ("parameter", "state", "transition", "type_desc", "_action"))]
+        own = [
+            s
+            for s in self.node.services
+            if not any(word in s.srv_name for word in ("parameter", "state", "transition", "type_desc", "_action"))
+        ]
         for service in own:
             for _ in range(20):
                 request = over_the_wire(random_message(service.srv_type.Request, rng))
@@ -186,7 +193,10 @@ def perception(bench: Bench, checkpoint: Path, profile) -> Fuzzed:
             bench.advance(0.2, step_s=0.1)
             stamp_s[0] = bench.now_s
             frames()
-        return any(name.endswith("/observation") and convert.seconds(m.header.stamp) == pytest.approx(bench.now_s) for name, m in fuzzed.published[-40:])
+        return any(
+            name.endswith("/observation") and convert.seconds(m.header.stamp) == pytest.approx(bench.now_s)
+            for name, m in fuzzed.published[-40:]
+        )
 
     frames()
     assert node.trigger_activate().name == "SUCCESS"
@@ -220,7 +230,9 @@ def world_model(bench: Bench, checkpoint: Path) -> Fuzzed:
 @pytest.fixture
 def planner(bench: Bench, checkpoint: Path, profile, kinematics, start: np.ndarray) -> Fuzzed:
     """A planner that pursues a goal, so that beliefs become plans."""
-    node = bench.add(PlannerNode, robot="ur5e", checkpoint=str(checkpoint), planner__samples=6, planner__elites=2, planner__noisy_per_aim=0)
+    node = bench.add(
+        PlannerNode, robot="ur5e", checkpoint=str(checkpoint), planner__samples=6, planner__elites=2, planner__noisy_per_aim=0
+    )
     bench.bring_up(node)
     fuzzed, client = Fuzzed(bench, node), ActionClient(bench.node, topics.PURSUE[1], topics.PURSUE[0])
     bench.until(client.server_is_ready, "the planner offers pursue")
@@ -252,7 +264,11 @@ def planner(bench: Bench, checkpoint: Path, profile, kinematics, start: np.ndarr
         node._on_belief(over_the_wire(belief()))
         return any(name.endswith("/plan") for name, _ in fuzzed.published[before:])
 
-    fuzzed.valid, fuzzed.works, fuzzed.before = {"belief": belief, "guard_state": state, "joint_trajectory": command}, works, pursuing
+    fuzzed.valid, fuzzed.works, fuzzed.before = (
+        {"belief": belief, "guard_state": state, "joint_trajectory": command},
+        works,
+        pursuing,
+    )
     return fuzzed
 
 

@@ -65,7 +65,13 @@ def everybody(bench: Bench, checkpoint: Path) -> Iterator[Bench]:
         for name in process.nodes
     }
     planner = {**given["planner"], "planner__samples": 6, "planner__elites": 2, "planner__policy": "random"}
-    kinds = {"guard": GuardNode, "sim": SimNode, "perception": PerceptionNode, "world_model": WorldModelNode, "recorder": RecorderNode}
+    kinds = {
+        "guard": GuardNode,
+        "sim": SimNode,
+        "perception": PerceptionNode,
+        "world_model": WorldModelNode,
+        "recorder": RecorderNode,
+    }
     parts = [bench.add(kind, **given[name]) for name, kind in kinds.items()]
     parts += [bench.add(PlannerNode, **planner), bench.add(MockDriverNode, robot="ur5e")]
     names = [part.get_name() for part in parts if part.get_name() != "recorder"]
@@ -104,7 +110,10 @@ def _but_stop(allowed: Access) -> Access:
 def test_a_permission_too_many_and_one_too_few_are_both_seen():
     """The comparison reports either direction."""
     has, may = Access(publishes=("/a", "/b")), Access(publishes=("/b", "/c"))
-    assert _differences(has, may) == "publishes /a without permission; may publishes /c and does not" and _differences(has, has) == ""
+    assert (
+        _differences(has, may) == "publishes /a without permission; may publishes /c and does not"
+        and _differences(has, has) == ""
+    )
 
 
 def test_the_committed_policies_are_what_the_generator_makes(granted):
@@ -140,7 +149,12 @@ def test_nobody_may_set_parameters_or_answer_for_another(granted):
 
 def test_plans_beliefs_and_observations_have_one_source_each(granted):
     """Apart from composition, which puts the three parts into one process, each link of the line has one sender."""
-    for topic, sender in (("/plan", "planner"), ("/belief", "world_model"), ("/observation", "perception"), ("/guard_state", "guard")):
+    for topic, sender in (
+        ("/plan", "planner"),
+        ("/belief", "world_model"),
+        ("/observation", "perception"),
+        ("/guard_state", "guard"),
+    ):
         nodes = {node for nodes in granted.values() for node, access in nodes.items() if topic in access.publishes}
         assert nodes == {sender}
 

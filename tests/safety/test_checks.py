@@ -217,6 +217,13 @@ def test_first_motion_starts_at_rest_where_the_arm_is(judge, legal, start):
     assert judge(legal, in_force=None, state=RobotState(-0.01, start, np.full(6, 0.2))).reason is Reason.BAD_STATE
 
 
+def test_the_way_to_a_first_motion_that_begins_elsewhere_is_checked(judge, start):
+    """A controller goes straight from where the arm is to the first point; that way keeps the limits, or the motion is refused."""
+    near, far = (minimum_jerk(start + away, WAY, start_s=0.1) for away in (1e-4, 0.03))
+    assert judge(near, in_force=None).ok
+    assert judge(far, in_force=None).reason in (Reason.ACCELERATION_LIMIT, Reason.JERK_LIMIT, Reason.VELOCITY_LIMIT)
+
+
 def test_position_limits_hold_between_points(judge, profile, start):
     """A motion that leaves the joint's range only between its points is refused, with joint and number."""
     times = np.array([0.0, 0.5, 1.0])

@@ -12,8 +12,9 @@ from foresight.control.trajectory import hold
 from foresight.data import Box, Trajectory
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
-from sim.adversary import WAYS, AdversaryConfig, Bout, guarded, quickest, run, summarise
+from sim.adversary import AdversaryConfig, Bout, guarded, run, summarise
 from sim.arena import Arena
+from sim.proposals import WAYS, quickest
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,9 @@ def test_an_episode_depends_on_its_seed_alone(arena: Arena, profile: RobotProfil
     assert bouts[0].verdicts != bouts[1].verdicts
 
 
-def test_every_way_of_meaning_ill_gets_some_motion_past_the_guard(arena: Arena, profile: RobotProfile, kinematics: MujocoKinematics):
+def test_every_way_of_meaning_ill_gets_some_motion_past_the_guard(
+    arena: Arena, profile: RobotProfile, kinematics: MujocoKinematics
+):
     """Otherwise its episodes would prove nothing: in each way something passes, something is refused, and the arm moves."""
     config = AdversaryConfig(duration_s=2.0, stop_share=0.0)
     results = [Bout(arena, guarded(profile, kinematics), config, index).run() for index in range(2 * len(WAYS))]
@@ -147,7 +150,9 @@ def test_the_figures_count_what_the_episodes_had():
     assert summarise(config, harmed, 1.0)["bad"][0]["what"] == "tip speed"
 
 
-@pytest.mark.parametrize(("given", "says"), [({"episodes": 0}, "--episodes must be 1"), ({"transport_s": 1.0}, "--transport-s must be")])
+@pytest.mark.parametrize(
+    ("given", "says"), [({"episodes": 0}, "--episodes must be 1"), ({"transport_s": 1.0}, "--transport-s must be")]
+)
 def test_figures_out_of_range_are_named(given: dict, says: str):
     """Before anything starts."""
     with pytest.raises(ValueError, match=says):

@@ -1,4 +1,4 @@
-"""A recorded stream of joint states and plans, replayed damaged: lost, late, out of order, twice, with flipped bits, cameras swapped.
+"""A stream of joint states and plans, replayed damaged: lost, late, out of order, twice, with flipped bits, cameras swapped.
 
 Whatever reaches the guard, what it forwards keeps every limit, joins what was forwarded before, and ends at rest; the judge
 shares no code with it. The stream is made anew from a seed, by a planner that drives the arm at its limits.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,9 @@ def test_the_stream_as_it_was_passes_whole(stream, profile: RobotProfile, kinema
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_stream_never_becomes_a_harmful_command(damage: str, stream, profile: RobotProfile, kinematics: MujocoKinematics):
+def test_a_damaged_stream_never_becomes_a_harmful_command(
+    damage: str, stream, profile: RobotProfile, kinematics: MujocoKinematics
+):
     """Three seeds for each kind of damage: limits hold, motion is continuous, and each forwarded motion ends at rest."""
     scene, passed = Scene(profile), 0
     for seed in range(3):
@@ -171,7 +174,7 @@ def test_each_damage_damages(stream):
 def test_the_judge_finds_a_jump_in_a_stream_that_no_guard_has_seen(stream, profile: RobotProfile, kinematics: MujocoKinematics):
     """With half of the plans lost, the bare plans no longer fit together; that they do after the guard is its doing."""
     plans = [event.what.trajectory for event in stream if isinstance(event.what, Candidate)][::2]
-    assert any(step(a, b, None) for a, b in zip(plans, plans[1:], strict=False))
+    assert any(step(a, b, None) for a, b in pairwise(plans))
 
 
 # -- pictures ------------------------------------------------------------------------------------------------------
@@ -205,7 +208,7 @@ def noisy(images: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [swapped, upside_down, noisy])
 def test_wrong_pictures_lead_to_no_violation(damage, shipped):
-    """Perception cannot know that two cameras of equal size were swapped; whatever the model then dreams, the arm keeps its limits."""
+    """Perception cannot know that two cameras of equal size were swapped; whatever is then imagined, the arm keeps its limits."""
     simulation, agent = shipped
     rng = np.random.default_rng(0)
     scenario = simulation.reset("push", 7)

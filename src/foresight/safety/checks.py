@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from foresight.control.trajectory import cut, derivatives, sample, splice, take_over
+from foresight.control.trajectory import derivatives, hold, sample, splice, take_over
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
@@ -63,7 +63,7 @@ def examine(
     for part in refusals:  # generators: a check runs only when those before it have passed
         for verdict in part:
             return Finding(verdict)
-    return examine_motion(commanded(in_force, trajectory, now_s), profile, kinematics, config, now_s, scene)
+    return examine_motion(commanded(in_force, trajectory, state, now_s), profile, kinematics, config, now_s, scene)
 
 
 def examine_motion(
@@ -83,17 +83,15 @@ def examine_motion(
     return Finding(Verdict(Reason.OK, unseen), 1.0)
 
 
-def commanded(in_force: Trajectory | None, trajectory: Trajectory, now_s: float) -> Trajectory:
+def commanded(in_force: Trajectory | None, trajectory: Trajectory, state: RobotState, now_s: float) -> Trajectory:
     """What the controller executes from now on once it has the trajectory, which must end after now.
 
     It keeps to the motion in force until the trajectory begins. Where that is past it goes straight from its present command
-    to the first point that lies ahead.
+    to the first point that lies ahead; so it does with nothing in force, from where the arm is measured.
     """
-    if in_force is None:
-        return trajectory if trajectory.times_s[0] >= now_s else cut(trajectory, now_s)
-    if trajectory.times_s[0] > now_s:
+    if in_force is not None and trajectory.times_s[0] > now_s:
         return splice(in_force, trajectory, now_s)
-    motion = take_over(in_force, trajectory, now_s)
+    motion = take_over(in_force or hold(state.q, now_s), trajectory, now_s)
     assert motion is not None  # the end lies ahead
     return motion
 

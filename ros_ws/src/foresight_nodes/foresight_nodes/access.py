@@ -89,8 +89,11 @@ def table(
         ),
         "driver": part | Access(publishes=(joints, *frames), subscribes=(controller,)),
         "perception": part | Access(publishes=(topics.OBSERVATION.name,), subscribes=(joints, *frames)),
-        "world_model": part | Access(
-            publishes=(topics.BELIEF.name,), subscribes=(topics.OBSERVATION.name,), serves=(topics.INJECT.name,) if "sim" in graph else ()
+        "world_model": part
+        | Access(
+            publishes=(topics.BELIEF.name,),
+            subscribes=(topics.OBSERVATION.name,),
+            serves=(topics.INJECT.name,) if "sim" in graph else (),
         ),
         "planner": part
         | Access(
@@ -100,8 +103,7 @@ def table(
         ),
         "recorder": part
         | Access(
-            subscribes=tuple(topic.name for topic in vars(topics).values() if isinstance(topic, topics.Topic) and topic.type is not JointState)
-            + (joints, *frames, controller),
+            subscribes=(*_topics_but_joints(), joints, *frames, controller),
             serves=(topics.RECORDER_SNAPSHOT.name,),
         ),
         "lifecycle_manager": node
@@ -126,6 +128,11 @@ def table(
         calls=tuple(n for name in graph for n in access[name].executes),
     )
     return {**access, **dict.fromkeys(OPERATORS, person), LAUNCHER: node | Access(subscribes=(topics.GRAPH_STATE.name,))}
+
+
+def _topics_but_joints() -> list[str]:
+    """Every topic of `topics.py` that has one name; joint states may be found under another."""
+    return [topic.name for topic in vars(topics).values() if isinstance(topic, topics.Topic) and topic.type is not JointState]
 
 
 def _seen_from_outside(name: str, node: str) -> str:

@@ -32,7 +32,7 @@ GRANTS = {
 ARGUMENTS = ("namespace", "robot", "controller_topic", "joint_states", "front_camera", "wrist_camera")  # what names depend on
 USAGE = f"""usage: foresight security [name:=value ...] [--out FILE]
 
-Prints the SROS2 policies of the graph. Arguments, as for `foresight up robot`: {', '.join(ARGUMENTS)}."""
+Prints the SROS2 policies of the graph. Arguments, as for `foresight up robot`: {", ".join(ARGUMENTS)}."""
 HEADER = """<?xml version="1.0" encoding="UTF-8"?>
 <!-- Made by `foresight security`; do not edit. Everything that is not listed is denied. See docs/security.md. -->
 """
@@ -86,7 +86,7 @@ def parse(text: str) -> dict[str, dict[str, Access]]:
     """A policy file as `grants` has it. Raises ValueError for what this generator would never write."""
     root = xml.fromstring(text)
     if (root.tag, root.get("version")) != ("policy", VERSION):
-        raise ValueError(f"Expected <policy version=\"{VERSION}\">, got <{root.tag} version=\"{root.get('version')}\">.")
+        raise ValueError(f'Expected <policy version="{VERSION}">, got <{root.tag} version="{root.get("version")}">.')
     field_of = {(group, grant): field for field, (group, grant, _) in GRANTS.items()}
     found: dict[str, dict[str, Access]] = {}
     for place in root.iterfind("enclaves/enclave"):
@@ -96,7 +96,7 @@ def parse(text: str) -> dict[str, dict[str, Access]]:
             for listed in profile:
                 (grant, rule), *more = listed.attrib.items()
                 if more or rule != "ALLOW" or (listed.tag, grant) not in field_of:
-                    raise ValueError(f"Enclave {place.attrib['path']}: <{listed.tag} {grant}=\"{rule}\"> is not a single ALLOW.")
+                    raise ValueError(f'Enclave {place.attrib["path"]}: <{listed.tag} {grant}="{rule}"> is not a single ALLOW.')
                 values[field_of[listed.tag, grant]] = tuple(entry.text or "" for entry in listed)
             nodes[profile.attrib["node"]] = Access(**values)  # the operator's nodes lose the slash that says where they are
     return found

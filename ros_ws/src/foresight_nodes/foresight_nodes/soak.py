@@ -194,8 +194,8 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
             task = TASKS[episodes % len(TASKS)]
             result, _, _ = runner.episode(task, config.seed + episodes, "none", lambda line: None)
             episodes, successes, violations = episodes + 1, successes + result.success, violations + result.violations
-            missed = sum(ear.signs.missed.values())
-            tell(f"{(time.monotonic() - begin_s) / 3600:.2f} of {config.hours:g} h, {episodes} episodes, {missed} signs of life missed")
+            hours, missed = (time.monotonic() - begin_s) / 3600, sum(ear.signs.missed.values())
+            tell(f"{hours:.2f} of {config.hours:g} h, {episodes} episodes, {missed} signs of life missed")
         ended_s = time.monotonic()
         ear.signs.end(ended_s)
     finally:
@@ -235,8 +235,9 @@ def main(words: list[str] | None = None) -> int:
         print(f"Written: {config.json}")
     grown = {name: f"{100 * share:.2f} %" for name, share in figures["rss_growth"].items()}
     print(
-        f"{figures['hours']:.2f} h, {figures['episodes']} episodes ({figures['successes']} successes, {figures['violations']} violations); "
-        f"resident memory grew by {grown} after the warm-up; {figures['missed_total']} signs of life missed."
+        f"{figures['hours']:.2f} h, {figures['episodes']} episodes ({figures['successes']} successes, "
+        f"{figures['violations']} violations); {figures['missed_total']} signs of life missed; "
+        f"resident memory grew by {grown} after the warm-up."
     )
     good = figures["rss_growth"] and figures["rss_growth_max"] < GROWTH_MAX and figures["missed_total"] == 0
     return 0 if good else 1
