@@ -49,9 +49,7 @@ class AdversaryConfig:
     latency_max_s: float = 0.1
     """[s] at most, between the guard's word and the controller; drawn for each episode."""
     transport_s: float = 0.1
-    """[s] that the guard allows for it: what begins sooner is refused, as the guard node's parameter of that name has it."""
-    own_lead_s: float = 0.1
-    """[s] from now at which the guard's own motions begin (stops, and yielding to what holds the arm)."""
+    """[s] that the guard allows for it: what begins sooner is refused, and the guard's own motions begin so much later."""
     stop_share: float = 0.2
     """Share of episodes in which the guard is told to stop at a random moment, and reset later."""
     cube: bool = True
@@ -69,7 +67,6 @@ class AdversaryConfig:
             ("duration_s", 0.5, 60.0),
             ("latency_max_s", 0.0, 1.0),
             ("transport_s", 0.0, 0.2),
-            ("own_lead_s", 0.0, 0.2),
             ("stop_share", 0.0, 1.0),
         ):
             if not low <= getattr(self, name) <= high:
@@ -115,10 +112,9 @@ class Bout:
             now_s, state = self.arena.time_s, self.arena.state()
             if turn > turns and (self.guard.in_force is None or now_s > self.guard.in_force.times_s[-1] + STILL_S):
                 break
-            begin_s = now_s + config.own_lead_s  # no motion may begin before the controller has it
-            self._send(self.guard.relieve(state, begin_s), now_s)
+            self._send(self.guard.relieve(state, now_s, config.transport_s), now_s)
             if turn == stop_at:
-                self._send(self.guard.stop("stopped by the adversary", state, begin_s), now_s)
+                self._send(self.guard.stop("stopped by the adversary", state, now_s, lead_s=config.transport_s), now_s)
             elif self.guard.stopped and turn % 10 == 5:
                 self.guard.reset(now_s, state)
             elif turn < turns and turn % round(PERIOD_S / TURN_S) == 0:
@@ -235,7 +231,6 @@ def summarise(config: AdversaryConfig, results: list[AdversaryResult], took_s: f
         "robot": config.robot,
         "latency_max_s": config.latency_max_s,
         "transport_s": config.transport_s,
-        "own_lead_s": config.own_lead_s,
         "cube": config.cube,
         "by_way": {way: of(some) for way, some in ways.items()},
         "bad": [

@@ -201,7 +201,7 @@ class Simulation:
         low, high = profile.workspace_min - WORKSPACE_SLACK_M, profile.workspace_max + WORKSPACE_SLACK_M
         broken = {
             "joint position": bool((q < profile.position_min).any() or (q > profile.position_max).any()),
-            "joint velocity": bool((np.abs(dq) > SPEED_SLACK * profile.velocity_max).any()),
+            "joint velocity": bool((np.abs(dq) > SPEED_SLACK * np.minimum(profile.velocity_max, profile.joint_speed_max)).any()),
             "tip speed": tip_speed > SPEED_SLACK * profile.tip_speed_max,
             "workspace": bool((truth.tip < low).any() or (truth.tip > high).any()),
             "arm on table": self._touches_table(),

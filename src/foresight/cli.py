@@ -57,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _of_the_system(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return f"The disk is full: {error.filename or error}. Nothing was half written; free some space and run the command again."
+        return (
+            f"The disk is full: {error.filename or error}. Nothing was half written; free some space and run the command again."
+        )
     return f"{error.strerror}: {error.filename}. Nothing was half written." if error.filename else str(error)
 
 

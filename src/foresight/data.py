@@ -132,9 +132,7 @@ class Box:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
-            raise ValueError(
-                f"Box '{self.name}' needs finite corners, each low below its high, got {self.low} to {self.high} m."
-            )
+            raise ValueError(f"Box '{self.name}' needs finite corners, each low below its high, got {self.low} to {self.high} m.")
 
     def distance(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         """How far outside each point lies [m]; below 0 inside, then minus the way to the nearest face."""

@@ -22,7 +22,12 @@ class Careless(Guard):
     def _judge(self, candidate, state, now_s):
         trajectory = candidate.trajectory
         sound = all(np.isfinite(getattr(trajectory, name)).all() for name in ("times_s", "q", "dq", "ddq"))
-        if sound and len(trajectory.times_s) > 1 and (np.diff(trajectory.times_s) > 1e-6).all() and trajectory.times_s[-1] > now_s:
+        if (
+            sound
+            and len(trajectory.times_s) > 1
+            and (np.diff(trajectory.times_s) > 1e-6).all()
+            and trajectory.times_s[-1] > now_s
+        ):
             return Verdict(Reason.OK), trajectory
         return Verdict(Reason.MALFORMED, "Cannot be executed."), None
 

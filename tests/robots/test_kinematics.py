@@ -103,9 +103,7 @@ def test_jacobian_is_the_derivative_of_the_tip(arm, seed):
     """Each column of the Jacobian is what a small turn of that joint does to the tip and to the tool's orientation."""
     q, step = near_home(arm.profile, seed), 1e-6
     joints = len(q)
-    differences = np.stack(
-        [(arm.tip(q + step * e) - arm.tip(q - step * e)) / (2 * step) for e in np.eye(joints)], axis=1
-    )
+    differences = np.stack([(arm.tip(q + step * e) - arm.tip(q - step * e)) / (2 * step) for e in np.eye(joints)], axis=1)
     jacobian = arm.jacobian(q)
     assert jacobian.shape == (6, joints)
     assert jacobian[:3] == pytest.approx(differences, abs=1e-7)
@@ -212,6 +210,4 @@ def test_the_base_can_be_touched(name):
     model = arm_spec(load_profile(name)).compile()
     base = model.body("base").id
     solid = [i for i in range(model.ngeom) if model.geom_bodyid[i] == base and model.geom_contype[i]]
-    assert solid and not any(
-        g.contype for g in robot_spec(load_profile(name)).body("base").geoms
-    )
+    assert solid and not any(g.contype for g in robot_spec(load_profile(name)).body("base").geoms)

@@ -116,8 +116,10 @@ class Bench:
         """The clock goes back, as when a simulation starts again."""
         self.now_s -= by_s
         self.until(
-            lambda: self._clock.publish(Clock(clock=convert.stamp(self.now_s)))
-            or all(part.now_s() < self.now_s + 1e-6 for part in self._parts),
+            lambda: (
+                self._clock.publish(Clock(clock=convert.stamp(self.now_s)))
+                or all(part.now_s() < self.now_s + 1e-6 for part in self._parts)
+            ),
             "the nodes hear that the clock went back",
         )
 

@@ -88,7 +88,9 @@ def test_every_executable_and_parameter_of_the_graph_exists():
         for name, process in by_name(graph(situation, Arguments(**{k: v for k, v in given.items() if k in known}))).items():
             assert name in installed
             kind = holder.get(name, "".join(word.title() for word in name.split("_")) + "Parameters")
-            assert set(parameters(process)) - {"use_sim_time", "injectable"} <= declared[kind], f"{name} does not declare all it is given"
+            assert set(parameters(process)) - {"use_sim_time", "injectable"} <= declared[kind], (
+                f"{name} does not declare all it is given"
+            )
 
 
 def test_the_manager_is_told_every_node_and_activates_the_guard_first():

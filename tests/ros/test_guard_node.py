@@ -169,10 +169,14 @@ def test_a_plan_into_a_keep_out_is_refused(bench: Bench, profile, kinematics, st
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"keep_outs": [0.1] * 5}, "got 5"), ({"collision": False, "keep_outs": [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]}, "collision must be true")],
+    [
+        ({"keep_outs": [0.1] * 5}, "got 5"),
+        ({"collision": False, "keep_outs": [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]}, "collision must be true"),
+        ({"transport_s": 0.08}, "command_timeout_s must be at least transport_s"),
+    ],
 )
-def test_keep_outs_that_could_not_be_kept_are_refused(wrong: dict, says: str):
-    """Half a box, and boxes beside a check that is switched off, stop the start-up with one line."""
+def test_what_could_not_be_kept_is_refused(wrong: dict, says: str):
+    """Half a box, boxes beside a check that is switched off, and a T_cmd too short for transport, stop the start-up with one line."""
     with pytest.raises(ValueError, match=says):
         GuardParameters("ur5e", **wrong)
 
@@ -284,10 +288,12 @@ def test_silence_of_the_heartbeat_brakes_within_its_limit_and_a_tick(guarded: Gu
     guarded.bench.heartbeat.stop()
     silent_s = guarded.bench.now_s
     guarded.bench.until(lambda: guarded.live(0.01) or len(guarded.commands) == 2, "the arm is braked")
-    begin_s = convert.seconds(guarded.commands[1].header.stamp)
-    assert begin_s - silent_s <= 0.1 + 0.02 + 1e-6, "T_cmd, a tick, and the step of this bench's clock"
+    decided_s = convert.seconds(guarded.commands[1].header.stamp)
+    assert decided_s + GuardParameters.transport_s - silent_s <= 0.1 + 0.02 + 1e-6, (
+        "T_cmd, a tick, and the step of this bench's clock"
+    )
     assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
-    assert guarded.states[-1].cause == "heartbeat_lost" and guarded.states[-1].heartbeat_silence_s > 0.1
+    assert guarded.states[-1].cause == "heartbeat_lost" and guarded.states[-1].heartbeat_silence_s > 0.05
     assert guarded.offer(guarded.plan()).reason == "held"
     guarded.live(1.0)
     assert guarded.states[-1].action == GuardState.HOLD and len(guarded.commands) == 2
@@ -332,7 +338,7 @@ def test_a_planner_that_is_killed_or_stopped_in_motion_brakes_the_arm(bench: Ben
     state = guarded.offer(message)
     assert state.reason == "ok", state.detail
     begins_s = convert.seconds(guarded.states[-1].trajectory_stamp)
-    follows(20.0, lambda: time.time() > begins_s + 0.02)
+    follows(20.0, lambda: guarded.commands and time.time() > begins_s + 0.02)
     assert len(guarded.commands) == 1, guarded.states[-1].why
     ended_s = time.time()
     planner.send_signal(fault)

@@ -11,7 +11,6 @@ import pytest
 from foresight_nodes.soak import ALLOWED_S, Memory, SignsOfLife, resident
 
 
-
 def test_memory_that_stands_still_has_not_grown_and_a_leak_has():
     """The warm-up does not count; a leak of 2 % over the run is seen, noise of 0.2 % is not."""
     rng, memory = np.random.default_rng(0), Memory()

@@ -178,7 +178,9 @@ def test_position_must_join(judge, legal, start):
 
 def test_velocity_must_join(judge, start):
     """A motion that begins moving while the arm is held is refused."""
-    ramp = Trajectory(np.array([0.0, 0.1]), np.stack([start, start + 0.0055]), np.stack([np.full(6, 0.11), np.zeros(6)]), np.zeros((2, 6)))
+    ramp = Trajectory(
+        np.array([0.0, 0.1]), np.stack([start, start + 0.0055]), np.stack([np.full(6, 0.11), np.zeros(6)]), np.zeros((2, 6))
+    )
     verdict = judge(ramp)
     assert verdict.reason is Reason.DISCONTINUOUS and "velocity" in verdict.detail
 
@@ -284,7 +286,7 @@ def test_accelerations_are_required(judge, legal):
     assert verdict.reason is Reason.MALFORMED and "ddq" in verdict.detail
 
 
-def test_jerk_limit_holds(judge, profile, start):
+def test_jerk_is_judged_over_a_control_period(judge, profile, start):
     """The acceleration may change by no more than the jerk limit allows in a control period, wherever the period begins."""
     q = np.stack([start, changed(start, 5, start[5] + 0.05)])
     quick = Trajectory(np.array([0.0, 0.4]), q, *np.zeros((2, 2, 6)))  # 60 * 0.05 / 0.4^3 = 46.9 rad/s^3 at its ends
@@ -427,7 +429,14 @@ def test_what_passes_keeps_every_limit_at_1khz(judge, profile, kinematics, start
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"state_age_max_s": 0.0}, {"share_min": 1.5}, {"slow_distance_rad": 0.05}, {"duration_max_s": float("nan")}, {"history_s": 0.05}]
+    "wrong",
+    [
+        {"state_age_max_s": 0.0},
+        {"share_min": 1.5},
+        {"slow_distance_rad": 0.05},
+        {"duration_max_s": float("nan")},
+        {"history_s": 0.05},
+    ],
 )
 def test_config_refuses_what_would_switch_a_check_off(wrong):
     """Zero, NaN, a coarse sampling and a short memory are refused, naming the field and the value."""

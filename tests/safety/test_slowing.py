@@ -145,9 +145,7 @@ def test_there_is_always_a_way_to_rest(profile, kinematics, epoch_s):
             )
             state = RobotState(epoch_s + made.state.stamp_s, made.state.q, made.state.dq)
             guard.offer(offered, state, epoch_s + made.now_s)
-            made.in_force = Trajectory(
-                guard.in_force.times_s - epoch_s, guard.in_force.q, guard.in_force.dq, guard.in_force.ddq
-            )
+            made.in_force = Trajectory(guard.in_force.times_s - epoch_s, guard.in_force.q, guard.in_force.dq, guard.in_force.ddq)
             for now_s in epoch_s + made.now_s + rng.uniform(0, 0.1, 12):
                 stop = guard.stopping(float(now_s))
                 before = derivatives(guard.in_force, float(now_s))

@@ -115,7 +115,7 @@ def test_without_a_guard_the_same_adversary_does_harm(arena: Arena, profile: Rob
         def __init__(self) -> None:
             self.in_force, self.stopped = hold(arena.state().q, arena.time_s), None
 
-        def relieve(self, state, now_s):
+        def relieve(self, state, now_s, lead_s):
             return None
 
         def offer(self, candidate, state, now_s):

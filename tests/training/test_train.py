@@ -109,7 +109,7 @@ def test_effective_rank_and_probe():
 )
 def test_numbers_out_of_range_are_refused_by_name(wrong):
     """A flag that cannot work is refused before any work, with its name and the value."""
-    (name, value), = wrong.items()
+    ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"{name} must be .* got {value}"):
         TrainConfig(**wrong)
 

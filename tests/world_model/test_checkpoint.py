@@ -32,7 +32,9 @@ def test_the_id_follows_the_weights(tiny, saved, tmp_path):
     assert save(tiny, tmp_path / "other", "", {"seed": 1}) != load(saved).model_id
 
 
-@pytest.mark.parametrize("harm", ["absent", "no_weights", "truncated", "bad_json", "a_list", "no_text", "not_finite", "old_format", "wrong_sizes"])
+@pytest.mark.parametrize(
+    "harm", ["absent", "no_weights", "truncated", "bad_json", "a_list", "no_text", "not_finite", "old_format", "wrong_sizes"]
+)
 def test_a_damaged_checkpoint_is_refused_in_one_line(saved, harm):
     """Whatever is wrong, the message is one line that names the path and what to do."""
     weights, config = saved / checkpoint.WEIGHTS, saved / checkpoint.CONFIG

@@ -130,7 +130,9 @@ def take_over(before: Trajectory, after: Trajectory, now_s: float) -> Trajectory
         return None
     q, dq, ddq, _ = derivatives(before, now_s)
     accelerations = None if after.ddq is None else np.vstack([ddq, after.ddq[ahead]])
-    return Trajectory(np.r_[now_s, after.times_s[ahead]], np.vstack([q, after.q[ahead]]), np.vstack([dq, after.dq[ahead]]), accelerations)
+    return Trajectory(
+        np.r_[now_s, after.times_s[ahead]], np.vstack([q, after.q[ahead]]), np.vstack([dq, after.dq[ahead]]), accelerations
+    )
 
 
 def _stack(before: Trajectory, kept: slice | np.ndarray, after: Trajectory) -> Trajectory:

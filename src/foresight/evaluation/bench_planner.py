@@ -201,9 +201,7 @@ def _curves(planning: LatentPlanning, say) -> dict[str, dict]:
     """Time of one bf16 rollout against each of samples, horizon, history and robots, and how well a line fits."""
     curves = {}
     for name, values in CURVES.items():
-        took_s = [
-            min(planning.rollout_s(**{**CURVE_AT, name: value}) for _ in range(CURVE_REPEATS)) for value in values
-        ]
+        took_s = [min(planning.rollout_s(**{**CURVE_AT, name: value}) for _ in range(CURVE_REPEATS)) for value in values]
         slope, offset = np.polyfit(values, took_s, 1)
         residual = np.square(np.polyval((slope, offset), values) - took_s).sum()
         r2 = 1 - residual / max(np.square(took_s - np.mean(took_s)).sum(), 1e-30)

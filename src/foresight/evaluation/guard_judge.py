@@ -152,7 +152,6 @@ class Judge:
             used["torque_rate"] = _or_infinite(np.abs(after - torque) / period / self.torque_rate)
         return used
 
-
     def _inertia(self, q: np.ndarray) -> np.ndarray:
         """From unit accelerations at rest, which is how inverse dynamics knows it."""
         count = len(q)

@@ -58,7 +58,9 @@ class LegalPlans:
                 return None
             if _within(used):
                 return plan if self._legal(points, plan) else None
-            speed = np.maximum(speed * min(1.0, NEAR / max(used.get("tip_speed", 0.1), used["velocity"])), np.abs(state[1]) + 1e-6)
+            speed = np.maximum(
+                speed * min(1.0, NEAR / max(used.get("tip_speed", 0.1), used["velocity"])), np.abs(state[1]) + 1e-6
+            )
             jerk = jerk * min(1.0, NEAR / max(used.get("torque_rate", 0.1), used["jerk"]))
         return None
 

@@ -55,8 +55,7 @@ def decision_from(content: SimpleNamespace) -> Decision:
             state = RobotState(content.state_stamp_s, np.array(content.state_q, float), np.array(content.state_dq, float))
         in_force = _trajectory(content.in_force) if len(content.in_force.times_s) else None
         stopped, held = (
-            why if is_so else None
-            for is_so, why in ((content.stopped, content.stopped_why), (content.held, content.held_why))
+            why if is_so else None for is_so, why in ((content.stopped, content.stopped_why), (content.held, content.held_why))
         )
         return Decision(
             content.number,

@@ -32,9 +32,7 @@ def draw(pack: Pack, replay: Replay, path: Path) -> Path:
     stop_s = (pack.summary.get("stop") or {}).get("time_s")
     begin_s = min([*times[:1], *(row.time_s for row in replay.rows[:1])], default=0.0)
     joints = len(profile.joint_names)
-    figure, axes = plt.subplots(
-        joints + 1, 2, figsize=(13, 1.6 * (joints + 1)), sharex=True, layout="constrained", squeeze=False
-    )
+    figure, axes = plt.subplots(joints + 1, 2, figsize=(13, 1.6 * (joints + 1)), sharex=True, layout="constrained", squeeze=False)
     still = np.ones_like(q)
     for side, values, limits, unit in (
         (0, q, (profile.position_min * still, profile.position_max * still), "rad"),

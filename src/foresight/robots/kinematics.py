@@ -141,4 +141,3 @@ class MujocoKinematics:
             velocity = mink.solve_ik(self._configuration, [self._task], 1.0, "daqp", damping=1e-6, limits=self._limits)
             self._configuration.integrate_inplace(velocity, 1.0)
         return None
-

@@ -39,11 +39,16 @@ class GuardConfig:
     join_velocity_s: float = 2e-3  # [s] of the joint's greatest acceleration: the step in velocity allowed where they meet
     join_acceleration_s: float = 1e-3  # [s] of the joint's greatest jerk: the step in acceleration allowed where they meet
     first_position_rad: float = 0.05  # [rad] between the first command and the measured position, with nothing in force
-    obstructed_rad: float = 0.01  # [rad] between where the arm was told to be within the last lag_s and where it is: something holds it
+    obstructed_rad: float = (
+        0.01  # [rad] between where the arm was told to be within the last lag_s and where it is: something holds it
+    )
     lag_s: float = 0.1  # [s] that the arm may be behind its command
     relief_rad_s: float = 0.3  # [rad/s] at most of the motion that takes the command back to an arm that is held
     tracking_error_max_rad: float = 0.15  # [rad] between the command in force and the measured position
     limit_tolerance: float = 1e-3  # share of a limit on a rate (velocity to jerk, tip speed, torque) granted to rounding
+    tip_speed_share: float = (
+        0.97  # of the tip's cap that a command may ask for: a servo's tip is up to 2.3 % faster than its command
+    )
     position_margin_rad: float = 0.1  # [rad] of a joint's range kept free at both ends (at most a twentieth of it)
     position_tolerance_rad: float = 1e-4  # [rad] that a joint on its way back from its margin may go further into it
     share_min: float = 0.3  # of its speed, at least, to which a candidate is slowed instead of refused
@@ -65,8 +70,9 @@ class GuardConfig:
             value = getattr(self, f.name)
             if f.name != "margins" and (not np.isfinite(value) or value <= 0):
                 raise ValueError(f"GuardConfig.{f.name} must be finite and greater than 0, got {value}.")
-        if self.share_min > 1:
-            raise ValueError(f"GuardConfig.share_min must be at most 1, got {self.share_min}.")
+        for name in ("share_min", "tip_speed_share"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"GuardConfig.{name} must be at most 1, got {getattr(self, name)}.")
         for slow, stop in (("slow_distance_rad", "position_margin_rad"), ("slow_distance_m", "stop_distance_m")):
             if not getattr(self, slow) > getattr(self, stop):
                 raise ValueError(

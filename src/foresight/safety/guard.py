@@ -152,37 +152,45 @@ class Guard:
             return np.zeros(len(q))
         return np.linalg.norm(self.kinematics.tip_motion(q, dq)[1], axis=1)
 
-    def stop(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
-        """Refuses all motion from now on and returns the motion that brings the arm to rest.
+    def stop(
+        self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False, lead_s: float = 0.0
+    ) -> Trajectory | None:
+        """Refuses all motion from now on and returns what brings the arm to rest, to be sent.
 
         It brakes from the command in force (holds when that is at rest). With nothing in force it brakes the measured
         motion if there is any; with neither there is nothing to stop and None is returned. A second stop returns the
-        motion of the first. `on_sight`: as for `brake`.
+        motion of the first. `on_sight`, `lead_s`: as for `brake`.
         """
         if self.stopped is not None:
             return self._stop_motion
         self.stopped, self._stopped_at_s = detail, now_s
         seen = not on_sight or self._in_sight(state, now_s)
-        self._stop_motion = self._motion_to_rest(state, now_s) if seen else None
-        if self._stop_motion is not None:
-            self._put_in_force(self._stop_motion, now_s)
+        self._stop_motion = self._begin(self._motion_to_rest(state, now_s, lead_s), now_s) if seen else None
         return self._stop_motion
 
-    def brake(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
-        """Refuses all motion until `resume`, and returns the motion that brings the arm to rest.
+    def brake(
+        self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False, lead_s: float = 0.0
+    ) -> Trajectory | None:
+        """Refuses all motion until `resume`, and returns what brings the arm to rest, to be sent.
 
         None when nothing needs to be sent: at rest, braking already, or stopped. `on_sight`: only once the arm is measured
         where it is commanded, since it may have been put elsewhere; until then it goes on to the end of what is in force.
+        `lead_s`: what is in force holds so long [s], in which the controller receives what is returned.
         """
         if self.stopped is not None or self._braked:
             return None
         self.held = detail
         if self.in_force is None or now_s >= self.in_force.times_s[-1] or (on_sight and not self._in_sight(state, now_s)):
             return None
-        motion, self._braked = self._motion_to_rest(state, now_s), True
-        if motion is not None:
-            self._put_in_force(motion, now_s)
-        return motion
+        self._braked = True
+        return self._begin(self._motion_to_rest(state, now_s, lead_s), now_s)
+
+    def _begin(self, motion: Trajectory | None, now_s: float) -> Trajectory | None:
+        """Puts the guard's own motion in force; returns what the controller is to execute from now on."""
+        if motion is None:
+            return None
+        self._put_in_force(splice(self.in_force, motion, now_s), now_s)
+        return self.forward
 
     def _in_sight(self, state: RobotState | None, now_s: float) -> bool:
         """Whether the arm is measured where it is commanded."""
@@ -217,8 +225,8 @@ class Guard:
         if self.in_force is not None:
             self.in_force = replace(self.in_force, times_s=self.in_force.times_s + by_s)
 
-    def _motion_to_rest(self, state: RobotState | None, now_s: float) -> Trajectory | None:
-        return self.stopping(now_s) or self._brake_measured(state, now_s)
+    def _motion_to_rest(self, state: RobotState | None, now_s: float, lead_s: float) -> Trajectory | None:
+        return self.stopping(now_s + lead_s) or self._brake_measured(state, now_s)
 
     def stopping(self, now_s: float) -> Trajectory | None:
         """The motion that would bring the arm to rest if it had to stop now; None with nothing in force. Changes nothing.
@@ -256,11 +264,11 @@ class Guard:
         except BrakingError:
             return hold(state.q, now_s)  # harsher than braking, and still a stop
 
-    def relieve(self, state: RobotState, now_s: float) -> Trajectory | None:
-        """The motion that takes the command back to where the arm is, when something keeps it from following; else None.
+    def relieve(self, state: RobotState, now_s: float, lead_s: float = 0.0) -> Trajectory | None:
+        """What takes the command back to where the arm is, to be sent, when something keeps it from following; else None.
 
         A position servo presses the harder the further the command runs ahead, and the arm leaps when what held it gives way. The measured
-        position is compared with all that was commanded in the last `lag_s`, so an arm that merely lags is not held.
+        position is compared with all that was commanded in the last `lag_s`, so an arm that merely lags is not held. `lead_s`: as for `brake`.
         """
         if self.in_force is None:
             self._deviation = Deviation()
@@ -276,16 +284,16 @@ class Guard:
         self._deviation = Deviation(apart, float(state.stamp_s), obstructed and (before.leapt or leapt))
         if not obstructed or self._deviation.leapt or apart > self.config.tracking_error_max_rad:
             return None  # an arm that is elsewhere all at once, or far, is not held: it was put there
-        q, dq, ddq, _ = derivatives(self.in_force, now_s)
+        begin_s = now_s + lead_s
+        q, dq, ddq, _ = derivatives(self.in_force, begin_s)
         try:
-            motion = coming_to(state.q, q, dq, ddq, self.profile, self.config.relief_rad_s, now_s)
+            motion = coming_to(state.q, q, dq, ddq, self.profile, self.config.relief_rad_s, begin_s)
         except BrakingError:
             return None
         if not examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene).verdict.ok:
             return None
-        self._put_in_force(motion, now_s)
         self.reliefs += 1
-        return motion
+        return self._begin(motion, now_s)
 
     def reset(self, now_s: float, state: RobotState | None = None) -> Verdict:
         """Allows motion again: not within the cool-down, and not while the arm still moves.

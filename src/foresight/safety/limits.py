@@ -80,9 +80,7 @@ def _rest(motion: Trajectory, profile: RobotProfile, config: GuardConfig) -> Ite
 _UNITS = {Reason.ACCELERATION_LIMIT: ("acceleration_max", "rad/s^2", 2), Reason.JERK_LIMIT: ("jerk_max", "rad/s^3", 3)}
 
 
-def _greatest(
-    reason: Reason, greatest: Float[np.ndarray, "J"], profile: RobotProfile, tolerance: float
-) -> Iterator[Finding]:
+def _greatest(reason: Reason, greatest: Float[np.ndarray, "J"], profile: RobotProfile, tolerance: float) -> Iterator[Finding]:
     name, unit, power = _UNITS[reason]
     limit = getattr(profile, name)
     if not (greatest <= limit * (1 + tolerance)).all():
@@ -170,11 +168,12 @@ def _tip(
     Looks are so near each other that between them the speed rises by TIP_RISE of its limit at most, given the greatest jerk of
     the joints and a reach of a metre; where a look comes that near, every sample around it is looked at.
     """
-    spacing_s = np.clip(np.sqrt(8 * TIP_RISE * profile.tip_speed_max / max(float(jerk.sum()), 1e-9)), 0.0, TIP_SPACING_S)
+    speed_max = config.tip_speed_share * profile.tip_speed_max
+    spacing_s = np.clip(np.sqrt(8 * TIP_RISE * speed_max / max(float(jerk.sum()), 1e-9)), 0.0, TIP_SPACING_S)
     coarse = samples.every(float(spacing_s))
     tips, velocities = kinematics.tip_motion(samples.q[coarse], samples.dq[coarse])
     speeds = np.sqrt((velocities**2).sum(1))
-    fast = np.flatnonzero(speeds > (1 - TIP_RISE) * profile.tip_speed_max)
+    fast = np.flatnonzero(speeds > (1 - TIP_RISE) * speed_max)
     if len(fast) and len(coarse) < len(samples.times_s):
         wanted = np.zeros(len(samples.times_s), dtype=bool)
         for first, last in zip(coarse[np.maximum(fast - 1, 0)], coarse[np.minimum(fast + 1, len(coarse) - 1)], strict=True):
@@ -184,14 +183,14 @@ def _tip(
     else:
         speeds, looked = peaks(speeds), coarse
     i = int(np.argmax(speeds))
-    if not speeds[i] <= profile.tip_speed_max * (1 + config.limit_tolerance):
+    if not speeds[i] <= speed_max * (1 + config.limit_tolerance):
         yield Finding(
             Verdict(
                 Reason.TIP_SPEED_LIMIT,
                 f"The tip would reach {speeds[i]:.4f} m/s {samples.times_s[looked[i]] - now_s:.3f} s from now, "
-                f"allowed {profile.tip_speed_max} m/s.",
+                f"allowed {speed_max:.4g} m/s ({config.tip_speed_share:.0%} of its cap of {profile.tip_speed_max} m/s).",
             ),
-            profile.tip_speed_max / float(speeds[i]),
+            speed_max / float(speeds[i]),
         )
     outside = np.maximum(0.0, np.maximum(profile.workspace_min - tips, tips - profile.workspace_max))
     further = outside - np.minimum.accumulate(outside)  # beyond the nearest it has been to the workspace
@@ -236,9 +235,7 @@ def _torque(
             near = inertia[slot] + share[..., None] * (inertia[slot + 1] - inertia[slot])
             torque = (near @ samples.ddq[..., None])[..., 0] + bias[slot] + share * (bias[slot + 1] - bias[slot])
             when, margin = np.broadcast_to(samples.times_s[:, None], torque.shape), 1 + config.limit_tolerance
-            yield from _worst(
-                Reason.TORQUE_LIMIT, np.abs(torque), profile.torque_max, margin, "Nm", 0.0, when, profile, now_s
-            )
+            yield from _worst(Reason.TORQUE_LIMIT, np.abs(torque), profile.torque_max, margin, "Nm", 0.0, when, profile, now_s)
     if profile.torque_rate_max is not None:
         yield from _torque_rate(times, inertia, bias, samples, polynomials, profile, now_s)
 

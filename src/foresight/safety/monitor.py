@@ -24,7 +24,7 @@ OWN = (Reason.HELD, Reason.STOPPED)  # refusals that say nothing about the plan
 class MonitorConfig:
     """When a source counts as silent, and a measurement as odd."""
 
-    command_timeout_s: float = 0.1  # [s] T_cmd: age of the planner's heartbeat at which the arm is brought to rest; 0.04 to 0.5
+    command_timeout_s: float = 0.1  # [s] T_cmd: from the planner's last heartbeat to the begin of braking; 0.04 to 0.5
     observation_age_s: float = 0.5  # [s] since the last observation, in motion
     belief_age_s: float = 0.5  # [s] since the last belief, in motion
     plan_age_s: float = 0.5  # [s] since the last plan, in motion
@@ -58,11 +58,14 @@ class Driver:
 class Monitor:
     """Collects what the guard's node hears, and says which conditions stand."""
 
-    def __init__(self, profile: RobotProfile, config: MonitorConfig, state_age_max_s: float, driver: Driver = Driver()) -> None:
+    def __init__(
+        self, profile: RobotProfile, config: MonitorConfig, state_age_max_s: float, driver: Driver = Driver(), lead_s: float = 0.0
+    ) -> None:
+        """`lead_s`: from a decision to brake until the controller begins to [s]."""
         self.profile, self.config, self.driver = profile, config, driver
         self.watchdog = Watchdog(
             {
-                "heartbeat": config.command_timeout_s,
+                "heartbeat": config.command_timeout_s - lead_s,
                 "state": state_age_max_s,
                 "observation": config.observation_age_s,
                 "belief": config.belief_age_s,

@@ -15,7 +15,9 @@ TABLE = Box("table", np.array([-0.13, -0.60, -0.50]), np.array([0.97, 0.60, 0.0]
 def boxes_of(numbers: Sequence[float]) -> tuple[Box, ...]:
     """Keep-out boxes from six numbers each [m]: x, y, z of the lowest corner, then of the highest."""
     if len(numbers) % 6:
-        raise ValueError(f"Keep-outs need 6 numbers a box (x, y, z of the lowest, then of the highest corner), got {len(numbers)}.")
+        raise ValueError(
+            f"Keep-outs need 6 numbers a box (x, y, z of the lowest, then of the highest corner), got {len(numbers)}."
+        )
     corners = np.array(numbers, dtype=np.float64).reshape(-1, 2, 3)
     return tuple(Box(f"keep-out {i + 1}", low, high) for i, (low, high) in enumerate(corners))
 

@@ -155,9 +155,7 @@ def _retimed(trajectory: Trajectory, slowing: _Slowing) -> Trajectory:
     end_t = slowing.duration_s if slowing.share == 0 else float(slowing.when(np.array([end]))[0])
     rise = slowing.rise * slowing.duration_s
     ramp = np.unique(
-        np.r_[
-            np.arange(0.0, min(slowing.duration_s, end_t), POINT_S), rise, slowing.duration_s - rise, slowing.duration_s
-        ]
+        np.r_[np.arange(0.0, min(slowing.duration_s, end_t), POINT_S), rise, slowing.duration_s - rise, slowing.duration_s]
     )
     ramp = ramp[ramp < end_t - NEAR_S]
     apart = np.abs(ramp[:, None] - inner[None]).min(1) > NEAR_S

@@ -110,9 +110,7 @@ class FastRollout:
     def context(self, latents: Float[Tensor, "R C D"], blocks: Float[Tensor, "R Cless1 A"]) -> Context:
         """What the frames seen so far contribute, given the executed blocks between them. Once per plan, for R robots."""
         if latents.shape[1] != blocks.shape[1] + 1:
-            raise ValueError(
-                f"{latents.shape[1]} frames have {latents.shape[1] - 1} blocks between them, got {blocks.shape[1]}."
-            )
+            raise ValueError(f"{latents.shape[1]} frames have {latents.shape[1] - 1} blocks between them, got {blocks.shape[1]}.")
         kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.layers]
         for c in range(blocks.shape[1]):
             self._step(latents[:, c].to(self.dtype), self._modulations(blocks[None, :, c])[0], kept)

@@ -150,9 +150,7 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     seen = {} if cameras == ("front", "wrist") else {"camera_topics": cameras}
     remappings = (("joint_states", arguments.joint_states),) if arguments.joint_states != "joint_states" else ()
 
-    def process(
-        executable: str, parameters: dict[str, Value], nodes: tuple[str, ...] = (), essential: bool = True
-    ) -> Process:
+    def process(executable: str, parameters: dict[str, Value], nodes: tuple[str, ...] = (), essential: bool = True) -> Process:
         every, names, level = tuple({**common, **parameters}.items()), nodes or (executable,), arguments.log_level
         return Process(
             "foresight_nodes", executable, names, namespace, arguments.params_file, every, remappings, level, essential

@@ -191,7 +191,9 @@ def _trajectory(msg: JointTrajectory, joints: int) -> Trajectory:
             )
     lengths = {len(p.accelerations) for p in msg.points}
     if lengths not in ({0}, {joints}):
-        raise ValueError(f"Trajectory points have {sorted(lengths)} accelerations; expected {joints} in each point, or none in any.")
+        raise ValueError(
+            f"Trajectory points have {sorted(lengths)} accelerations; expected {joints} in each point, or none in any."
+        )
     times = np.array([p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in msg.points])
     ddq = np.array([p.accelerations for p in msg.points]) if lengths == {joints} else None
     return Trajectory(times, np.array([p.positions for p in msg.points]), np.array([p.velocities for p in msg.points]), ddq)

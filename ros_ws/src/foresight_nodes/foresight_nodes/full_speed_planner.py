@@ -56,9 +56,7 @@ def swinging(
     target: np.ndarray, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, profile: RobotProfile, speed: float, start_s: float
 ) -> Trajectory:
     """To rest at the target, its top speed reached gently enough for a torque rate limit. Raises BrakingError."""
-    gentle = replace(
-        profile, acceleration_max=GENTLE[0] * profile.acceleration_max, jerk_max=GENTLE[1] * profile.jerk_max
-    )
+    gentle = replace(profile, acceleration_max=GENTLE[0] * profile.acceleration_max, jerk_max=GENTLE[1] * profile.jerk_max)
     return coming_to(target, q, dq, ddq, gentle, speed, start_s)
 
 
@@ -113,9 +111,7 @@ class FullSpeedPlanner(Node):
         if self._in_force is None or now_s + LEAD_S + TURN_S > self._in_force.times_s[-1]:
             self._target = int(np.argmax(np.abs(self._swing.ends - q).max(axis=1)))
         try:
-            motion = swinging(
-                self._swing.ends[self._target], q, dq, ddq, self._profile, self._swing.speed, now_s + LEAD_S
-            )
+            motion = swinging(self._swing.ends[self._target], q, dq, ddq, self._profile, self._swing.speed, now_s + LEAD_S)
         except BrakingError as error:
             self.get_logger().warning(str(error))
             return

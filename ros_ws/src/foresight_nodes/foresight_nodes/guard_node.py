@@ -1,6 +1,6 @@
 """The guard as a ROS node: its own process, one thread, no torch. What passes the core's guard is forwarded; nothing else is.
 
-A hundred times a second, on the steady clock, it asks the core's failsafe what to do about what was heard and what was not.
+Two hundred times a second, on the steady clock, it asks the core's failsafe what to do about what was heard and what was not.
 Whatever ends it (deactivation, Ctrl-C, a stop request), it first sends the motion that brings the arm to rest.
 """
 
@@ -39,7 +39,8 @@ from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Rate
 from foresight_nodes.part import Complaint, Part
 
-TICK_S = 0.01  # [s] between two looks at the failsafe
+TICK_S = 0.005  # [s] between two looks at the failsafe
+BEATS_S = 0.03  # [s] of silence that a heartbeat of 100 Hz is granted at least
 LATE_S = 0.03  # [s] without a look after which the node itself was kept waiting, and first reads what came meanwhile
 
 
@@ -50,7 +51,9 @@ class GuardParameters:
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories go; empty: as the profile says
     model_id: str = ""  # the only model whose plans are judged; empty: any
-    transport_s: float = 0.045  # [s] to the controller: a trajectory that begins sooner than this from now would be joined late
+    transport_s: float = (
+        0.045  # [s] to the controller: motion that begins sooner than this from now, a stop too, would be joined late
+    )
     perception_node: str = "perception"  # whose diagnostics tell what is wrong with the cameras
     program_running_topic: str = ""  # std_msgs/Bool, on a UR io_and_status_controller/robot_program_running; empty: not watched
     speed_scaling_topic: str = ""  # std_msgs/Float64, on a UR speed_scaling_state_broadcaster/speed_scaling; empty: not watched
@@ -70,6 +73,11 @@ class GuardParameters:
             raise ValueError(
                 f"transport_s must lie between 0 and guard.start_ahead_max_s ({self.guard.start_ahead_max_s} s), "
                 f"got {self.transport_s}."
+            )
+        if not self.monitor.command_timeout_s - self.transport_s >= BEATS_S:
+            raise ValueError(
+                f"monitor.command_timeout_s must be at least transport_s ({self.transport_s} s) and {BEATS_S} s for the planner's "
+                f"heartbeat, got {self.monitor.command_timeout_s}."
             )
         if not 0 <= self.real_time_priority <= 99:
             raise ValueError(f"real_time_priority must lie between 0 and 99, got {self.real_time_priority}.")
@@ -178,11 +186,13 @@ class GuardNode(Part[GuardParameters]):
             old = self._guard
             self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene)
             settings = self._settings
-            self._monitor = Monitor(self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver)
+            self._monitor = Monitor(
+                self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver, settings.transport_s
+            )
             self._clock_watch = ClockWatch(self._simulated, settings.monitor.clock_jump_s)
             self._unsure, self._ticked_s, self._late = False, time.monotonic(), False
             if self._failsafe.latched:
-                self._guard.stop(self._why, None, self.now_s())
+                self._guard.stop(self._why, None, self.now_s(), lead_s=settings.transport_s)
             else:
                 self._failsafe, self._why = FailsafeState(), ""
         self._verdict = Verdict(Reason.STOPPED, self._why or "The guard is not active.")
@@ -208,7 +218,7 @@ class GuardNode(Part[GuardParameters]):
         """Takes the command back to an arm that something holds; at each joint state, since it presses meanwhile."""
         if not self.active or self._unsure or self._monitor.leapt or self._monitor.state is None:
             return
-        motion = self._guard.relieve(self._monitor.state, self.now_s())
+        motion = self._guard.relieve(self._monitor.state, self.now_s(), self._settings.transport_s)
         if motion is not None:
             self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
             self._monitor.relieved(now)
@@ -289,17 +299,17 @@ class GuardNode(Part[GuardParameters]):
         self._complaint = Complaint(text, time.monotonic())
 
     def _act(self, action: Action) -> None:
-        guard, state, now_s = self._guard, self._monitor.state, self.now_s()
+        guard, state, now_s, lead_s = self._guard, self._monitor.state, self.now_s(), self._settings.transport_s
         self._unsure = action >= Action.STOP and (self._unsure or self._failsafe.cause in UNSURE)
         motion: Trajectory | None = None
         guard.share_max = self._settings.failsafe.slow_share if action is Action.SLOW else 1.0
         if action is Action.LATCH and guard.stopped is None:
-            motion = guard.stop(self._why, state, now_s, on_sight=self._unsure)
+            motion = guard.stop(self._why, state, now_s, self._unsure, lead_s)
             self._verdict = Verdict(Reason.STOPPED, self._why)
         elif action is Action.RETREAT:
             guard.wait(self._why)  # the motion that yields is in force already
         elif action in (Action.HOLD, Action.STOP):
-            motion = guard.brake(self._why, state, now_s, on_sight=self._unsure)
+            motion = guard.brake(self._why, state, now_s, self._unsure, lead_s)
         elif action <= Action.SLOW:
             guard.resume()
         if motion is not None:
@@ -387,7 +397,7 @@ class GuardNode(Part[GuardParameters]):
             self._failsafe, self._unsure = decision.state, False
             self._evaluate()
         elif latched and guard.stopped is None:
-            guard.stop(self._why, None, now_s, on_sight=True)
+            guard.stop(self._why, None, now_s, True, self._settings.transport_s)
         return verdict
 
     # -- what is told -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Says 50 times a second that its process lives, from a thread of its own: a busy executor is alive, a stopped process is not."""
+"""Says 100 times a second that its process lives, from a thread of its own: a busy executor is alive, a stopped process is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 
 from foresight_nodes import topics
 
-PERIOD_S = 0.02
+PERIOD_S = 0.01
 
 
 class Heartbeat:

@@ -127,9 +127,7 @@ def _ask(node: str, config: InjectConfig) -> str:
     from rclpy.executors import SingleThreadedExecutor
 
     values = config.values()
-    request = Inject.Request(
-        fault=config.fault, duration_s=config.duration_s, names=list(values), values=list(values.values())
-    )
+    request = Inject.Request(fault=config.fault, duration_s=config.duration_s, names=list(values), values=list(values.values()))
     rclpy.init(args=["--ros-args", "--enclave", enclave(config.namespace, "operator")])
     asking = rclpy.create_node(f"foresight_inject_{os.getpid()}", namespace=config.namespace or None)
     executor = SingleThreadedExecutor()

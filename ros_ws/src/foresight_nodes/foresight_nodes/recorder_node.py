@@ -79,9 +79,7 @@ class RecorderNode(Part[RecorderParameters]):
         for topic in heard:
             name = self.resolve_topic_name(topic.name)
             self._kinds[name] = topic.type
-            self._definitions[name] = Definition(
-                type_name(topic.type), definition(topic.type), qos_as_bag(topic.publish_qos)
-            )
+            self._definitions[name] = Definition(type_name(topic.type), definition(topic.type), qos_as_bag(topic.publish_qos))
             latched = topic is topics.GUARD_SETUP  # small and rare: read surely, also what was said before
             qos = topic.subscribe_qos if latched else ALL
             self.create_subscription(topic.type, topic.name, partial(self._on_message, name, latched), qos, raw=True)

@@ -33,12 +33,18 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from foresight.files import write_atomically
+from foresight.safety.monitor import MonitorConfig
 from foresight_nodes import topics
+from foresight_nodes.guard_node import GuardParameters
 from foresight_nodes.run_episodes import GraphError, Runner, _last_words
 
 SAMPLE_S = 2.0  # [s] between two looks at memory
 WARM_UP = 0.2  # share of the run after which memory should stand still
-ALLOWED_S = {"bond": 0.5, "diagnostics": 3.0, "heartbeat": 0.1}  # [s] between two signs of life
+ALLOWED_S = {
+    "bond": 0.5,
+    "diagnostics": 3.0,
+    "heartbeat": MonitorConfig.command_timeout_s - GuardParameters.transport_s,
+}  # [s] between two signs of life
 GROWTH_MAX = 0.01  # share of its resident memory that a process may gain after the warm-up
 TASKS = ("reach", "push")
 CAMERAS = ("front", "wrist")

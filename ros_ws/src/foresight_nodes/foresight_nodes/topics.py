@@ -78,7 +78,7 @@ class Service:
 OBSERVATION = Topic("observation", Observation, LATEST, LATEST)  # perception -> world_model, up to 10 Hz
 BELIEF = Topic("belief", Belief, LATEST, LATEST)  # world_model -> planner, same rate
 PLAN = Topic("plan", Plan, PLANS, PLANS)  # planner -> guard, while a goal is pursued
-HEARTBEAT = Topic("heartbeat", Header, PULSE, PULSE)  # planner -> guard, 50 Hz: the process lives
+HEARTBEAT = Topic("heartbeat", Header, PULSE, PULSE)  # planner -> guard, 100 Hz: the process lives
 GUARD_STATE = Topic("guard_state", GuardState, STATE_OUT, LATCHED)  # guard -> planner, sim, people; 10 Hz and on change
 GUARD_SETUP = Topic("guard_setup", GuardSetup, LATCHED, LATCHED)  # guard -> recorder, once configured
 GUARD_VERDICT = Topic("guard_verdict", GuardVerdict, STANDARD, STANDARD)  # guard -> recorder, one a plan

@@ -44,6 +44,4 @@ class Gradient:
         mean = first * moments[0] + (1 - first) * gradient
         square = second * moments[1] + (1 - second) * gradient.square()
         step = (mean / (1 - first**steps)) / ((square / (1 - second**steps)).sqrt() + 1e-8)
-        return replace(
-            state, kept=outcome.proposed - self.rate * step, round=state.round + 1, memory=(mean, square, steps)
-        )
+        return replace(state, kept=outcome.proposed - self.rate * step, round=state.round + 1, memory=(mean, square, steps))
