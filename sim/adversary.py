@@ -112,9 +112,9 @@ class Bout:
             now_s, state = self.arena.time_s, self.arena.state()
             if turn > turns and (self.guard.in_force is None or now_s > self.guard.in_force.times_s[-1] + STILL_S):
                 break
-            self._send(self.guard.relieve(state, now_s, config.transport_s), now_s)
+            self._send(self.guard.relieve(state, now_s), now_s)
             if turn == stop_at:
-                self._send(self.guard.stop("stopped by the adversary", state, now_s, lead_s=config.transport_s), now_s)
+                self._send(self.guard.stop("stopped by the adversary", state, now_s), now_s)
             elif self.guard.stopped and turn % 10 == 5:
                 self.guard.reset(now_s, state)
             elif turn < turns and turn % round(PERIOD_S / TURN_S) == 0:
@@ -194,12 +194,12 @@ def _begin_worker(config: AdversaryConfig) -> None:
 
 def _work(index: int) -> AdversaryResult:
     arena, kinematics, config = _own
-    return Bout(arena, guarded(arena.profile, kinematics), config, index).run()
+    return Bout(arena, guarded(arena.profile, kinematics, config.transport_s), config, index).run()
 
 
-def guarded(profile: RobotProfile, kinematics: MujocoKinematics) -> Callable[[tuple[Box, ...]], Guard]:
+def guarded(profile: RobotProfile, kinematics: MujocoKinematics, transport_s: float) -> Callable[[tuple[Box, ...]], Guard]:
     """Makes the guard of a scene with these boxes."""
-    return lambda keep_outs: Guard(profile, kinematics, scene=Scene(profile, keep_outs))
+    return lambda keep_outs: Guard(profile, kinematics, scene=Scene(profile, keep_outs), transport_s=transport_s)
 
 
 def summarise(config: AdversaryConfig, results: list[AdversaryResult], took_s: float) -> dict[str, Any]:

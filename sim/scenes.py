@@ -26,6 +26,8 @@ IMAGE_SIZE = 128  # [px] side of a delivered frame
 MODEL_SIZE = 64  # [px] side of a prepared frame
 FRONT_POSITION, FRONT_TARGET, FRONT_FOV = np.array([1.12, 0.0, 0.84]), np.array([0.43, 0.0, 0.04]), 37.0
 WRIST_POSITION, WRIST_TARGET, WRIST_FOV = np.array([0.0, 0.09, 0.02]), np.array([0.0, 0.01, 0.20]), 75.0
+UNDRAWN = 5  # geom group of the gripper's meshes, which are not drawn
+AS_BUILT = 2  # collision bit of what keep-outs meet
 FINGER_COMMAND = 255.0  # closed: the gripper is a pusher
 
 
@@ -163,8 +165,16 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0) -> muj
     )
     for i in range(keep_outs):
         world.add_geom(
-            name=f"keep_out {i}", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.05] * 3, pos=[0, 0, -9 - i], rgba=[0.9, 0.5, 0.1, 1]
+            name=f"keep_out {i}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=[0.05] * 3,
+            pos=[0, 0, -9 - i],
+            rgba=[0.9, 0.5, 0.1, 1],
+            contype=0,
+            conaffinity=AS_BUILT,
         )
+    if keep_outs:
+        _show_as_built(spec)
     world.add_light(
         name="lamp",
         pos=[0.6, 0.4, 2.0],
@@ -195,7 +205,7 @@ def _simplify_gripper(spec: mujoco.MjSpec, prefix: str) -> None:
     for geom in spec.geoms:
         if geom.type == mujoco.mjtGeom.mjGEOM_MESH and geom.group == 3:
             geom.contype = geom.conaffinity = 0
-            geom.group = 5
+            geom.group = UNDRAWN
             geom.mass = 0.0
         elif geom.name.startswith(prefix) and "pad" in geom.name:
             geom.group = 1
@@ -219,6 +229,14 @@ def _simplify_gripper(spec: mujoco.MjSpec, prefix: str) -> None:
             mass=0,
             group=1,
         )
+
+
+def _show_as_built(spec: mujoco.MjSpec) -> None:
+    """Keep-outs meet the gripper as its package has it: what is drawn in place of its meshes is wider than they are."""
+    for geom in spec.geoms:
+        stands_in = geom.name == "palm" or geom.name.endswith("_finger")
+        if geom.group == UNDRAWN or (geom.contype and not stands_in):
+            geom.contype |= AS_BUILT
 
 
 def _look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray = np.array([0.0, 0.0, 1.0])) -> np.ndarray:

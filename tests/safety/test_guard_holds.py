@@ -37,22 +37,23 @@ def test_braking_joins_what_is_in_force_and_ends_at_rest(moving):
 
 @pytest.mark.parametrize("how", ["brake", "stop", "relieve"])
 def test_a_controller_that_has_the_guards_own_motion_only_later_executes_it_without_a_step(moving, profile, how: str):
-    """With a lead, whatever comes within it is joined where it agrees with what the controller executes meanwhile."""
-    before, now_s, lead_s, own = moving.in_force, 0.3, 0.045, None
+    """Whatever comes within transport_s is joined where it agrees with what the controller executes meanwhile."""
+    moving.transport_s = transport_s = 0.045
+    before, now_s, own = moving.in_force, 0.3, None
     if how == "relieve":  # something holds the arm where it is
         for now_s in np.arange(0.02, 0.7, 0.02):
-            own = own or moving.relieve(RobotState(now_s, before.q[0], np.zeros(6)), now_s, lead_s)
+            own = own or moving.relieve(RobotState(now_s, before.q[0], np.zeros(6)), now_s)
             if own is not None:
                 break
     else:
-        own = getattr(moving, how)("a test", following(moving, now_s), now_s, lead_s=lead_s)
+        own = getattr(moving, how)("a test", following(moving, now_s), now_s)
     for late_s in (0.0, 0.01, 0.03, 0.0449):
         executed = take_over(before, own, now_s + late_s)
         times = np.arange(now_s + late_s, executed.times_s[-1], 0.001)
         _, dq, ddq, _ = derivatives(executed, times)
         assert (np.abs(ddq) <= 1.01 * profile.acceleration_max).all(), f"{late_s} s late"
         assert dq == pytest.approx(derivatives(moving.in_force, times)[1], abs=1e-3)
-    assert derivatives(own, now_s + lead_s)[1] == pytest.approx(derivatives(before, now_s + lead_s)[1], abs=1e-6)
+    assert derivatives(own, now_s + transport_s)[1] == pytest.approx(derivatives(before, now_s + transport_s)[1], abs=1e-6)
     assert (own.dq[-1] == 0).all()
 
 

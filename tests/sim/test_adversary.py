@@ -87,7 +87,7 @@ def test_masses_and_friction_differ_as_far_as_asked_and_come_back(arena: Arena):
 def test_an_episode_depends_on_its_seed_alone(arena: Arena, profile: RobotProfile, kinematics: MujocoKinematics):
     """The same index twice, with another in between, gives the same figures to the last digit."""
     config = AdversaryConfig(episodes=3, duration_s=1.0)
-    bouts = [Bout(arena, guarded(profile, kinematics), config, index).run() for index in (4, 1, 4)]
+    bouts = [Bout(arena, guarded(profile, kinematics, config.transport_s), config, index).run() for index in (4, 1, 4)]
     assert bouts[0].fastest_m_s == bouts[2].fastest_m_s > 0 and bouts[0].verdicts == bouts[2].verdicts
     assert bouts[0].verdicts != bouts[1].verdicts
 
@@ -97,7 +97,7 @@ def test_every_way_of_meaning_ill_gets_some_motion_past_the_guard(
 ):
     """Otherwise its episodes would prove nothing: in each way something passes, something is refused, and the arm moves."""
     config = AdversaryConfig(duration_s=2.0, stop_share=0.0)
-    results = [Bout(arena, guarded(profile, kinematics), config, index).run() for index in range(2 * len(WAYS))]
+    results = [Bout(arena, guarded(profile, kinematics, config.transport_s), config, index).run() for index in range(2 * len(WAYS))]
     for aim, form in WAYS:
         some = [result for result in results if result.way == f"{aim} {form}"]
         assert sum(result.verdicts["ok"] for result in some) > 0, (aim, form)
@@ -115,7 +115,7 @@ def test_without_a_guard_the_same_adversary_does_harm(arena: Arena, profile: Rob
         def __init__(self) -> None:
             self.in_force, self.stopped = hold(arena.state().q, arena.time_s), None
 
-        def relieve(self, state, now_s, lead_s):
+        def relieve(self, state, now_s):
             return None
 
         def offer(self, candidate, state, now_s):

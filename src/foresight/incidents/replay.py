@@ -70,7 +70,7 @@ def rebuild(setup: Setup) -> Guard:
     profile = profile_of(setup)
     kinematics = None if profile.model is None else MujocoKinematics(profile)
     scene = scene_from(setup.scene, profile, setup.config)
-    return Guard(profile, kinematics, setup.config, setup.model_id or None, scene=scene)
+    return Guard(profile, kinematics, setup.config, setup.model_id or None, scene=scene, transport_s=setup.transport_s)
 
 
 def profile_of(setup: Setup) -> RobotProfile:

@@ -47,6 +47,7 @@ def examine(
     config: GuardConfig,
     now_s: float,
     scene: Scene | None = None,
+    transport_s: float = 0.0,
 ) -> Finding:
     """As `check`, with the share of its speed at which the candidate would be within the limit that it breaks."""
     trajectory = candidate.trajectory
@@ -63,7 +64,7 @@ def examine(
     for part in refusals:  # generators: a check runs only when those before it have passed
         for verdict in part:
             return Finding(verdict)
-    return examine_motion(commanded(in_force, trajectory, state, now_s), profile, kinematics, config, now_s, scene)
+    return examine_motion(commanded(in_force, trajectory, state, now_s, transport_s), profile, kinematics, config, now_s, scene)
 
 
 def examine_motion(
@@ -83,17 +84,23 @@ def examine_motion(
     return Finding(Verdict(Reason.OK, unseen), 1.0)
 
 
-def commanded(in_force: Trajectory | None, trajectory: Trajectory, state: RobotState, now_s: float) -> Trajectory:
+def commanded(
+    in_force: Trajectory | None, trajectory: Trajectory, state: RobotState, now_s: float, transport_s: float = 0.0
+) -> Trajectory:
     """What the controller executes from now on once it has the trajectory, which must end after now.
 
     It keeps to the motion in force until the trajectory begins. Where that is past it goes straight from its present command
-    to the first point that lies ahead; so it does with nothing in force, from where the arm is measured.
+    to the first point that lies ahead. With nothing in force it is told to stay where the arm is measured for `transport_s`,
+    so that it goes the same way to the first point whenever within that it gets the trajectory.
     """
     if in_force is not None and trajectory.times_s[0] > now_s:
         return splice(in_force, trajectory, now_s)
-    motion = take_over(in_force or hold(state.q, now_s), trajectory, now_s)
+    begin_s = now_s + transport_s
+    if in_force is not None or trajectory.times_s[-1] <= begin_s:
+        begin_s = now_s
+    motion = take_over(in_force or hold(state.q, begin_s), trajectory, begin_s)
     assert motion is not None  # the end lies ahead
-    return motion
+    return motion if begin_s == now_s else splice(hold(state.q, now_s), motion, now_s)
 
 
 def state_refusal(state: RobotState | None, profile: RobotProfile, config: GuardConfig, now_s: float) -> Verdict | None:

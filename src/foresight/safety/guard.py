@@ -56,15 +56,17 @@ class Guard:
         expected_model_id: str | None = None,
         clearance: Callable[[Float[np.ndarray, "J"]], float] | None = None,
         scene: Scene | None = None,
+        transport_s: float = 0.0,
     ) -> None:
         """`clearance` [m] of joint positions from obstacles slows motion near them; None: the scene's, where there is one.
 
-        Without a scene collisions are not looked for.
+        Without a scene collisions are not looked for. `transport_s`: what is sent may be so long on its way to the controller [s];
+        the guard's own motions begin that much later, and the first motion leaves it that long.
         """
         if kinematics is None and profile.model is not None:
             raise ValueError(f"Robot '{profile.name}' has a model; the guard needs its kinematics to check tip and torque.")
         self.profile, self.kinematics, self.config = profile, kinematics, config or GuardConfig()
-        self.scene = scene
+        self.scene, self.transport_s = scene, transport_s
         self.clearance = scene.room if clearance is None and scene is not None else clearance
         self.expected_model_id = expected_model_id  # None: a plan of any model is judged
         self.in_force: Trajectory | None = None
@@ -88,7 +90,7 @@ class Guard:
             self.last, trajectory = self._judge(candidate, state, now_s)
         self.counts[self.last.reason] += 1
         if trajectory is not None:
-            self._put_in_force(commanded(self.in_force, trajectory, state, now_s), now_s)
+            self._put_in_force(commanded(self.in_force, trajectory, state, now_s, self.transport_s), now_s)
         return self.last
 
     def situation(self, state: RobotState | None, now_s: float) -> Situation:
@@ -142,7 +144,9 @@ class Guard:
         return found.verdict, None
 
     def _examine(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Finding:
-        return examine(candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s, self.scene)
+        return examine(
+            candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s, self.scene, self.transport_s
+        )
 
     def _graded_share(self, motion: Trajectory) -> float:
         return graded_share(motion, self.profile, self.config, self._tip_speeds, self.clearance)
@@ -152,30 +156,25 @@ class Guard:
             return np.zeros(len(q))
         return np.linalg.norm(self.kinematics.tip_motion(q, dq)[1], axis=1)
 
-    def stop(
-        self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False, lead_s: float = 0.0
-    ) -> Trajectory | None:
+    def stop(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
         """Refuses all motion from now on and returns what brings the arm to rest, to be sent.
 
         It brakes from the command in force (holds when that is at rest). With nothing in force it brakes the measured
         motion if there is any; with neither there is nothing to stop and None is returned. A second stop returns the
-        motion of the first. `on_sight`, `lead_s`: as for `brake`.
+        motion of the first. `on_sight`: as for `brake`.
         """
         if self.stopped is not None:
             return self._stop_motion
         self.stopped, self._stopped_at_s = detail, now_s
         seen = not on_sight or self._in_sight(state, now_s)
-        self._stop_motion = self._begin(self._motion_to_rest(state, now_s, lead_s), now_s) if seen else None
+        self._stop_motion = self._begin(self._motion_to_rest(state, now_s), now_s) if seen else None
         return self._stop_motion
 
-    def brake(
-        self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False, lead_s: float = 0.0
-    ) -> Trajectory | None:
+    def brake(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
         """Refuses all motion until `resume`, and returns what brings the arm to rest, to be sent.
 
         None when nothing needs to be sent: at rest, braking already, or stopped. `on_sight`: only once the arm is measured
         where it is commanded, since it may have been put elsewhere; until then it goes on to the end of what is in force.
-        `lead_s`: what is in force holds so long [s], in which the controller receives what is returned.
         """
         if self.stopped is not None or self._braked:
             return None
@@ -183,7 +182,7 @@ class Guard:
         if self.in_force is None or now_s >= self.in_force.times_s[-1] or (on_sight and not self._in_sight(state, now_s)):
             return None
         self._braked = True
-        return self._begin(self._motion_to_rest(state, now_s, lead_s), now_s)
+        return self._begin(self._motion_to_rest(state, now_s), now_s)
 
     def _begin(self, motion: Trajectory | None, now_s: float) -> Trajectory | None:
         """Puts the guard's own motion in force; returns what the controller is to execute from now on."""
@@ -225,8 +224,8 @@ class Guard:
         if self.in_force is not None:
             self.in_force = replace(self.in_force, times_s=self.in_force.times_s + by_s)
 
-    def _motion_to_rest(self, state: RobotState | None, now_s: float, lead_s: float) -> Trajectory | None:
-        return self.stopping(now_s + lead_s) or self._brake_measured(state, now_s)
+    def _motion_to_rest(self, state: RobotState | None, now_s: float) -> Trajectory | None:
+        return self.stopping(now_s + self.transport_s) or self._brake_measured(state, now_s)
 
     def stopping(self, now_s: float) -> Trajectory | None:
         """The motion that would bring the arm to rest if it had to stop now; None with nothing in force. Changes nothing.
@@ -264,11 +263,11 @@ class Guard:
         except BrakingError:
             return hold(state.q, now_s)  # harsher than braking, and still a stop
 
-    def relieve(self, state: RobotState, now_s: float, lead_s: float = 0.0) -> Trajectory | None:
+    def relieve(self, state: RobotState, now_s: float) -> Trajectory | None:
         """What takes the command back to where the arm is, to be sent, when something keeps it from following; else None.
 
         A position servo presses the harder the further the command runs ahead, and the arm leaps when what held it gives way. The measured
-        position is compared with all that was commanded in the last `lag_s`, so an arm that merely lags is not held. `lead_s`: as for `brake`.
+        position is compared with all that was commanded in the last `lag_s`, so an arm that merely lags is not held.
         """
         if self.in_force is None:
             self._deviation = Deviation()
@@ -284,7 +283,7 @@ class Guard:
         self._deviation = Deviation(apart, float(state.stamp_s), obstructed and (before.leapt or leapt))
         if not obstructed or self._deviation.leapt or apart > self.config.tracking_error_max_rad:
             return None  # an arm that is elsewhere all at once, or far, is not held: it was put there
-        begin_s = now_s + lead_s
+        begin_s = now_s + self.transport_s
         q, dq, ddq, _ = derivatives(self.in_force, begin_s)
         try:
             motion = coming_to(state.q, q, dq, ddq, self.profile, self.config.relief_rad_s, begin_s)

@@ -110,6 +110,7 @@ class GuardNode(Part[GuardParameters]):
             parameters.guard,
             parameters.model_id or None,
             scene=scene_from(parameters.scene, self._profile, parameters.guard),
+            transport_s=parameters.transport_s,
         )
         self._setup = Setup(
             profile_text(parameters.robot), parameters.guard, parameters.model_id, parameters.transport_s, parameters.scene
@@ -184,7 +185,7 @@ class GuardNode(Part[GuardParameters]):
         """As before the first plan, but for a latch."""
         if self._guard is not None:
             old = self._guard
-            self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene)
+            self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene, transport_s=old.transport_s)
             settings = self._settings
             self._monitor = Monitor(
                 self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver, settings.transport_s
@@ -192,7 +193,7 @@ class GuardNode(Part[GuardParameters]):
             self._clock_watch = ClockWatch(self._simulated, settings.monitor.clock_jump_s)
             self._unsure, self._ticked_s, self._late = False, time.monotonic(), False
             if self._failsafe.latched:
-                self._guard.stop(self._why, None, self.now_s(), lead_s=settings.transport_s)
+                self._guard.stop(self._why, None, self.now_s())
             else:
                 self._failsafe, self._why = FailsafeState(), ""
         self._verdict = Verdict(Reason.STOPPED, self._why or "The guard is not active.")
@@ -218,7 +219,7 @@ class GuardNode(Part[GuardParameters]):
         """Takes the command back to an arm that something holds; at each joint state, since it presses meanwhile."""
         if not self.active or self._unsure or self._monitor.leapt or self._monitor.state is None:
             return
-        motion = self._guard.relieve(self._monitor.state, self.now_s(), self._settings.transport_s)
+        motion = self._guard.relieve(self._monitor.state, self.now_s())
         if motion is not None:
             self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
             self._monitor.relieved(now)
@@ -299,17 +300,17 @@ class GuardNode(Part[GuardParameters]):
         self._complaint = Complaint(text, time.monotonic())
 
     def _act(self, action: Action) -> None:
-        guard, state, now_s, lead_s = self._guard, self._monitor.state, self.now_s(), self._settings.transport_s
+        guard, state, now_s = self._guard, self._monitor.state, self.now_s()
         self._unsure = action >= Action.STOP and (self._unsure or self._failsafe.cause in UNSURE)
         motion: Trajectory | None = None
         guard.share_max = self._settings.failsafe.slow_share if action is Action.SLOW else 1.0
         if action is Action.LATCH and guard.stopped is None:
-            motion = guard.stop(self._why, state, now_s, self._unsure, lead_s)
+            motion = guard.stop(self._why, state, now_s, on_sight=self._unsure)
             self._verdict = Verdict(Reason.STOPPED, self._why)
         elif action is Action.RETREAT:
             guard.wait(self._why)  # the motion that yields is in force already
         elif action in (Action.HOLD, Action.STOP):
-            motion = guard.brake(self._why, state, now_s, self._unsure, lead_s)
+            motion = guard.brake(self._why, state, now_s, on_sight=self._unsure)
         elif action <= Action.SLOW:
             guard.resume()
         if motion is not None:
@@ -397,7 +398,7 @@ class GuardNode(Part[GuardParameters]):
             self._failsafe, self._unsure = decision.state, False
             self._evaluate()
         elif latched and guard.stopped is None:
-            guard.stop(self._why, None, now_s, True, self._settings.transport_s)
+            guard.stop(self._why, None, now_s, on_sight=True)
         return verdict
 
     # -- what is told -------------------------------------------------------------------------------------------------

@@ -50,13 +50,14 @@ class PlannerParameters:
     device: str = "cpu"  # where the model runs: cpu, cuda, cuda:1 ...
     threads: int = 0  # torch threads; 0: as torch decides
     margin_s: float = 0.065  # [s] from the guard's receipt of a plan until its motion begins, more than the guard's transport_s
+    first_margin_s: float = 0.1  # [s] more where nothing is in force: the arm may be a little elsewhere than it was seen, and needs time to come
     lead_max_s: float = 0.22  # [s] at most between a belief's arrival and the motion that it leads to; the guard allows 0.25
     stale_after_s: float = 1.0  # [s] without a belief after which a goal is given up
     planner: PlannerConfig = PlannerConfig()
     pursuit: PursuitConfig = PursuitConfig()
 
     def __post_init__(self) -> None:
-        for name in ("margin_s", "lead_max_s", "stale_after_s"):
+        for name in ("margin_s", "first_margin_s", "lead_max_s", "stale_after_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0 s, got {getattr(self, name)}.")
 
@@ -244,7 +245,8 @@ class PlannerNode(Part[PlannerParameters]):
         chase, now_s, begin_s = self._chase, self.now_s(), time.perf_counter()
         belief = convert.belief_from_msg(msg)
         chase.heard_s = now_s
-        join_s, in_force = now_s + self._lead_s(), self._expected()
+        in_force = self._expected()
+        join_s = now_s + self._lead_s(first=in_force is None)
         start = start_of(in_force, belief.stamp_s, join_s, self._model.contract.step_s, self._kinematics)
         previous = chase.last if self._plan_id in (self._accepted_id, *self._offered) else None
         try:
@@ -281,12 +283,13 @@ class PlannerNode(Part[PlannerParameters]):
         )
         self._plans.tick()
 
-    def _lead_s(self) -> float:
+    def _lead_s(self, first: bool) -> float:
         """How far ahead the next motion begins: what planning and the way to the guard have recently taken on this clock [s]."""
         settings, planning_ms, way_ms = self._settings, self._recent.percentile_ms(95), self._ways.percentile_ms(95)
         planning_s = settings.planner.deadline_s + 0.03 if np.isnan(planning_ms) else planning_ms / 1000.0
         way_s = 0.02 if np.isnan(way_ms) else way_ms / 1000.0
-        return min(planning_s + way_s + settings.margin_s, settings.lead_max_s)
+        margin_s = settings.margin_s + settings.first_margin_s * first
+        return min(planning_s + way_s + margin_s, settings.lead_max_s)
 
     def _expected(self) -> Trajectory | None:
         """The motion in force, as it will be if the guard accepts what it has not yet decided on.

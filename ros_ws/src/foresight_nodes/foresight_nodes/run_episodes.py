@@ -182,12 +182,13 @@ class Runner(Node):
         if not scene.ok:
             raise GraphError(f"The simulator refused the scene: {scene.message}")
         self.begin(convert.seconds(scene.stamp))
+        # By then the guard has heard where the arm now is; a leap that it saw after the reset would latch.
+        self.spin(lambda: len(self.heard.surprise) >= 2, ANSWER_TIMEOUT_S, "The world model (no beliefs of the new scene)")
         until_s = time.monotonic() + ANSWER_TIMEOUT_S
         while not (answer := self.call(self.guard_reset_client, Trigger.Request(), "The guard")).success:
             if time.monotonic() > until_s:  # it waits for the last motion of the episode before to end
                 raise GraphError(f"The guard refused to start afresh: {answer.message}")
             self._executor.spin_once(timeout_sec=0.05)
-        self.spin(lambda: len(self.heard.surprise) >= 2, ANSWER_TIMEOUT_S, "The world model (no beliefs of the new scene)")
         self.spin(self.pursue_client.server_is_ready, ANSWER_TIMEOUT_S, "The planner")
         goal = Pursue.Goal(goal_images=scene.goal_images, object_only=task == "push_object_goal", time_limit_s=scene.time_limit_s)
         handle = self.wait(self.pursue_client.send_goal_async(goal), "The planner")
