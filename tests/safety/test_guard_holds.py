@@ -83,10 +83,11 @@ def test_a_stopped_guard_does_not_brake(moving):
 
 
 @pytest.mark.parametrize("how", ["brake", "stop"])
-def test_on_sight_nothing_is_commanded_to_an_arm_that_is_elsewhere(moving, how: str, start):
-    """Put elsewhere or not measured, it is left to the end of what is in force."""
+@pytest.mark.parametrize("leap_rad", [1.0, 0.1])
+def test_on_sight_nothing_is_commanded_to_an_arm_that_is_elsewhere(moving, how: str, leap_rad: float, start):
+    """Put elsewhere, be it not far, it is left to the end of what is in force."""
     before = moving.in_force
-    assert getattr(moving, how)("a leap", RobotState(0.3, start + 1.0, np.zeros(6)), 0.3, on_sight=True) is None
+    assert getattr(moving, how)("a leap", RobotState(0.3, start + leap_rad, np.zeros(6)), 0.3, on_sight=True) is None
     assert moving.in_force is before and (moving.held or moving.stopped) == "a leap"
 
 

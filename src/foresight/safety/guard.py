@@ -192,10 +192,18 @@ class Guard:
         return self.forward
 
     def _in_sight(self, state: RobotState | None, now_s: float) -> bool:
-        """Whether the arm is measured where it is commanded."""
+        """Whether the arm is measured where it is commanded: as near as an arm that nothing holds."""
         if state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
             return False
-        return following_refusal(state, self.in_force, self.profile, self.config) is None
+        if self.in_force is not None:
+            return self._apart(state) <= self.config.obstructed_rad
+        return following_refusal(state, None, self.profile, self.config) is None
+
+    def _apart(self, state: RobotState) -> float:
+        """How far [rad] the arm is measured from all that it was told in the last `lag_s`."""
+        assert self.in_force is not None
+        told = sample(self.in_force, np.linspace(state.stamp_s - self.config.lag_s, state.stamp_s, 11))[0]
+        return float(np.maximum(told.min(0) - state.q, state.q - told.max(0)).max())
 
     def wait(self, detail: str) -> None:
         """Refuses all motion until `resume`; what is in force goes on to its end."""
@@ -274,9 +282,7 @@ class Guard:
             return None
         if state_refusal(state, self.profile, self.config, now_s) is not None:
             return None
-        told = sample(self.in_force, np.linspace(state.stamp_s - self.config.lag_s, state.stamp_s, 11))[0]
-        apart = float(np.maximum(told.min(0) - state.q, state.q - told.max(0)).max())
-        before, speed = self._deviation, self.profile.joint_speed_max
+        apart, before, speed = self._apart(state), self._deviation, self.profile.joint_speed_max
         since_s = min(max(0.0, state.stamp_s - before.stamp_s), self.config.lag_s)
         leapt = bool(apart - before.rad > speed * since_s + self.config.obstructed_rad)
         obstructed = apart > self.config.obstructed_rad

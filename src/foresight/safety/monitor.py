@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from foresight.data import Reason, RobotState, Verdict
+from foresight.data import Reason, RobotState, Trajectory, Verdict
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import following_refusal, state_refusal
 from foresight.safety.failsafe import Flags
@@ -79,6 +79,7 @@ class Monitor:
         self._camera, self._camera_at = ("", ""), NEVER
         self._refusals, self._refused_at = 0, NEVER
         self._relieved_at = NEVER
+        self._astray: tuple[RobotState | None, Trajectory | None, str] = (None, None, "")  # last looked at, and what was found
 
     # -- what is heard ------------------------------------------------------------------------------------------------
 
@@ -173,9 +174,11 @@ class Monitor:
         state = self.state
         if state is None or state_refusal(state, self.profile, guard.config, clock_s) is not None:
             return found
-        astray = following_refusal(state, guard.in_force, self.profile, guard.config)
-        if astray is not None:
-            found["not_following"] = astray.detail
+        if self._astray[0] is not state or self._astray[1] is not guard.in_force:  # asked far more often than either changes
+            astray = following_refusal(state, guard.in_force, self.profile, guard.config)
+            self._astray = state, guard.in_force, astray.detail if astray else ""
+        if self._astray[2]:
+            found["not_following"] = self._astray[2]
         if now.since(self._relieved_at) <= self.config.obstructed_s:
             found["obstructed"] = "Something holds the arm; its command goes back to where it is."
         room = np.minimum(state.q - self.profile.position_min, self.profile.position_max - state.q)

@@ -48,6 +48,7 @@ from foresight_nodes import convert, topics
 
 START_TIMEOUT_S = 120.0  # [s] real time for the graph to become active
 ANSWER_TIMEOUT_S = 10.0  # [s] real time for a service or an action server to answer
+GUARD_AGAIN_S = 0.1  # [s] between two requests to the guard to start afresh
 ASK_AGAIN_S = 3.0  # [s] real time without an answer after which a service is asked again
 SILENCE_S = 5.0  # [s] real time without the simulator's state after which the run is given up
 SETTLE_S = 0.8  # [s] simulated, for the judge to see the arm at rest after the planner is done
@@ -188,7 +189,8 @@ class Runner(Node):
         while not (answer := self.call(self.guard_reset_client, Trigger.Request(), "The guard")).success:
             if time.monotonic() > until_s:  # it waits for the last motion of the episode before to end
                 raise GraphError(f"The guard refused to start afresh: {answer.message}")
-            self._executor.spin_once(timeout_sec=0.05)
+            again_s = time.monotonic() + GUARD_AGAIN_S
+            self.spin(lambda until_s=again_s: time.monotonic() > until_s, ANSWER_TIMEOUT_S, "The guard")
         self.spin(self.pursue_client.server_is_ready, ANSWER_TIMEOUT_S, "The planner")
         goal = Pursue.Goal(goal_images=scene.goal_images, object_only=task == "push_object_goal", time_limit_s=scene.time_limit_s)
         handle = self.wait(self.pursue_client.send_goal_async(goal), "The planner")
