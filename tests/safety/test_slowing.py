@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from foresight.control.braking import coming_to
 from foresight.control.trajectory import cut, derivatives, sample
 from foresight.data import Candidate, Reason, RobotState, Trajectory
 from foresight.safety.config import GuardConfig
@@ -40,6 +41,32 @@ def test_slowed_runs_the_same_path_at_the_share_of_the_speed(quick, share):
     _, q = at_1khz(slow)
     fastest = np.abs(np.diff(q[100:], axis=0)).max() / 1e-3
     assert fastest == pytest.approx(share * np.abs(at_1khz(quick)[1][1:] - at_1khz(quick)[1][:-1]).max() / 1e-3, rel=0.02)
+
+
+def test_slowed_later_is_unchanged_until_then(quick):
+    """Until the delay is over nothing changes; then it is the same path, slower."""
+    slow = slowed(quick, 0.5, delay_s=0.25)
+    begin_s = quick.times_s[0]
+    for t in begin_s + np.array([0.0, 0.1, 0.24]):
+        assert sample(slow, t)[0] == pytest.approx(sample(quick, t)[0], abs=1e-9)
+    assert off_path(slow, quick) < 5e-4 and slow.q[-1] == pytest.approx(quick.q[-1], abs=1e-9)
+    assert slow.times_s[-1] > quick.times_s[-1] + 0.1 and (np.diff(slow.times_s) > 0).all()
+
+
+def test_replanning_near_an_obstacle_does_not_creep(profile, kinematics, start):
+    """A planner that gains speed again and again, each plan slowed, keeps nearly half of the share that is allowed there."""
+    guard, now_s, speeds = Guard(profile, kinematics, clearance=lambda q: 0.02), 0.0, []
+    target = start + np.array([0, 0, 0, 0, 0, 1.5])
+    for _ in range(25):
+        begin_s = now_s + 0.1
+        q, dq, ddq, _ = derivatives(guard.in_force, begin_s) if guard.in_force else (start, *np.zeros((3, 6)))
+        motion = coming_to(target, q, dq, ddq, replace(profile, acceleration_max=profile.acceleration_max / 2), 0.75, begin_s)
+        state = RobotState(now_s, *(sample(guard.in_force, now_s) if guard.in_force else (start, np.zeros(6))))
+        assert guard.offer(candidate(motion, profile, now_s), state, now_s).ok
+        speeds.append(float(np.abs(dq).max()))
+        now_s += 0.1
+    allowed = speed_share(0.02, 0.01, 0.05, 0.3) * profile.joint_speed_max
+    assert 0.45 * allowed < np.mean(speeds[5:]) < 1.05 * allowed and max(speeds) < 1.2 * allowed
 
 
 def test_slowed_stays_smooth(quick, profile):
@@ -108,7 +135,7 @@ def test_speed_falls_towards_an_obstacle(profile, kinematics, start):
 
     def share(distance_m, offered=motion):
         tip_speeds = lambda q, dq: np.linalg.norm(kinematics.tip_motion(q, dq)[1], axis=1)  # noqa: E731
-        return graded_share(offered, profile, config, tip_speeds, lambda q: distance_m)
+        return graded_share(offered, profile, config, tip_speeds, lambda q: distance_m)[0]
 
     assert share(0.2) == 1.0 and share(0.005) < 0.6 and share(0.005) < share(0.03) < 1.0
     assert share(0.005, minimum_jerk(start, np.array([0.02, 0, 0, 0, 0, 0.02]), duration_s=1.0)) == 1.0

@@ -48,14 +48,18 @@ def coming_to(
     profile: RobotProfile,
     speed_max: float,
     start_s: float,
+    straight: bool = False,
 ) -> Trajectory:
     """The quickest jerk-limited motion that ends at rest at `target` [rad], each joint at most at `speed_max` [rad/s].
 
+    `straight`: along a straight line in joint space where that is possible, as from rest.
     Raises BrakingError as `braking` does.
     """
     problem = _problem(q, dq, ddq, profile)
     problem.target_position = np.asarray(target, dtype=np.float64).tolist()
     problem.max_velocity = np.minimum(speed_max, profile.velocity_max).tolist()
+    if straight:
+        problem.synchronization = Synchronization.Phase
     return _solve(problem, start_s)
 
 

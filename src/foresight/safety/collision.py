@@ -26,6 +26,8 @@ from foresight.safety.obstacles import TABLE, from_text
 
 WINDOW_S = 0.04  # [s] for which the first looks have to vouch; divided where something is near
 NEAR_AT_HOME_M = 0.1  # [m] links nearer than this to each other at home are near by design
+FIXED_M = 1e-3  # a link whose distance from the table changes by less when every joint bends is near it by design
+BENT_RAD = 0.3
 PIECES = 16  # at most, into which a window is divided at once
 NOISE_M = 2e-6  # [m] that a distance may differ by at the same place
 
@@ -46,6 +48,12 @@ class Clearance(NamedTuple):
 
     distance_m: float  # [m] beyond the margin
     names: tuple[str, str]  # of the pair; empty when nothing is within the range asked for
+
+
+def _bent(profile: RobotProfile) -> Float[np.ndarray, "J"]:
+    """Home with every joint bent towards the middle of its range."""
+    middle = (profile.position_min + profile.position_max) / 2
+    return profile.home + np.where(middle > profile.home, BENT_RAD, -BENT_RAD)
 
 
 class Scene:
@@ -69,12 +77,14 @@ class Scene:
         )
         obstacle = self.proximity.obstacle
         self._keep_out = obstacle >= len(tables)
-        of_table = np.where(self.proximity.finger, margins.fingers_table_m, margins.table_m)
-        self._margin = np.where(self._keep_out, margins.keep_out_m, np.where(obstacle < 0, margins.self_m, of_table))
+        from_table = np.where(self.proximity.finger, margins.fingers_table_m, margins.table_m)
+        self._margin = np.where(self._keep_out, margins.keep_out_m, np.where(obstacle < 0, margins.self_m, from_table))
         self._every = np.ones(len(obstacle), dtype=bool)
-        at_home = self.proximity.distances(profile.home, np.arange(len(obstacle)))
+        at_home, bent = (self.proximity.distances(q, np.arange(len(obstacle))) for q in (profile.home, _bent(profile)))
         links_near = (obstacle < 0) & (at_home < NEAR_AT_HOME_M)
-        self._slowing = ~(links_near | (~self._keep_out & (obstacle >= 0) & self.proximity.hand))
+        of_table = ~self._keep_out & (obstacle >= 0)
+        fixed = of_table & (np.abs(at_home - bent) < FIXED_M)  # a shoulder that only turns above its table
+        self._slowing = ~(links_near | fixed | (of_table & self.proximity.hand))
 
     def clearance(self, q: Float[np.ndarray, "J"], range_m: float = 0.1) -> Clearance:
         """What is left beyond the margin of the nearest pair, exact up to `range_m` [m], and who they are."""
@@ -83,8 +93,8 @@ class Scene:
     def room(self, q: Float[np.ndarray, "J"], range_m: float = 0.1) -> float:
         """What is left [m] beyond the margin of the nearest pair of those that ought to slow the arm when they come near.
 
-        Pairs that are near by design do not count: the hand over the table, where pushes work, and links that are near
-        each other at home already.
+        Pairs that are near by design do not count: the hand over the table, where pushes work, a link whose distance from the
+        table never changes, and links that are near each other at home already.
         """
         return self._clearances(np.asarray(q)[None], range_m, self._slowing)[0].distance_m
 

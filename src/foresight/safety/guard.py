@@ -122,11 +122,13 @@ class Guard:
         """The verdict, and the trajectory to put in force when it is OK."""
         found = self._examine(candidate, state, now_s)
         if found.verdict.ok:
-            near = self._graded_share(candidate.trajectory)
+            near, delay_s = self._graded_share(candidate.trajectory)
             share = min(near, self.share_max)
             if share >= 1:
                 return found.verdict, candidate.trajectory
-            gentle = slowed(candidate.trajectory, share, self.config.slow_ramp_s)
+            if self.share_max < 1:
+                delay_s = 0.0
+            gentle = slowed(candidate.trajectory, share, self.config.slow_ramp_s, delay_s)
             verdict = self._examine(replace(candidate, trajectory=gentle), state, now_s).verdict
             if verdict.ok:
                 why = "near a joint limit or an obstacle" if near < self.share_max else "as long as the failsafe asks for it"
@@ -148,7 +150,7 @@ class Guard:
             candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s, self.scene, self.transport_s
         )
 
-    def _graded_share(self, motion: Trajectory) -> float:
+    def _graded_share(self, motion: Trajectory) -> tuple[float, float]:
         return graded_share(motion, self.profile, self.config, self._tip_speeds, self.clearance)
 
     def _tip_speeds(self, q: np.ndarray, dq: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from foresight.control.trajectory import cut, derivatives
+from foresight.control.trajectory import cut, derivatives, splice
 from foresight.data import Trajectory
 from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
@@ -21,6 +21,7 @@ NEAR_S = 0.002  # [s] a regular point nearer to a point of the motion is left ou
 LOOK_S = 0.004  # [s] between two looks at the limits when a stop is sought
 HEADROOM = 0.98  # share of the limits that a stop uses
 TRIES = 24
+HALVINGS = 3  # of the step from the longest stop that was too quick to the one that was not
 LONGER = 1.12  # factor from one stop tried to the next
 
 
@@ -29,14 +30,17 @@ def speed_share(distance: float, stop: float, slow: float, share_min: float) -> 
     return float(np.clip(share_min + (1 - share_min) * (distance - stop) / (slow - stop), share_min, 1.0))
 
 
-def slowed(trajectory: Trajectory, share: float, ramp_s: float = 0.1) -> Trajectory:
-    """The same path at `share` of its speed, reached within `ramp_s` [s]; ends at rest where the trajectory does.
+def slowed(trajectory: Trajectory, share: float, ramp_s: float = 0.1, delay_s: float = 0.0) -> Trajectory:
+    """The same path at `share` of its speed, reached within `ramp_s` [s] after `delay_s`; ends at rest where the trajectory does.
 
     `share` must lie above 0 and at most at 1.
     """
     if not 0 < share <= 1:
         raise ValueError(f"The share of the speed must lie above 0 and at most at 1, got {share}.")
-    return _retimed(trajectory, _Slowing(share, ramp_s))
+    begin_s = float(trajectory.times_s[0])
+    if delay_s <= 0:
+        return _retimed(trajectory, _Slowing(share, ramp_s))
+    return splice(trajectory, _retimed(cut(trajectory, begin_s + delay_s), _Slowing(share, ramp_s)), begin_s)
 
 
 def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile) -> Trajectory | None:
@@ -51,15 +55,20 @@ def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile) -> Tra
     _, dq, ddq, _ = derivatives(left, now_s)
     at_most_s = float(np.max(np.abs(dq) / profile.acceleration_max))
     rise_s = float(np.max(profile.acceleration_max / profile.jerk_max))
-    duration_s = max(at_most_s + rise_s, 4 * NEAR_S)
+    duration_s, short_s = max(at_most_s + rise_s, 4 * NEAR_S), 0.0
+    lasting = lambda s: _Slowing(0.0, s, min(rise_s, s / 2) / s)  # noqa: E731
     for _ in range(TRIES):
-        slowing = _Slowing(0.0, duration_s, min(rise_s, duration_s / 2) / duration_s)
-        if slowing.path_s >= remaining_s:
+        if lasting(duration_s).path_s >= remaining_s:
             return left
-        if _keeps(left, slowing, profile):
-            return _retimed(left, slowing)
-        duration_s *= LONGER
-    return left
+        if _keeps(left, lasting(duration_s), profile):
+            break
+        duration_s, short_s = duration_s * LONGER, duration_s
+    else:
+        return left
+    for _ in range(HALVINGS if short_s else 0):
+        middle_s = (short_s + duration_s) / 2
+        short_s, duration_s = (short_s, middle_s) if _keeps(left, lasting(middle_s), profile) else (middle_s, duration_s)
+    return _retimed(left, lasting(duration_s))
 
 
 def graded_share(
@@ -68,8 +77,9 @@ def graded_share(
     config: GuardConfig,
     tip_speeds: Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "N"]] | None,
     clearance: Callable[[Float[np.ndarray, "J"]], float] | None,
-) -> float:
-    """The share at which the motion is as slow as its nearness to joint limits and obstacles asks; 1 far from both.
+) -> tuple[float, float]:
+    """The share at which the motion is as slow as its nearness to joint limits and obstacles asks, and the time [s] from its begin
+    that may pass before it is slowed so; 1 far from both.
 
     `tip_speeds` maps (N, J) positions and velocities to speeds [m/s]; `clearance` maps one position to metres. Looks every
     `config.graded_sample_s`.
@@ -82,15 +92,29 @@ def graded_share(
     asked = np.abs(dq) / cap
     slope = (room - config.position_margin_rad) / (config.slow_distance_rad - config.position_margin_rad)
     allowed = np.clip(config.share_min + (1 - config.share_min) * slope, config.share_min, 1.0)
-    share = float((allowed / np.maximum(asked, allowed)).min())
-    if clearance is None:
-        return share
+    shares = (allowed / np.maximum(asked, allowed)).min(axis=1)
+    if clearance is not None:
+        shares = np.minimum(shares, _near_obstacles(q, dq, asked, profile, config, tip_speeds, clearance))
+    first = int(np.argmax(shares < 1))
+    return float(shares.min()), max(0.0, float(times[max(first - 1, 0)]) - begin - config.slow_ramp_s)
+
+
+def _near_obstacles(
+    q: Float[np.ndarray, "N J"],
+    dq: Float[np.ndarray, "N J"],
+    asked: Float[np.ndarray, "N J"],
+    profile: RobotProfile,
+    config: GuardConfig,
+    tip_speeds: Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "N"]] | None,
+    clearance: Callable[[Float[np.ndarray, "J"]], float],
+) -> Float[np.ndarray, "N"]:
+    """The share at each posture; where it is slow enough anyway, nobody looks."""
     used = asked.max(1) if tip_speeds is None else np.maximum(asked.max(1), tip_speeds(q, dq) / profile.tip_speed_max)
-    for fraction, position in zip(used, q, strict=True):
-        if fraction > config.share_min:
-            near = speed_share(clearance(position), config.stop_distance_m, config.slow_distance_m, config.share_min)
-            share = min(share, near / max(near, float(fraction)))
-    return share
+    shares = np.ones(len(q))
+    for i in np.flatnonzero(used > config.share_min):
+        near = speed_share(clearance(q[i]), config.stop_distance_m, config.slow_distance_m, config.share_min)
+        shares[i] = near / max(near, float(used[i]))
+    return shares
 
 
 class _Slowing:

@@ -57,7 +57,7 @@ def swinging(
 ) -> Trajectory:
     """To rest at the target, its top speed reached gently enough for a torque rate limit. Raises BrakingError."""
     gentle = replace(profile, acceleration_max=GENTLE[0] * profile.acceleration_max, jerk_max=GENTLE[1] * profile.jerk_max)
-    return coming_to(target, q, dq, ddq, gentle, speed, start_s)
+    return coming_to(target, q, dq, ddq, gentle, speed, start_s, straight=True)
 
 
 class FullSpeedPlanner(Node):

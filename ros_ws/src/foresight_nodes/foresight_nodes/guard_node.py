@@ -188,7 +188,7 @@ class GuardNode(Part[GuardParameters]):
             self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene, transport_s=old.transport_s)
             settings = self._settings
             self._monitor = Monitor(
-                self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver, settings.transport_s
+                self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver, settings.transport_s + TICK_S
             )
             self._clock_watch = ClockWatch(self._simulated, settings.monitor.clock_jump_s)
             self._unsure, self._ticked_s, self._late = False, time.monotonic(), False

@@ -32,6 +32,7 @@ from trajectory_msgs.msg import JointTrajectory
 from foresight.data import Candidate, RobotState
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile, load_profile
+from foresight.safety.collision import Scene
 from foresight.safety.guard import Guard
 from foresight_nodes import convert, topics
 from foresight_nodes.full_speed_planner import Swing, swinging
@@ -42,6 +43,7 @@ Signal = Literal["kill", "freeze", "guard"]
 REST_RAD_S = 0.02  # [rad/s] a joint at rest is slower
 ALLOWANCE_S = 0.02  # [s] beside T_cmd and v/a
 SETTLE_S = 0.15  # [s] after the end of a trajectory at which an arm that follows it is at rest
+ROOM_RAD = 0.4  # [rad] that every joint keeps from its limits
 QUIET_S = 0.1  # [s] of rest that end a trial
 FAST = 0.95  # of the swing's top speed; the signal is sent above it
 STATES_S = 0.008  # [s] between joint states
@@ -92,21 +94,24 @@ def bound_s(profile: RobotProfile, command_timeout_s: float) -> float:
 
 
 def find_swing(profile: RobotProfile, seed: int) -> Swing:
-    """From home, passed by the guard as it is both ways, the last joint near its speed cap. Raises TrialError."""
-    rng, kinematics = np.random.default_rng(seed), MujocoKinematics(profile)
-    home, speed = profile.home, 0.97 * float(min(profile.joint_speed_max, profile.velocity_max[-1]))
+    """From near home, passed by the guard as it is both ways, the last joint near its speed cap. Raises TrialError."""
+    rng, kinematics, scene = np.random.default_rng(seed), MujocoKinematics(profile), Scene(profile)
+    home = np.clip(profile.home, profile.position_min + ROOM_RAD, profile.position_max - ROOM_RAD)  # nearer motion is slowed
+    speed = 0.97 * float(min(profile.joint_speed_max, profile.velocity_max[-1]))
     room = profile.position_max[-1] - home[-1], home[-1] - profile.position_min[-1]
     for share in np.linspace(1.0, 0.0, 60):
         way = share * rng.uniform(-0.3, 0.3, len(home))
         way[-1] = (1.0 if room[0] > room[1] else -1.0) * min(1.8, 0.8 * max(room))
         ends = np.array([home, home + way])
-        if all(_passes(ends[i], ends[1 - i], speed, profile, kinematics) for i in (0, 1)):
+        if all(_passes(ends[i], ends[1 - i], speed, profile, kinematics, scene) for i in (0, 1)):
             return Swing(ends, speed)
-    raise TrialError(f"No swing from home at {speed:.2f} rad/s passes the guard of {profile.name}.")
+    raise TrialError(f"No swing near home at {speed:.2f} rad/s passes the guard of {profile.name}.")
 
 
-def _passes(begin: np.ndarray, end: np.ndarray, speed: float, profile: RobotProfile, kinematics: MujocoKinematics) -> bool:
-    still, guard = np.zeros_like(begin), Guard(profile, kinematics)
+def _passes(
+    begin: np.ndarray, end: np.ndarray, speed: float, profile: RobotProfile, kinematics: MujocoKinematics, scene: Scene
+) -> bool:
+    still, guard = np.zeros_like(begin), Guard(profile, kinematics, scene=scene)
     motion = swinging(end, begin, still, still, profile, speed, 1.1)
     verdict = guard.offer(Candidate(motion, profile.joint_names, 0.95, 1.0), RobotState(1.0, begin, still), 1.0)
     return verdict.ok and verdict.slowed == 1.0
