@@ -174,7 +174,7 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0) -> muj
             conaffinity=AS_BUILT,
         )
     if keep_outs:
-        _show_as_built(spec)
+        _show_as_built(spec, prefix)
     world.add_light(
         name="lamp",
         pos=[0.6, 0.4, 2.0],
@@ -231,12 +231,14 @@ def _simplify_gripper(spec: mujoco.MjSpec, prefix: str) -> None:
         )
 
 
-def _show_as_built(spec: mujoco.MjSpec) -> None:
-    """Keep-outs meet the gripper as its package has it: what is drawn in place of its meshes is wider than they are."""
+def _show_as_built(spec: mujoco.MjSpec, prefix: str) -> None:
+    """Keep-outs and the arm meet the gripper as its package has it: what is drawn in place of its meshes is wider than they are."""
     for geom in spec.geoms:
-        stands_in = geom.name == "palm" or geom.name.endswith("_finger")
-        if geom.group == UNDRAWN or (geom.contype and not stands_in):
+        gripper, stands_in = geom.parent.name.startswith(prefix), geom.name == "palm" or geom.name.endswith("_finger")
+        if (gripper and geom.group == UNDRAWN) or (geom.contype and not stands_in):
             geom.contype |= AS_BUILT
+            if not gripper and geom.parent.name not in ("world", "cube"):
+                geom.conaffinity |= AS_BUILT
 
 
 def _look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray = np.array([0.0, 0.0, 1.0])) -> np.ndarray:

@@ -16,8 +16,10 @@ from foresight.data import Candidate, Trajectory
 from foresight.evaluation.guard_judge import Judge, read
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
+from foresight.safety.config import GuardConfig
 
 NEAR = 0.98  # share of the limits that a legal plan may take, and towards which it is made
+TIP_SHARE = GuardConfig.tip_speed_share  # of the tip's cap that commands are granted
 MARGIN = 0.1  # [rad] a legal plan keeps from the ends of its joints
 
 
@@ -59,7 +61,7 @@ class LegalPlans:
             if _within(used):
                 return plan if self._legal(points, plan) else None
             speed = np.maximum(
-                speed * min(1.0, NEAR / max(used.get("tip_speed", 0.1), used["velocity"])), np.abs(state[1]) + 1e-6
+                speed * min(1.0, NEAR / max(used.get("tip_speed", 0.1) / TIP_SHARE, used["velocity"])), np.abs(state[1]) + 1e-6
             )
             jerk = jerk * min(1.0, NEAR / max(used.get("torque_rate", 0.1), used["jerk"]))
         return None
@@ -84,7 +86,8 @@ class LegalPlans:
 
 
 def _within(used: dict[str, float]) -> bool:
-    return all(value <= NEAR + 0.005 for name, value in used.items() if name not in ("position", "workspace", "rest"))
+    shares = {**used, "tip_speed": used.get("tip_speed", 0.0) / TIP_SHARE}
+    return all(value <= NEAR + 0.005 for name, value in shares.items() if name not in ("position", "workspace", "rest"))
 
 
 def _ruckig(state, target, speed, acceleration, jerk, join_s: float, spacing_s: float) -> Trajectory | None:

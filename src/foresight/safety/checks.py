@@ -64,7 +64,7 @@ def examine(
     for part in refusals:  # generators: a check runs only when those before it have passed
         for verdict in part:
             return Finding(verdict)
-    return examine_motion(commanded(in_force, trajectory, state, now_s, transport_s), profile, kinematics, config, now_s, scene)
+    return examine_motion(commanded(in_force, trajectory, state, config, now_s, transport_s), profile, kinematics, config, now_s, scene)
 
 
 def examine_motion(
@@ -85,22 +85,32 @@ def examine_motion(
 
 
 def commanded(
-    in_force: Trajectory | None, trajectory: Trajectory, state: RobotState, now_s: float, transport_s: float = 0.0
+    in_force: Trajectory | None,
+    trajectory: Trajectory,
+    state: RobotState,
+    config: GuardConfig,
+    now_s: float,
+    transport_s: float = 0.0,
 ) -> Trajectory:
     """What the controller executes from now on once it has the trajectory, which must end after now.
 
     It keeps to the motion in force until the trajectory begins. Where that is past it goes straight from its present command
     to the first point that lies ahead. With nothing in force it is told to stay where the arm is measured for `transport_s`,
-    so that it goes the same way to the first point whenever within that it gets the trajectory.
+    so that it goes the same way to the first point whenever within that it gets the trajectory; where the trajectory begins as near
+    to that as a motion must join another, it is told to stay at its beginning.
     """
     if in_force is not None and trajectory.times_s[0] > now_s:
         return splice(in_force, trajectory, now_s)
     begin_s = now_s + transport_s
     if in_force is not None or trajectory.times_s[-1] <= begin_s:
         begin_s = now_s
-    motion = take_over(in_force or hold(state.q, begin_s), trajectory, begin_s)
+    before = in_force
+    if before is None:
+        first = sample(trajectory, begin_s)[0]
+        before = hold(first if (np.abs(first - state.q) <= config.join_position_rad).all() else state.q, begin_s)
+    motion = take_over(before, trajectory, begin_s)
     assert motion is not None  # the end lies ahead
-    return motion if begin_s == now_s else splice(hold(state.q, now_s), motion, now_s)
+    return motion if begin_s == now_s else splice(hold(before.q[0], now_s), motion, now_s)
 
 
 def state_refusal(state: RobotState | None, profile: RobotProfile, config: GuardConfig, now_s: float) -> Verdict | None:

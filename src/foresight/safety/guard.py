@@ -90,7 +90,7 @@ class Guard:
             self.last, trajectory = self._judge(candidate, state, now_s)
         self.counts[self.last.reason] += 1
         if trajectory is not None:
-            self._put_in_force(commanded(self.in_force, trajectory, state, now_s, self.transport_s), now_s)
+            self._put_in_force(commanded(self.in_force, trajectory, state, self.config, now_s, self.transport_s), now_s)
         return self.last
 
     def situation(self, state: RobotState | None, now_s: float) -> Situation:
