@@ -142,18 +142,31 @@ def evaluate(
 ) -> tuple[Report, list[EpisodeResult]]:
     """All episodes of the configuration and the random floor's; results in order of task, policy and seed.
 
-    `build` makes the simulation and the agent of a policy, once in every process. Ctrl-C ends the processes.
+    `build` makes the simulation and the agent of a policy, once in every process. Ctrl-C ends the processes; what was done until
+    then is reported as interrupted, or KeyboardInterrupt raised where nothing was.
     """
     build = build or _build
     jobs = list(_jobs(config))
     results: dict[Job, EpisodeResult] = {}
-    for job, result in _run(config, jobs, build):
-        results[job] = result
-        progress(result)
-    episodes = [results[job] for job in jobs]
-    return summarise(
-        episodes, policy=config.policy, seed=config.seed, shift=config.shift, model_id=_model_id(config, build)
-    ), episodes
+    interrupted = False
+    try:
+        for job, result in _run(config, jobs, build):
+            results[job] = result
+            progress(result)
+    except KeyboardInterrupt:
+        interrupted = True
+        if not any(job.policy == config.policy for job in results):
+            raise
+    episodes = [results[job] for job in jobs if job in results]
+    report = summarise(
+        episodes,
+        policy=config.policy,
+        seed=config.seed,
+        shift=config.shift,
+        model_id=_model_id(config, build),
+        interrupted=interrupted,
+    )
+    return report, episodes
 
 
 def random_floor(config: EvaluateConfig, progress: Callable[[EpisodeResult], None] = lambda result: None) -> list[EpisodeResult]:

@@ -134,12 +134,18 @@ def evaluate(words: list[str]) -> int:
 
     planned = {(task, config.policy): config.episodes for task in config.task}
     planned |= {(task, "random"): config.random_floor for task in config.task if config.random_floor}
-    with LiveTable(planned, title=f"seed {config.seed}, shift {config.shift}") as table:
-        report, episodes = run(config, table.add)
+    try:
+        with LiveTable(planned, title=f"seed {config.seed}, shift {config.shift}") as table:
+            report, episodes = run(config, table.add)
+    except KeyboardInterrupt:
+        _remove_empty(config.report)
+        raise
     if config.report:
         write_report(config.report, report, episodes, config.checkpoint)
     _finish(config, report)
-    return 0
+    if report.interrupted:
+        print(f"foresight evaluate: interrupted after {len(episodes)} of {sum(planned.values())} episodes.", file=sys.stderr)
+    return 130 if report.interrupted else 0
 
 
 def demo(words: list[str]) -> int:
@@ -466,6 +472,13 @@ def _check_writable(flag: str, folder: Path | None, file: Path | None = None) ->
         raise InputError(
             f"{flag}: cannot write in {folder} ({error.strerror}). Choose a folder that you may write to, with space left."
         ) from error
+
+
+def _remove_empty(folder: Path | None) -> None:
+    """A report's folder in which nothing came to stand."""
+    for place in (folder and folder / "videos", folder):
+        if place and place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
 
 
 def _finish(config: "EvaluateConfig", report: "Report") -> None:

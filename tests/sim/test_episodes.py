@@ -142,6 +142,31 @@ def test_evaluation_counts_ours_and_the_random_floor(tmp_path):
     assert [e.seed for e in episodes if e.task == "reach"] == [700_000, 700_001, 700_002, 700_000, 700_001]
 
 
+def test_what_was_done_before_ctrl_c_is_reported(tmp_path):
+    """As interrupted, without the episodes that were not; with none of ours there is nothing to report."""
+
+    def interrupt_after(count):
+        seen = []
+
+        def progress(result):
+            seen.append(result)
+            if len(seen) == count:
+                raise KeyboardInterrupt
+
+        return progress
+
+    config = EvaluateConfig(task=("reach",), episodes=5, random_episodes=2, seed=0, jobs=1)
+    report, episodes = evaluate(config, interrupt_after(3), build)
+    assert report.interrupted and report.to_json()["interrupted"] and len(episodes) == 3
+    assert report.tasks["reach"].episodes == 3 and report.tasks["reach"].random_successes is None
+
+    def interrupted(config, policy):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(config, build=interrupted)
+
+
 def test_failures_keep_their_videos_and_successes_only_the_first(tmp_path):
     """With a report folder every failure is kept as mp4, and as many successes as asked for."""
     evaluate(EvaluateConfig(task=("reach",), episodes=2, random_episodes=0, videos=1, jobs=1, report=tmp_path), build=build)

@@ -89,6 +89,7 @@ class Report:
     policy: str = "both"
     shift: str = "none"
     through: str = "in-process"  # or "ros"
+    interrupted: bool = False  # before all episodes that were asked for were done
 
     def to_json(self) -> dict:
         return json.loads(json.dumps(asdict(self), allow_nan=False))
@@ -101,7 +102,14 @@ class Report:
 
 
 def summarise(
-    episodes: Sequence[EpisodeResult], *, policy: str, seed: int, shift: str, model_id: str, through: str = "in-process"
+    episodes: Sequence[EpisodeResult],
+    *,
+    policy: str,
+    seed: int,
+    shift: str,
+    model_id: str,
+    through: str = "in-process",
+    interrupted: bool = False,
 ) -> Report:
     """The report of the episodes of `policy`; those of policy "random" are the floor they are compared with."""
     own = [e for e in episodes if e.policy == policy]
@@ -113,10 +121,10 @@ def summarise(
         tasks[task] = TaskSummary(
             episodes=len(ours),
             successes=successes,
-            ci95=wilson(successes, len(ours)),
+            ci95=tuple(round(bound, 4) for bound in wilson(successes, len(ours))),
             random_successes=sum(e.success for e in floor) if floor else None,
             violations=sum(e.violations for e in ours),
-            time_to_goal_s=percentile([e.time_to_goal_s for e in ours if e.time_to_goal_s is not None], 50),
+            time_to_goal_s=_rounded(percentile([e.time_to_goal_s for e in ours if e.time_to_goal_s is not None], 50)),
             random_episodes=len(floor),
         )
     planning = [ms for e in own for ms in e.planning_ms]
@@ -136,7 +144,12 @@ def summarise(
         policy=policy,
         shift=shift,
         through=through,
+        interrupted=interrupted,
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def write_results(directory: Path, report: Report, episodes: Sequence[EpisodeResult]) -> None:

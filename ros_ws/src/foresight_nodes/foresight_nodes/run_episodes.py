@@ -306,13 +306,20 @@ def run(config: EvaluateConfig) -> Report:
             stop([graph], pump=lambda: time.sleep(0.05))
             episodes += _random_floor(config, table)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{len(episodes)} of {sum(planned.values())} episodes were done; no report was written."
-        ) from None
+        if not episodes:
+            raise KeyboardInterrupt("No episode was done; there is no report.") from None
     finally:
         stop([graph], pump=lambda: time.sleep(0.05))
         rclpy.try_shutdown()
-    report = summarise(episodes, policy="both", seed=config.seed, shift=config.shift, model_id=model.model_id, through="ros")
+    report = summarise(
+        episodes,
+        policy="both",
+        seed=config.seed,
+        shift=config.shift,
+        model_id=model.model_id,
+        through="ros",
+        interrupted=len(episodes) < sum(planned.values()),
+    )
     write_report(folder, report, episodes, config.checkpoint)
     return report
 
@@ -392,6 +399,8 @@ def main(words: list[str] | None = None) -> int:
         report = run(config)
         if config.json:
             write_atomically(config.json, json.dumps(report.to_json(), indent=2) + "\n")
+        if report.interrupted:
+            raise KeyboardInterrupt(f"What was done until then stands in {config.report / 'report.html'}")
     except KeyboardInterrupt as interruption:
         print(f"\nforesight: interrupted; the arm is at rest and the graph has ended. {interruption}", file=sys.stderr)
         return 130
