@@ -45,6 +45,8 @@ class FaultsConfig:
     """Planner deaths by SIGKILL for each robot, and as many by SIGSTOP."""
     guard_trials: int = 20
     """Guard deaths in motion for each robot."""
+    round_trip_s: float = 60.0
+    """[s] of undisturbed planning for each robot in which round trips through the guard are measured."""
     profiles: tuple[str, ...] = ("ur5e", "fr3", "so101")
     """Robots."""
     parallel: int = 1
@@ -57,7 +59,7 @@ class FaultsConfig:
     """Nodes of the matrix; empty: all."""
 
     def __post_init__(self) -> None:
-        for name, least in (("trials", 0), ("guard_trials", 0), ("parallel", 1), ("seed", 0)):
+        for name, least in (("trials", 0), ("guard_trials", 0), ("round_trip_s", 0), ("parallel", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}.")
         for robot in self.profiles:
@@ -72,8 +74,15 @@ class Lane:
     """A lane's process and what it has told."""
 
     def __init__(self, robot: str, config: FaultsConfig, domain: int) -> None:
-        self.robot, self.trials, self.heard_s = robot, [], time.monotonic()
-        told = {"robot": robot, "kill": config.trials, "freeze": config.trials, "guard": config.guard_trials, "seed": config.seed}
+        self.robot, self.trials, self.round_trips_ms, self.heard_s = robot, [], [], time.monotonic()
+        told = {
+            "robot": robot,
+            "kill": config.trials,
+            "freeze": config.trials,
+            "guard": config.guard_trials,
+            "seed": config.seed,
+            "round_trip_s": config.round_trip_s,
+        }
         self.process = subprocess.Popen(
             ending_with_parent([sys.executable, "-m", "foresight_nodes.stop_trials", json.dumps(told)]),
             env={**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"},
@@ -82,7 +91,7 @@ class Lane:
         self.child = Child(f"lane of {robot}", self.process)
 
     def read(self) -> dict[str, Any] | None:
-        """The next trial; None at the end. Raises LaneError."""
+        """The next trial, empty where the lane told something else; None at the end. Raises LaneError."""
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
@@ -92,14 +101,17 @@ class Lane:
         trial = json.loads(line)
         if "error" in trial:
             raise LaneError(trial["error"])
-        self.trials.append(trial)
         self.heard_s = time.monotonic()
+        if "round_trips_ms" in trial:
+            self.round_trips_ms = trial["round_trips_ms"]
+            return {}
+        self.trials.append(trial)
         return trial
 
 
-def run_lanes(config: FaultsConfig) -> list[dict[str, Any]]:
-    """All trials of all robots, some robots at a time. Raises LaneError."""
-    waiting, running, trials = list(enumerate(config.profiles)), [], []
+def run_lanes(config: FaultsConfig, trials: list[dict[str, Any]], round_trips_ms: dict[str, list[float]]) -> None:
+    """All trials of all robots, some robots at a time; what they tell comes into the last two arguments. Raises LaneError."""
+    waiting, running = list(enumerate(config.profiles)), []
     total = 2 * config.trials + config.guard_trials
     with Progress(*COLUMNS) as bar, selectors.DefaultSelector() as selector:
         tasks = {robot: bar.add_task(robot, total=total, line="") for robot in config.profiles}
@@ -119,11 +131,13 @@ def run_lanes(config: FaultsConfig) -> list[dict[str, Any]]:
                         selector.unregister(lane.process.stdout)
                         running.remove(lane)
                         continue
+                    if not trial:
+                        round_trips_ms[lane.robot] = lane.round_trips_ms
+                        continue
                     trials.append(trial)
                     bar.update(tasks[lane.robot], advance=1, line=_line(lane.trials))
         finally:
             stop([lane.child for lane in running], pump=lambda: time.sleep(0.05))
-    return trials
 
 
 def _line(trials: list[dict[str, Any]]) -> str:
@@ -137,7 +151,7 @@ def _stopped(trial: dict[str, Any]) -> bool:
     return trial["rest_s"] <= trial["bound_s"]
 
 
-def summarise(trials: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(trials: list[dict[str, Any]], round_trips_ms: dict[str, list[float]]) -> dict[str, Any]:
     """Figures for each robot and signal."""
     stops: dict[str, dict[str, Any]] = {}
     for robot in dict.fromkeys(trial["robot"] for trial in trials):
@@ -153,7 +167,14 @@ def summarise(trials: list[dict[str, Any]]) -> dict[str, Any]:
                 }  # fmt: skip
     late = [trial for trial in trials if not _stopped(trial)]
     broken = [f"{t['robot']} {t['signal']}: {v}" for t in trials for v in t["violations"]]
-    return {"stop": stops, "violations": len(broken), "violation_details": broken[:TOLD], "late": late[:TOLD]}
+    trips = {
+        robot: {"plans": len(ms), "p50": float(np.median(ms)), "p99": float(np.quantile(ms, 0.99)), "max": max(ms)}
+        for robot, ms in round_trips_ms.items()
+        if ms
+    }
+    return {
+        "stop": stops, "violations": len(broken), "violation_details": broken[:TOLD], "late": late[:TOLD], "round_trip_ms": trips,
+    }  # fmt: skip
 
 
 def told(figures: dict[str, Any]) -> str:
@@ -163,6 +184,10 @@ def told(figures: dict[str, Any]) -> str:
         f"{' at most' if number == 'guard' else ''}); median {f['p50_s']:.3f}, longest {f['max_s']:.3f} s"
         for robot, signals in figures["stop"].items()
         for number, f in signals.items()
+    ]
+    lines += [
+        f"{robot:<6} round trip of {f['plans']} plans: p50 {f['p50']:.1f}, p99 {f['p99']:.1f}, longest {f['max']:.1f} ms"
+        for robot, f in figures["round_trip_ms"].items()
     ]
     return "\n".join([*lines, f"{figures['violations']} violations"])
 
@@ -181,9 +206,20 @@ def main(words: list[str] | None = None) -> int:
             print(told_matrix(figures))
             good = figures["matrix"]["crashes"] == figures["matrix"]["good"]
         else:
-            figures = summarise(run_lanes(config))
+            trials: list[dict[str, Any]] = []
+            round_trips_ms: dict[str, list[float]] = {}
+            ended = ""
+            try:
+                run_lanes(config, trials, round_trips_ms)
+            except (KeyboardInterrupt, LaneError) as error:
+                if not trials:
+                    raise
+                ended = str(error) or "interrupted"
+            figures = {**summarise(trials, round_trips_ms), "ended_early": ended}
             print(told(figures))
-            good = not figures["violations"] and not figures["late"]
+            good = not (figures["violations"] or figures["late"] or ended)
+            if ended:
+                print(f"foresight bench faults: ended early, after {len(trials)} trials: {ended}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nforesight bench faults: interrupted; what was started has ended, nothing was written.", file=sys.stderr)
         return 130

@@ -33,6 +33,8 @@ PERIOD_S = 0.1  # [s] between plans
 LEAD_S = 0.18  # [s] from a plan to the motion that it begins
 OBSERVED_S = 0.05  # [s] before its plan at which the pretended observation was made
 TURN_S = 0.25  # [s] before the end of its motion at which it turns to the other posture
+SAME_S = 1e-5  # [s] between the ends of a motion proposed and of the one commanded, where that is the same
+ROUND_TRIPS = "round trips [ms]:"  # first words of the line that it writes when it is told to idle
 GENTLE = 0.5, 0.1  # shares of the acceleration and jerk limits that it uses to gain speed
 
 
@@ -71,6 +73,8 @@ class FullSpeedPlanner(Node):
         self._q: np.ndarray | None = None
         self._target = 0
         self._id, self._heartbeat = time.time_ns() // 1_000_000, None
+        self._sent = (0.0, 0.0)  # end of the motion last proposed, and when it was sent
+        self.round_trips_ms: list[float] = []  # from a plan to its command, since it was told to go
         self.wanted = threading.Event()
         self._plans = topics.PLAN.publisher(self)
         self._beats = topics.HEARTBEAT.publisher(self)  # found by the guard before the first beat
@@ -89,6 +93,8 @@ class FullSpeedPlanner(Node):
         elif not self.wanted.is_set() and self._heartbeat is not None:
             self._heartbeat.stop()
             self._heartbeat = None
+            print(f"{ROUND_TRIPS} {json.dumps(self.round_trips_ms)}", flush=True)
+            self.round_trips_ms.clear()
 
     def _on_state(self, msg: JointState) -> None:
         self._q = convert.robot_state_from_msg(msg, self._profile.joint_names).q
@@ -97,6 +103,8 @@ class FullSpeedPlanner(Node):
         now_s = time.time()
         new = convert.trajectory_from_msg(msg, self._profile.joint_names, now_s)
         self._in_force, self._in_force_s = splice(self._in_force, new, now_s - 0.5), now_s
+        if abs(float(new.times_s[-1]) - self._sent[0]) < SAME_S:
+            self.round_trips_ms.append(1e3 * (time.perf_counter() - self._sent[1]))
 
     def _on_guard_state(self, msg: GuardState) -> None:
         """Where nothing is in force the next motion starts where the arm is measured."""
@@ -118,6 +126,7 @@ class FullSpeedPlanner(Node):
         self._id += 1
         nothing = np.zeros((0, 4), np.float32)
         plan = Plan(now_s - OBSERVED_S, "full-speed", 0.1, np.zeros((1, 3)), 0.0, {}, 0.0, nothing, 1, 0.0, "full speed")
+        self._sent = float(motion.times_s[-1]), time.perf_counter()
         self._plans.publish(
             convert.plan_to_msg(plan, motion, self._profile.joint_names, time.time(), self._id, self._profile.base_frame)
         )

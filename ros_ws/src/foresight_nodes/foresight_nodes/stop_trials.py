@@ -35,7 +35,7 @@ from foresight.robots.profile import RobotProfile, load_profile
 from foresight.safety.collision import Scene
 from foresight.safety.guard import Guard
 from foresight_nodes import convert, topics
-from foresight_nodes.full_speed_planner import Swing, swinging
+from foresight_nodes.full_speed_planner import ROUND_TRIPS, Swing, swinging
 from foresight_nodes.transitions import Managed
 from sim.arm import STEP_S, ArmSimulation
 
@@ -67,6 +67,7 @@ class LaneConfig:
     freeze: int
     guard: int  # trials in which the guard itself is killed
     seed: int
+    round_trip_s: float = 0.0  # [s] of undisturbed planning in which round trips are measured
     command_timeout_s: float = 0.1  # [s] T_cmd of the guard
 
 
@@ -255,6 +256,25 @@ class Lane(Node):
         self._clear(planner, number)
         return made
 
+    def round_trips(self) -> list[float]:
+        """Milliseconds from each plan sent to its command received, by the planner's own clock, both ways through DDS."""
+        planner = self.planner()
+        while planner.stdout.readline():  # what it wrote before
+            pass
+        planner.stdin.write("go\n")
+        end_s = self.now_s() + self.config.round_trip_s
+        self.until(lambda: self.now_s() >= end_s, "the time is over", self.config.round_trip_s + PATIENCE_S)
+        planner.stdin.write("idle\n")
+        lines: list[str] = []
+
+        def told() -> bool:
+            lines.append(planner.stdout.readline() or "")
+            return lines[-1].startswith(ROUND_TRIPS)
+
+        self.until(told, "the planner tells its round trips")
+        self._planners.append(planner)
+        return json.loads(lines[-1].removeprefix(ROUND_TRIPS))
+
     def _clear(self, planner: subprocess.Popen, number: Signal) -> None:
         """A planner that can go on waits for the next trial; a guard is started anew."""
         if number == "kill":
@@ -302,6 +322,8 @@ def main() -> int:
         lane.start_guard()
         for number in [*["kill"] * config.kill, *["freeze"] * config.freeze, *["guard"] * config.guard]:
             print(json.dumps(asdict(lane.trial(number))), flush=True)
+        if config.round_trip_s:
+            print(json.dumps({"robot": config.robot, "round_trips_ms": lane.round_trips()}), flush=True)
     except (TrialError, RuntimeError, ValueError) as error:
         print(json.dumps({"error": " ".join(str(error).split())}), flush=True)
         return 1
