@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-
 FULL_BYTES = 2**20  # with less than this left, a library's error is the disk's
 
 

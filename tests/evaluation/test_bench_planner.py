@@ -60,11 +60,11 @@ def test_the_file_holds_every_row_with_its_ratio_and_the_curves(tmp_path, monkey
 
 def test_a_peer_that_breaks_says_what_it_said_last(stub):
     """One line with the exit code and the peer's last words; also when it breaks in the middle."""
-    with pytest.raises(PeerError, match="code 1.*No module named 'stable_worldmodel_'"):
+    with pytest.raises(PeerError, match=r"code 1.*No module named 'stable_worldmodel_'"):
         Peer(stub("import stable_worldmodel_"), 1)
     broken = 'print(\'PEER {"package": "x"}\', flush=True); input(); print("out of memory"); raise SystemExit(3)'
     with Peer(stub(broken), 1) as one:
-        with pytest.raises(PeerError, match="code 3.*out of memory"):
+        with pytest.raises(PeerError, match=r"code 3.*out of memory"):
             one.plan(1, 1, 1)
 
 

@@ -198,7 +198,7 @@ def test_a_joint_that_the_profile_forgets_is_not_frozen_silently(name):
 
 def test_a_package_that_is_not_there_is_named(profile):
     """A missing package, or a file missing in it, is told with what to do or where it was looked for."""
-    with pytest.raises(FileNotFoundError, match="Package 'no_such_package'.*make setup"):
+    with pytest.raises(FileNotFoundError, match=r"Package 'no_such_package'.*make setup"):
         robot_spec(replace(profile, model=replace(profile.model, package="no_such_package")))
     with pytest.raises(FileNotFoundError, match=r"'ogbench' has no file 'arm.xml'"):
         robot_spec(replace(profile, model=replace(profile.model, arm="arm.xml")))

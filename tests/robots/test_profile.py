@@ -199,7 +199,7 @@ def test_home_lies_within_the_position_limits(joint, beyond, above):
     """A home on or beyond a position limit is refused with both."""
     raw = read("fr3")
     raw["home"][joint] = raw["position_max"][joint] + beyond if above else raw["position_min"][joint] - beyond
-    with pytest.raises(ValueError, match="(home must lie below position_max)|(position_min must lie below home)"):
+    with pytest.raises(ValueError, match=r"(home must lie below position_max)|(position_min must lie below home)"):
         parse_profile(raw, "here.yaml")
 
 
@@ -215,7 +215,7 @@ def test_contradictions_are_refused(raw):
         parse_profile({**raw, "joint_names": raw["joint_names"][::-1]}, "here.yaml")
     with pytest.raises(ValueError, match="go together"):
         parse_profile(changed(raw, ("model", "attachment_site"), None), "here.yaml")
-    with pytest.raises(ValueError, match="both in model.joints and in model.gripper_joints"):
+    with pytest.raises(ValueError, match=r"both in model.joints and in model.gripper_joints"):
         parse_profile(changed(raw, ("model", "gripper_joints"), ["elbow_joint"]), "here.yaml")
 
 
@@ -224,7 +224,7 @@ def test_a_velocity_law_that_lets_a_joint_run_through_its_end_is_refused():
     raw = read("fr3")
     with pytest.raises(ValueError, match=r"velocity_law.offset must be at most 0.*0.1"):
         parse_profile(changed(raw, ("velocity_law", "offset"), [0.1] * 7), "here.yaml")
-    with pytest.raises(ValueError, match="velocity_law.lower must lie below velocity_law.upper"):
+    with pytest.raises(ValueError, match=r"velocity_law.lower must lie below velocity_law.upper"):
         parse_profile(changed(raw, ("velocity_law", "lower"), [9.0] * 7), "here.yaml")
 
 

@@ -39,7 +39,7 @@ def test_kill_ends_the_process_of_a_node(planner: subprocess.Popen):
     """By SIGKILL, and a second kill finds no graph."""
     assert f"planner (pid {planner.pid})" in inject.inject(InjectConfig("kill", node="planner"))
     assert planner.wait(10) == -signal.SIGKILL
-    with pytest.raises(InjectError, match="No graph of `foresight up` runs on domain .*foresight up sim"):
+    with pytest.raises(InjectError, match=r"No graph of `foresight up` runs on domain .*foresight up sim"):
         inject.inject(InjectConfig("kill", node="planner"))
 
 

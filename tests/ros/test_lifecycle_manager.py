@@ -202,7 +202,7 @@ def test_after_a_latch_nothing_is_brought_back_until_a_person_says_so(bench: Ben
 
 def test_a_dependency_on_a_node_that_is_not_there_is_refused():
     """With the nodes there are."""
-    with pytest.raises(ValueError, match="name 'sun', which is no node. Nodes: guard, sim"):
+    with pytest.raises(ValueError, match=r"name 'sun', which is no node. Nodes: guard, sim"):
         ManagerParameters(dependencies=("planner:sun",))
 
 

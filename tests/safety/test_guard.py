@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foresight.control.braking import braking
 from foresight.control.trajectory import derivatives, hold, sample
 from foresight.data import Reason, RobotState, Trajectory
 from foresight.safety.guard import Guard
@@ -185,7 +184,7 @@ def test_a_held_arm_is_no_longer_pressed(moving, profile):
     assert 0.008 < np.abs(q - moving.in_force.q[0]).max() < 0.05 and moving.reliefs == 1
     assert motion.q[0] == pytest.approx(q) and motion.dq[0] == pytest.approx(dq) and motion.ddq[0] == pytest.approx(ddq)
     assert motion.q[-1] == pytest.approx(moving.in_force.q[-1]) and (motion.dq[-1] == 0).all()
-    _, _, speed, acceleration = extremes(motion)
+    _, _, _speed, acceleration = extremes(motion)
     assert (acceleration <= 1.001 * profile.acceleration_max).all()
     assert sample(moving.in_force, now_s + 1.0)[0] == pytest.approx(motion.q[-1])
 

@@ -28,7 +28,9 @@ def recorded(profile, kinematics) -> RecordedGuard:
     around = to_text(TABLE, boxes_of([0.30, 0.10, 0.0, 0.45, 0.30, 0.12]))  # in the way of some of the motions
     setup = Setup(profile_text("ur5e"), GuardConfig(), "m1", 0.01, around)
     scene = scene_from(setup.scene, profile, setup.config)
-    guard = RecordedGuard(Guard(profile, kinematics, setup.config, setup.model_id, scene=scene, transport_s=setup.transport_s), setup)
+    guard = RecordedGuard(
+        Guard(profile, kinematics, setup.config, setup.model_id, scene=scene, transport_s=setup.transport_s), setup
+    )
     rng = np.random.default_rng(1)
     for i, made in enumerate(drive(5, 40, profile, kinematics)):
         now_s, motion = made.now_s, made.trajectory

@@ -97,7 +97,9 @@ def test_every_way_of_meaning_ill_gets_some_motion_past_the_guard(
 ):
     """Otherwise its episodes would prove nothing: in each way something passes, something is refused, and the arm moves."""
     config = AdversaryConfig(duration_s=2.0, stop_share=0.0)
-    results = [Bout(arena, guarded(profile, kinematics, config.transport_s), config, index).run() for index in range(2 * len(WAYS))]
+    results = [
+        Bout(arena, guarded(profile, kinematics, config.transport_s), config, index).run() for index in range(2 * len(WAYS))
+    ]
     for aim, form in WAYS:
         some = [result for result in results if result.way == f"{aim} {form}"]
         assert sum(result.verdicts["ok"] for result in some) > 0, (aim, form)

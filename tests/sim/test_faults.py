@@ -44,7 +44,7 @@ def test_without_a_fault_and_after_it_everything_passes(name: str):
     """After its duration a fault leaves no trace."""
     faults = at_work(name, now_s=1.0, duration_s=0.5)
     for now_s in (1.6, 1.7):
-        [(captured_s, shown)] = [(c, f) for c, f in faults.frames(frames(3), now_s) if c == now_s]
+        [(_captured_s, shown)] = [(c, f) for c, f in faults.frames(frames(3), now_s) if c == now_s]
         assert set(shown) == {"front", "wrist"} and (shown["front"] == 3).all()
         assert faults.measured(STATE, now_s) is STATE and not faults.lost(now_s)
         assert faults.halted_by(now_s) is None and faults.clock_s(now_s) == 0.0

@@ -108,7 +108,7 @@ def test_several_robots_share_one_rollout(model):
         found = fast.rollout(together, torch.cat([blocks, blocks_too]))
         alone = [fast.begin(first, executed).rollout(blocks), fast.begin(second, executed_too).rollout(blocks_too)]
         torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
-        with pytest.raises(ValueError, match="5 candidates .* 2 robots"):
+        with pytest.raises(ValueError, match=r"5 candidates .* 2 robots"):
             fast.rollout(together, blocks)
 
 

@@ -5,6 +5,7 @@ A verdict is a pure function of what its record holds, so any difference means t
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict, dataclass
 
@@ -143,7 +144,7 @@ def _row(decision: Decision, again: tuple[Verdict, str] | None, differences: tup
 
 def _missing(numbers: list[int]) -> int:
     """Gaps in the counting; a guard that was started anew counts from 1 again."""
-    return sum(max(0, after - before - 1) for before, after in zip(numbers, numbers[1:], strict=False))
+    return sum(max(0, after - before - 1) for before, after in itertools.pairwise(numbers))
 
 
 def _versions(text: str) -> dict[str, str]:

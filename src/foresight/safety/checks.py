@@ -64,7 +64,9 @@ def examine(
     for part in refusals:  # generators: a check runs only when those before it have passed
         for verdict in part:
             return Finding(verdict)
-    return examine_motion(commanded(in_force, trajectory, state, config, now_s, transport_s), profile, kinematics, config, now_s, scene)
+    return examine_motion(
+        commanded(in_force, trajectory, state, config, now_s, transport_s), profile, kinematics, config, now_s, scene
+    )
 
 
 def examine_motion(

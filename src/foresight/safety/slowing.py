@@ -52,7 +52,7 @@ def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile) -> Tra
     remaining_s = float(left.times_s[-1]) - now_s
     if len(left.times_s) < 2 or remaining_s <= 0:
         return None
-    _, dq, ddq, _ = derivatives(left, now_s)
+    _, dq, _ddq, _ = derivatives(left, now_s)
     at_most_s = float(np.max(np.abs(dq) / profile.acceleration_max))
     rise_s = float(np.max(profile.acceleration_max / profile.jerk_max))
     duration_s, short_s = max(at_most_s + rise_s, 4 * NEAR_S), 0.0

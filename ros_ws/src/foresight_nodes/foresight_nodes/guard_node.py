@@ -185,7 +185,9 @@ class GuardNode(Part[GuardParameters]):
         """As before the first plan, but for a latch."""
         if self._guard is not None:
             old = self._guard
-            self._guard = Guard(old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene, transport_s=old.transport_s)
+            self._guard = Guard(
+                old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene, transport_s=old.transport_s
+            )
             settings = self._settings
             self._monitor = Monitor(
                 self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver, settings.transport_s + TICK_S

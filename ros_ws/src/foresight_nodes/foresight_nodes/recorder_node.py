@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from foresight_msgs.msg import GuardState
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
