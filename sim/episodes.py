@@ -164,6 +164,7 @@ def evaluate(
         seed=config.seed,
         shift=config.shift,
         model_id=_model_id(config, build),
+        guarded=config.guard,
         interrupted=interrupted,
     )
     return report, episodes
@@ -234,8 +235,10 @@ def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
     from foresight.agent import Agent
     from foresight.robots.profile import load_profile
     from sim.simulation import Simulation
+    from sim.unguarded import UnguardedAgent
 
-    return Simulation(0, load_profile(config.robot)), Agent.load(
+    kind = Agent if config.guard else UnguardedAgent
+    return Simulation(0, load_profile(config.robot)), kind.load(
         config.checkpoint, config.robot, policy=policy, seed=0, deadline_s=float("inf")
     )  # simulated time stands still meanwhile: outcomes must not depend on load
 

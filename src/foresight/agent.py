@@ -61,20 +61,23 @@ class Agent:
         self.planner = Planner(model, self.profile, config)
         self.reset()
 
-    @staticmethod
-    def load(path: Path | str, profile_name: str = "ur5e", policy: Policy = "both", seed: int = 0, **search) -> "Agent":
+    @classmethod
+    def load(cls, path: Path | str, profile_name: str = "ur5e", policy: Policy = "both", seed: int = 0, **search) -> "Agent":
         """An agent from a checkpoint; `search` overrides fields of PlannerConfig."""
-        return Agent(checkpoint.load(path), profile_name, PlannerConfig(policy=policy, seed=seed, **search))
+        return cls(checkpoint.load(path), profile_name, PlannerConfig(policy=policy, seed=seed, **search))
 
     def reset(self) -> None:
         """Forgets everything but the model: a new episode, or an arm that was moved by hand."""
         self.perception.reset()
         self.filter.reset()
-        self.guard = Guard(self.profile, self.kinematics, scene=self.scene)
+        self.guard = self._new_guard()
         self.generator = torch.Generator().manual_seed(self.planner.config.seed)
         self.goal: Goal | None = None
         self.pursuit: Pursuit | None = None
         self.last_plan: Plan | None = None
+
+    def _new_guard(self) -> Guard:
+        return Guard(self.profile, self.kinematics, scene=self.scene)
 
     def set_goal(self, goal: Goal, now_s: float, config: PursuitConfig = PursuitConfig()) -> None:
         self.goal, self.last_plan, self.pursuit = goal, None, Pursuit(now_s, config)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from foresight.agent import Step
-from foresight.data import Belief, Plan, Reason, RobotState, Trajectory, Verdict
+from foresight.data import Belief, Candidate, Plan, Reason, RobotState, Trajectory, Verdict
 from foresight.evaluation.config import EvaluateConfig
 from foresight.planning.pursuit import End, Outcome
+from foresight.safety.guard import Guard
 from sim.episodes import evaluate, run_episode
+from sim.unguarded import Unguarded
 
 PICTURES = {"front": np.zeros((16, 16, 3), np.uint8)}
 
@@ -183,3 +185,22 @@ def test_several_processes_give_what_one_gives():
     ]
     facts = [[(e.seed, e.policy, e.success, e.time_to_goal_s) for e in episodes] for episodes in results]
     assert facts[0] == facts[1]
+
+
+def test_without_a_guard_everything_is_sent(profile, kinematics, start):
+    """What the guard refuses passes, joins what was in force, and nothing is relieved."""
+    guard = Unguarded(profile, kinematics)
+    leap = Trajectory(np.array([0.1, 0.2]), np.stack([start, start + 2.0]), np.zeros((2, 6)), np.zeros((2, 6)))
+    state = RobotState(0.0, start, np.zeros(6))
+    candidate = Candidate(leap, profile.joint_names, 0.0, 0.0)
+    assert not Guard(profile, kinematics).offer(candidate, state, 0.0).ok
+    assert guard.offer(candidate, state, 0.0).ok and (guard.forward.q[-1] == start + 2.0).all()
+    assert guard.relieve(RobotState(0.3, start - 1.0, np.zeros(6)), 0.3) is None
+
+
+def test_a_run_without_a_guard_says_so_in_its_arguments():
+    """And is refused through ROS, where the guard is always there."""
+    config = EvaluateConfig(guard=False)
+    assert "--no-guard" in config.to_arguments() and "--no-guard" not in EvaluateConfig().to_arguments()
+    with pytest.raises(ValueError, match="--no-guard is for runs in process"):
+        EvaluateConfig(guard=False, ros=True)

@@ -43,12 +43,16 @@ class EvaluateConfig:
     """Videos of successful episodes kept for each task, with --report; every failure is kept."""
     jobs: int = 2
     """Processes, one thread each; in-process only."""
+    guard: bool = True
+    """Without it whatever was planned is sent to the simulated arm, to measure what the guard costs; in-process only."""
     ros: bool = False
     """Through the ROS graph: separate processes, real time, planning delay included."""
 
     def __post_init__(self) -> None:
         if not self.task:
             raise ValueError("--task needs at least one of reach, push, push_object_goal.")
+        if self.ros and not self.guard:
+            raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one of the two out.")
         for name, low, high in (
             ("episodes", 1, 100_000),
             ("seed", 0, 9_999),
@@ -77,7 +81,7 @@ class EvaluateConfig:
         for field in fields(self):
             value, flag = getattr(self, field.name), "--" + field.name.replace("_", "-")
             if isinstance(value, bool):
-                words += [flag] if value else []
+                words += [] if value == field.default else [flag if value else flag.replace("--", "--no-", 1)]
             elif isinstance(value, tuple):
                 words += [flag, *value]
             elif value is not None:

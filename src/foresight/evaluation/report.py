@@ -72,6 +72,8 @@ def _header(report: Report, successes: int, total: int) -> str:
         "model": report.model_id, "code": report.git,
         "machine": f"{report.machine.cpu}, {report.machine.cores} cores, {report.machine.memory_gb:.0f} GB, Python {report.machine.python}, torch {report.machine.torch}",
     }  # fmt: skip
+    if not report.guarded:
+        facts["guard"] = "none: whatever was planned was sent"
     if report.interrupted:
         facts["interrupted"] = "not all episodes that were asked for were done; the quick ones end first"
     cells = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(str(value))}</dd></div>" for key, value in facts.items())

@@ -89,6 +89,7 @@ class Report:
     policy: str = "both"
     shift: str = "none"
     through: str = "in-process"  # or "ros"
+    guarded: bool = True  # False: whatever was planned was sent, to measure what the guard costs
     interrupted: bool = False  # before all episodes that were asked for were done
 
     def to_json(self) -> dict:
@@ -109,6 +110,7 @@ def summarise(
     shift: str,
     model_id: str,
     through: str = "in-process",
+    guarded: bool = True,
     interrupted: bool = False,
 ) -> Report:
     """The report of the episodes of `policy`; those of policy "random" are the floor they are compared with."""
@@ -144,6 +146,7 @@ def summarise(
         policy=policy,
         shift=shift,
         through=through,
+        guarded=guarded,
         interrupted=interrupted,
     )
 

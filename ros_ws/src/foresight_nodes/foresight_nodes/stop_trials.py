@@ -49,7 +49,7 @@ FAST = 0.95  # of the swing's top speed; the signal is sent above it
 STATES_S = 0.008  # [s] between joint states
 CATCH_UP_S = 0.05  # [s] simulated in one turn at most, so that a machine that is too slow is noticed
 STALL_S = 0.02  # [s] by which the judge may be late during a trial; one in which it was later is run again
-PATIENCE_S = 20.0  # [s] for the guard to be there, for a planner to be matched, for the arm to be fast
+PATIENCE_S = 60.0  # [s] for the guard to be there, for a planner to be matched, for the arm to be fast
 JUDGE_PRIORITY = 40  # the guard asks for 50
 POOL = 3  # planners kept waiting
 
