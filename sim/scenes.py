@@ -232,7 +232,7 @@ def _simplify_gripper(spec: mujoco.MjSpec, prefix: str) -> None:
 
 
 def _show_as_built(spec: mujoco.MjSpec, prefix: str) -> None:
-    """Keep-outs and the arm meet the gripper as its package has it: what is drawn in place of its meshes is wider than they are."""
+    """Keep-outs and the arm meet the gripper as its package has it: what is drawn in place of its meshes is wider."""
     for geom in spec.geoms:
         gripper, stands_in = geom.parent.name.startswith(prefix), geom.name == "palm" or geom.name.endswith("_finger")
         if (gripper and geom.group == UNDRAWN) or (geom.contype and not stands_in):

@@ -259,7 +259,7 @@ def bench_guard(words: list[str]) -> int:
 
 
 def bench_adversary(words: list[str]) -> int:
-    """Episodes under a planner that means ill, guarded, judged from true states; 1 if the arm broke a limit or touched anything."""
+    """Episodes under a planner that means ill, guarded, judged from true states; 1 if the arm broke a limit or touched."""
     from time import perf_counter
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

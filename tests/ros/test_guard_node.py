@@ -94,7 +94,7 @@ def guarded(bench: Bench, profile, kinematics, start) -> Guarded:
 
 
 def test_a_good_plan_reaches_the_controller_unchanged(guarded: Guarded):
-    """It is forwarded as it was offered, behind the way from where the arm is; the guard's state tells which images it came from."""
+    """It is forwarded as it was offered, behind the way from where the arm is; the guard tells which images it came from."""
     message = guarded.plan()
     state = guarded.offer(message)
     guarded.bench.until(lambda: guarded.commands, "the controller hears")
@@ -176,7 +176,7 @@ def test_a_plan_into_a_keep_out_is_refused(bench: Bench, profile, kinematics, st
     ],
 )
 def test_what_could_not_be_kept_is_refused(wrong: dict, says: str):
-    """Half a box, boxes beside a check that is switched off, and a T_cmd too short for transport, stop the start-up with one line."""
+    """Half a box, boxes beside a check switched off, a T_cmd too short for transport: one line stops the start-up."""
     with pytest.raises(ValueError, match=says):
         GuardParameters("ur5e", **wrong)
 

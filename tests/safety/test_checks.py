@@ -220,7 +220,7 @@ def test_first_motion_starts_at_rest_where_the_arm_is(judge, legal, start):
 
 
 def test_the_way_to_a_first_motion_that_begins_elsewhere_is_checked(judge, start):
-    """A controller goes straight from where the arm is to the first point; that way keeps the limits, or the motion is refused."""
+    """A controller goes straight from where the arm is to the first point; that way keeps the limits or is refused."""
     near, far = (minimum_jerk(start + away, WAY, start_s=0.1) for away in (1e-4, 0.03))
     assert judge(near, in_force=None).ok
     assert judge(far, in_force=None).reason in (Reason.ACCELERATION_LIMIT, Reason.JERK_LIMIT, Reason.VELOCITY_LIMIT)

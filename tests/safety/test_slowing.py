@@ -161,7 +161,7 @@ def test_arm_stops_a_tenth_before_a_joint_limit(profile, kinematics, start, spee
 @pytest.mark.slow
 @pytest.mark.parametrize("epoch_s", [0.0, 1.76e9])
 def test_there_is_always_a_way_to_rest(profile, kinematics, epoch_s):
-    """At any of thousands of instants of fast replanned motion there is a stop: continuous, within every limit, ending at rest."""
+    """At any of thousands of instants of fast replanned motion there is a stop: continuous, within limits, ending at rest."""
     rng, period_s, looked = np.random.default_rng(3), 1 / profile.controller_rate_hz, 0
     for seed in range(4):
         guard = Guard(profile, kinematics)

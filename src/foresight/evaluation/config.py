@@ -52,7 +52,7 @@ class EvaluateConfig:
         if not self.task:
             raise ValueError("--task needs at least one of reach, push, push_object_goal.")
         if self.ros and not self.guard:
-            raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one of the two out.")
+            raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
         for name, low, high in (
             ("episodes", 1, 100_000),
             ("seed", 0, 9_999),

@@ -98,8 +98,8 @@ def commanded(
 
     It keeps to the motion in force until the trajectory begins. Where that is past it goes straight from its present command
     to the first point that lies ahead. With nothing in force it is told to stay where the arm is measured for `transport_s`,
-    so that it goes the same way to the first point whenever within that it gets the trajectory; where the trajectory begins as near
-    to that as a motion must join another, it is told to stay at its beginning.
+    so that it goes the same way to the first point whenever within that it gets the trajectory; where the trajectory begins as
+    near to that as a motion must join another, it is told to stay at its beginning.
     """
     if in_force is not None and trajectory.times_s[0] > now_s:
         return splice(in_force, trajectory, now_s)

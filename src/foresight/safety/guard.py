@@ -60,8 +60,8 @@ class Guard:
     ) -> None:
         """`clearance` [m] of joint positions from obstacles slows motion near them; None: the scene's, where there is one.
 
-        Without a scene collisions are not looked for. `transport_s`: what is sent may be so long on its way to the controller [s];
-        the guard's own motions begin that much later, and the first motion leaves it that long.
+        Without a scene collisions are not looked for. `transport_s`: what is sent may be so long on its way to the controller
+        [s]; the guard's own motions begin that much later, and the first motion leaves it that long.
         """
         if kinematics is None and profile.model is not None:
             raise ValueError(f"Robot '{profile.name}' has a model; the guard needs its kinematics to check tip and torque.")
@@ -276,8 +276,8 @@ class Guard:
     def relieve(self, state: RobotState, now_s: float) -> Trajectory | None:
         """What takes the command back to where the arm is, to be sent, when something keeps it from following; else None.
 
-        A position servo presses the harder the further the command runs ahead, and the arm leaps when what held it gives way. The measured
-        position is compared with all that was commanded in the last `lag_s`, so an arm that merely lags is not held.
+        A position servo presses the harder the further the command runs ahead, and the arm leaps when what held it gives way. The
+        measured position is compared with all that was commanded in the last `lag_s`, so an arm that merely lags is not held.
         """
         if self.in_force is None:
             self._deviation = Deviation()

@@ -129,8 +129,8 @@ def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_
             yield Finding(
                 Verdict(
                     Reason.POSITION_LIMIT,
-                    f"{profile.joint_names[j]} would reach {samples.q[i, j]:.4f} rad {samples.times_s[i] - now_s:.3f} s from now, "
-                    f"allowed {low[j]} to {high[j]} rad{what}.",
+                    f"{profile.joint_names[j]} would reach {samples.q[i, j]:.4f} rad "
+                    f"{samples.times_s[i] - now_s:.3f} s from now, allowed {low[j]} to {high[j]} rad{what}.",
                 )
             )
 

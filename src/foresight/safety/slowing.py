@@ -78,8 +78,8 @@ def graded_share(
     tip_speeds: Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "N"]] | None,
     clearance: Callable[[Float[np.ndarray, "J"]], float] | None,
 ) -> tuple[float, float]:
-    """The share at which the motion is as slow as its nearness to joint limits and obstacles asks, and the time [s] from its begin
-    that may pass before it is slowed so; 1 far from both.
+    """The share at which the motion is as slow as its nearness to joint limits and obstacles asks, and the time [s] from its
+    begin that may pass before it is slowed so; 1 far from both.
 
     `tip_speeds` maps (N, J) positions and velocities to speeds [m/s]; `clearance` maps one position to metres. Looks every
     `config.graded_sample_s`.

@@ -266,7 +266,7 @@ def train_head(
     report: Report,
     clip: bool = False,
 ) -> None:
-    """Trains one head on frozen latents: `loss_of(step)` gives the loss of an update and a line about it. Resumes where it was."""
+    """Trains one head on frozen latents: `loss_of(step)` gives an update's loss and a line about it. Resumes where it was."""
     head.requires_grad_(True).train()
     optimiser = torch.optim.AdamW(head.parameters(), rate, weight_decay=config.weight_decay)
     try:

@@ -76,8 +76,8 @@ class GuardParameters:
             )
         if not self.monitor.command_timeout_s - self.transport_s >= BEATS_S:
             raise ValueError(
-                f"monitor.command_timeout_s must be at least transport_s ({self.transport_s} s) and {BEATS_S} s for the planner's "
-                f"heartbeat, got {self.monitor.command_timeout_s}."
+                f"monitor.command_timeout_s must be at least transport_s ({self.transport_s} s) and {BEATS_S} s for the "
+                f"planner's heartbeat, got {self.monitor.command_timeout_s}."
             )
         if not 0 <= self.real_time_priority <= 99:
             raise ValueError(f"real_time_priority must lie between 0 and 99, got {self.real_time_priority}.")

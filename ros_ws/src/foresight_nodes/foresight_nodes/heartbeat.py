@@ -1,4 +1,4 @@
-"""Says 100 times a second that its process lives, from a thread of its own: a busy executor is alive, a stopped process is not."""
+"""Says 100 times a second that its process lives, from a thread of its own: a busy executor lives, a stopped process does not."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _passes(
 
 
 class Lane(Node):
-    """The arm, and what drives it. `turn` keeps it at real time and serves messages; everything else calls that while it waits."""
+    """The arm, and what drives it. `turn` keeps it at real time and serves messages; all else calls that while it waits."""
 
     def __init__(self, config: LaneConfig) -> None:
         super().__init__("arm")
