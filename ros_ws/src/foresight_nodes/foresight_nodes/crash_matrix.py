@@ -218,7 +218,6 @@ def run_matrix(nodes: tuple[str, ...], seed: int) -> dict[str, Any]:
         finally:
             onlooker.close()
             stop([graph], pump=lambda: time.sleep(0.05))
-            rclpy.try_shutdown()
     os.unlink(log.name)
     return {
         "matrix": {

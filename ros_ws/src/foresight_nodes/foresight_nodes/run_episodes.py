@@ -45,6 +45,7 @@ from foresight.evaluation.table import LiveTable
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
 from foresight.files import write_atomically
 from foresight_nodes import convert, topics
+from foresight_nodes.run import leave
 
 START_TIMEOUT_S = 120.0  # [s] real time for the graph to become active
 ANSWER_TIMEOUT_S = 10.0  # [s] real time for a service or an action server to answer
@@ -310,7 +311,6 @@ def run(config: EvaluateConfig) -> Report:
             raise KeyboardInterrupt("No episode was done; there is no report.") from None
     finally:
         stop([graph], pump=lambda: time.sleep(0.05))
-        rclpy.try_shutdown()
     report = summarise(
         episodes,
         policy="both",
@@ -412,4 +412,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

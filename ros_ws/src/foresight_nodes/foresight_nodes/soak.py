@@ -36,6 +36,7 @@ from foresight.files import write_atomically
 from foresight.safety.monitor import MonitorConfig
 from foresight_nodes import topics
 from foresight_nodes.guard_node import GuardParameters
+from foresight_nodes.run import leave
 from foresight_nodes.run_episodes import GraphError, Runner, _last_words
 
 SAMPLE_S = 2.0  # [s] between two looks at memory
@@ -208,7 +209,6 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
         runner.close()
         ear.destroy_node()
         stop([graph], pump=lambda: time.sleep(0.05))
-        rclpy.try_shutdown()
     growth = memory.growth(begin_s, ended_s)
     return {
         "hours": (ended_s - begin_s) / 3600,
@@ -250,4 +250,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
