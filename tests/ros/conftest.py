@@ -30,7 +30,7 @@ from rosgraph_msgs.msg import Clock
 
 from foresight.robots.profile import RobotProfile
 
-PATIENCE_S = 30.0  # [s] real time; discovery alone may take 4
+PATIENCE_S = 90.0  # [s] real time; discovery alone may take 4
 
 
 def parameters(**values) -> list[Parameter]:

@@ -94,16 +94,18 @@ def guarded(bench: Bench, profile, kinematics, start) -> Guarded:
 
 
 def test_a_good_plan_reaches_the_controller_unchanged(guarded: Guarded):
-    """It is forwarded as it was offered, behind the way from where the arm is; the guard tells which images it came from."""
+    """It is forwarded as it was offered, behind the arm's rest until then; the guard tells which images it came from."""
     message = guarded.plan()
     state = guarded.offer(message)
     guarded.bench.until(lambda: guarded.commands, "the controller hears")
     sent, offered = (
         convert.trajectory_from_msg(m, guarded.profile.joint_names, 0.0) for m in (guarded.commands[0], message.trajectory)
     )
-    assert sent.times_s[0] == pytest.approx(guarded.bench.now_s, abs=1e-6) and sent.q[0] == pytest.approx(guarded.q)
-    assert sent.times_s[1:] == pytest.approx(offered.times_s, abs=1e-8)
-    assert all((a[1:] == b).all() for a, b in ((sent.q, offered.q), (sent.dq, offered.dq), (sent.ddq, offered.ddq)))
+    now_s = guarded.bench.now_s
+    assert sent.times_s[:2] == pytest.approx([now_s, now_s + GuardParameters.transport_s], abs=1e-6)
+    assert sent.q[:2] == pytest.approx(np.stack([guarded.q, guarded.q])) and (sent.dq[:2] == 0).all()
+    assert sent.times_s[2:] == pytest.approx(offered.times_s, abs=1e-8)
+    assert all((a[2:] == b).all() for a, b in ((sent.q, offered.q), (sent.dq, offered.dq), (sent.ddq, offered.ddq)))
     assert (state.state, state.reason, state.accepted, state.plan_id) == (GuardState.ACTIVE, "ok", 1, 7)
     assert state.observation_stamp == message.header.stamp and state.trajectory_stamp == guarded.commands[0].header.stamp
     assert state.observation_age_s == pytest.approx(0.1, abs=1e-6) and state.plan_age_s == pytest.approx(0.01, abs=1e-6)
