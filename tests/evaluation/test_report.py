@@ -151,3 +151,13 @@ def test_the_live_table_counts_what_was_added():
             table.add(e)
     text = console.export_text()
     assert "2/2" in text and "50.0 %" in text and "9-91 %" in text and "50/60 ms" in text
+
+
+def test_a_slow_simulation_is_told_on_the_page():
+    """With how many episodes it concerns; at full speed, and in process, nothing is said."""
+    slow = [replace(e, real_time=0.87) for e in EPISODES]
+    fast = [replace(e, real_time=0.99) for e in EPISODES]
+    report = summarise(slow, policy="both", seed=1, shift="none", model_id="m", through="ros")
+    own = sum(e.policy == "both" for e in slow)
+    assert f"In {own} of {own} episodes" in page(report, slow) and "0.87 at worst" in page(report, slow)
+    assert "not comparable" not in page(report, fast) and "not comparable" not in page(report, EPISODES)

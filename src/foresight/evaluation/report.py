@@ -27,6 +27,7 @@ LIMITS = (
     "The pictures called “imagined” are decoded by a small decoder that was trained only to show people what the model foresees. "
     "Nothing in planning uses them, and their blur says little about the plan.",
 )
+SLOW = 0.95  # of real time, below which latencies flatter: simulated time stands still while other programs have the cores
 SHIFTS = {"none": "as in training", "colour": "another table colour", "camera": "cameras moved by 3 cm"}
 
 
@@ -52,13 +53,26 @@ def page(report: Report, episodes: Sequence[EpisodeResult], model_card: str = ""
             "The model",
             f"<pre>{escape(model_card)}</pre>" if model_card else "<p>No model card was found beside the checkpoint.</p>",
         ),
-        _section("What these figures do not say", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in LIMITS) + "</ul>"),
+        _section(
+            "What these figures do not say",
+            "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in (*_caveats(own), *LIMITS)) + "</ul>",
+        ),
     ]
     title = f"Foresight: {successes} of {total}"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
     )
+
+
+def _caveats(own: Sequence[EpisodeResult]) -> list[str]:
+    slow = [e.real_time for e in own if e.real_time is not None and e.real_time < SLOW]
+    if not slow:
+        return []
+    return [
+        f"In {len(slow)} of {len(own)} episodes the simulation ran at less than {SLOW} of real time ({min(slow):.2f} at worst): other "
+        "programs took the cores. Latencies of those episodes are too small and not comparable."
+    ]
 
 
 def _header(report: Report, successes: int, total: int) -> str:
@@ -68,7 +82,7 @@ def _header(report: Report, successes: int, total: int) -> str:
         else "in one process; time stands still while the planner thinks"
     )
     facts = {
-        "policy": report.policy, "world": SHIFTS.get(report.shift, report.shift), "run": how, "first scene": f"seed {report.seed}",
+        "policy": report.policy, "world": SHIFTS.get(report.shift, report.shift), "run": how, "scenes": f"--seed {report.seed}: {report.seed}00000 and on",
         "model": report.model_id, "code": report.git,
         "machine": f"{report.machine.cpu}, {report.machine.cores} cores, {report.machine.memory_gb:.0f} GB, Python {report.machine.python}, torch {report.machine.torch}",
     }  # fmt: skip

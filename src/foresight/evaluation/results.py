@@ -41,6 +41,7 @@ class EpisodeResult:
     surprise: tuple[float, ...] = ()  # of each belief; 1 is ordinary
     pursued_s: float = 0.0  # [s] of simulated time for which the goal was pursued; plans per second are over this
     video: str = ""  # path relative to the report's folder
+    real_time: float | None = None  # seconds simulated in a second; None where time stands still meanwhile
 
 
 @dataclass(frozen=True)

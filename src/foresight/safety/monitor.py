@@ -218,8 +218,8 @@ class Monitor:
 
 def _silence(what: str, age_s: float, limit_s: float) -> str:
     if np.isinf(age_s):
-        return f"No {what} yet, one every {limit_s} s is needed."
-    return f"No {what} for {age_s:.3f} s, allowed {limit_s} s."
+        return f"No {what} yet, one every {limit_s:.3g} s is needed."
+    return f"No {what} for {age_s:.3f} s, allowed {limit_s:.3g} s."
 
 
 def _said(who: str, what: str, value: object) -> str:

@@ -39,7 +39,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from foresight.evaluation.config import EvaluateConfig
-from foresight.evaluation.report import write_report
+from foresight.evaluation.report import SLOW, write_report
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.table import LiveTable
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
@@ -198,6 +198,7 @@ class Runner(Node):
         start_s = self.state.elapsed_s
         if not handle.accepted:
             raise GraphError("The planner rejected the goal; its log says why.")
+        before = len(self.heard.surprise)  # beliefs until now span the reset, which no model foresees
         result = handle.get_result_async()
         pursued_s, over_s = self._follow(result, start_s, scene.time_limit_s, lambda s: status(_status(task, s, start_s)))
         if not result.done():
@@ -221,7 +222,8 @@ class Runner(Node):
             reason=_reason(state, outcome),
             planning_ms=tuple(1e3 * p.planning_s for p in heard.plans),
             camera_to_command_ms=tuple(1e3 * s for s in heard.latency_s),
-            surprise=tuple(heard.surprise),
+            surprise=tuple(heard.surprise[before:]),
+            real_time=_real_time(heard),
         )
         return episode, heard, goal_images
 
@@ -356,11 +358,17 @@ def _status(task: str, state: SimState, start_s: float) -> str:
     return f"{state.elapsed_s - start_s:.1f} of {state.time_limit_s:.0f} s, {what} {100 * state.distance:.1f} cm from its goal"
 
 
-def _warn_if_slow(heard: Heard, label: str, table: LiveTable) -> None:
+def _real_time(heard: Heard) -> float | None:
+    """Seconds simulated in a second, on average."""
     factors = [f for f in heard.factors if math.isfinite(f) and f > 0]
-    if factors and np.mean(factors) < 0.95:
+    return round(float(np.mean(factors)), 3) if factors else None
+
+
+def _warn_if_slow(heard: Heard, label: str, table: LiveTable) -> None:
+    factor = _real_time(heard)
+    if factor is not None and factor < SLOW:
         table.note(
-            f"{label}the simulation ran at {np.mean(factors):.2f} of real time; other programs take the cores, and latencies "
+            f"{label}the simulation ran at {factor:.2f} of real time; other programs take the cores, and latencies "
             "are not comparable."
         )
 
