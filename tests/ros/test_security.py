@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import rclpy
 from foresight_bringup import security
 from foresight_bringup.graph import PARTS, Arguments, graph
 from foresight_msgs import action, msg, srv
@@ -57,7 +58,19 @@ def used(observer: Node, node: str) -> Access:
 
 
 @pytest.fixture
-def everybody(bench: Bench, checkpoint: Path) -> Iterator[Bench]:
+def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A context and a domain of its own: whoever died in tests before may still be in the old one's memory of the graph."""
+    rclpy.shutdown()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(101 + os.getpid() % 99))
+    rclpy.init()
+    yield
+    monkeypatch.undo()
+    rclpy.shutdown()
+    rclpy.init()
+
+
+@pytest.fixture
+def everybody(afresh: None, bench: Bench, checkpoint: Path) -> Iterator[Bench]:
     """Every node that some situation starts, configured, on one executor."""
     given = {
         name: {key: value for key, value in process.parameters if key != "use_sim_time"}
