@@ -154,3 +154,21 @@ def test_no_gl_library_gives_one_line_and_what_to_install(wrong):
         [sys.executable, "-W", "ignore", "-c", run], capture_output=True, text=True, check=True, timeout=60, env=variables
     ).stdout
     assert len(out.splitlines()) == 1 and f"MUJOCO_GL={wrong}" in out and "libosmesa6" in out
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_training_replaces_nothing_but_a_checkpoint(kind, tmp_path, capsys):
+    """A folder with other files in it, a file and a link stay what they are; the line says what is in the way."""
+    out, kept = tmp_path / "precious", tmp_path / "elsewhere"
+    kept.mkdir()
+    (kept / "thesis.txt").write_text("years")
+    if kind == "folder":
+        kept.rename(out)
+    elif kind == "file":
+        out.write_text("years")
+    else:
+        out.symlink_to(kept)
+    assert cli.main(["train", "--data", str(tmp_path / "no.h5"), "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert str(out) in told and len(told.splitlines()) == 1
+    assert (out / "thesis.txt" if kind != "file" else out).read_text() == "years" and out.is_symlink() == (kind == "link")

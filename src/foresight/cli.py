@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from foresight.evaluation.results import Report
 
 ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT_FILES = ("MODEL_CARD.md", "config.json", "model.safetensors")
+
+
+CHECKPOINT_FILES = ("MODEL_CARD.md", "config.json", "model.safetensors")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,6 +96,7 @@ def train(words: list[str]) -> int:
     from foresight.training.train import train as run
 
     config = parse(TrainConfig, "train", train.__doc__, words)
+    _check_replaceable(config.out)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -454,6 +459,18 @@ def _check_before_work(config: "EvaluateConfig") -> None:
         )
     _check_writable("--json", config.json and config.json.parent, config.json)
     _check_writable("--report", config.report)
+
+
+def _check_replaceable(out: Path) -> None:
+    """That a checkpoint written to `out` replaces nothing but a checkpoint."""
+    if not out.name or out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise InputError(f"--out: {out} is no folder that can be replaced by a checkpoint. Give the name of a new folder.")
+    others = sorted(p.name for p in out.iterdir() if p.name not in CHECKPOINT_FILES) if out.is_dir() else []
+    if others:
+        raise InputError(
+            f"--out: {out} holds what is no checkpoint ({', '.join(others[:3])}), and would be replaced. Give a new folder, or a "
+            f"checkpoint's, which holds {', '.join(CHECKPOINT_FILES)}."
+        )
 
 
 def _check_writable(flag: str, folder: Path | None, file: Path | None = None) -> None:
