@@ -31,9 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT_FILES = ("MODEL_CARD.md", "config.json", "model.safetensors")
 
 
-CHECKPOINT_FILES = ("MODEL_CARD.md", "config.json", "model.safetensors")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
