@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from foresight.evaluation.results import Report
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKPOINT_FILES = ("MODEL_CARD.md", "config.json", "model.safetensors")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -460,13 +459,16 @@ def _check_before_work(config: "EvaluateConfig") -> None:
 
 def _check_replaceable(out: Path) -> None:
     """That a checkpoint written to `out` replaces nothing but a checkpoint."""
+    from foresight.world_model.checkpoint import CARD, CONFIG, WEIGHTS
+
+    files = (CARD, CONFIG, WEIGHTS)
     if not out.name or out.is_symlink() or (out.exists() and not out.is_dir()):
         raise InputError(f"--out: {out} is no folder that can be replaced by a checkpoint. Give the name of a new folder.")
-    others = sorted(p.name for p in out.iterdir() if p.name not in CHECKPOINT_FILES) if out.is_dir() else []
+    others = sorted(p.name for p in out.iterdir() if p.name not in files) if out.is_dir() else []
     if others:
         raise InputError(
             f"--out: {out} holds what is no checkpoint ({', '.join(others[:3])}), and would be replaced. Give a new folder, or a "
-            f"checkpoint's, which holds {', '.join(CHECKPOINT_FILES)}."
+            f"checkpoint's, which holds {', '.join(files)}."
         )
 
 

@@ -347,7 +347,8 @@ def read_until(process: subprocess.Popen, says: str, count: int = 1, patience_s:
             assert time.monotonic() < end_s, f"no '{says}' in:\n{text}"
             if selector.select(1.0):
                 # Byte by byte: what a buffered reader took beyond the line would be hidden from select and communicate.
-                assert (byte := os.read(process.stdout.fileno(), 1)), f"ended before '{says}':\n{text}"
+                byte = os.read(process.stdout.fileno(), 1)
+                assert byte, f"ended before '{says}':\n{text}"
                 written += byte
                 text = written.decode() if byte == b"\n" else text
     return text

@@ -388,3 +388,11 @@ def test_other_robots_load(name):
     rng = np.random.default_rng(1)
     poses = rng.uniform(profile.position_min, profile.position_max, (200, len(profile.home)))
     assert any(0 <= scene.clearance(q).distance_m for q in poses) and any(scene.clearance(q).distance_m < 0 for q in poses)
+
+
+def test_a_link_that_never_leaves_the_table_slows_nothing():
+    """The SO-101's shoulder turns 24 mm above its table whatever the arm does; near the table at all is another matter."""
+    profile = load_profile("so101")
+    scene = Scene(profile)
+    assert scene.clearance(profile.home).distance_m < 0.03 and "shoulder" in scene.clearance(profile.home).names
+    assert scene.room(profile.home) > GuardConfig.slow_distance_m

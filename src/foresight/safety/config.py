@@ -39,16 +39,12 @@ class GuardConfig:
     join_velocity_s: float = 2e-3  # [s] of the joint's greatest acceleration: the step in velocity allowed where they meet
     join_acceleration_s: float = 1e-3  # [s] of the joint's greatest jerk: the step in acceleration allowed where they meet
     first_position_rad: float = 0.05  # [rad] between the first command and the measured position, with nothing in force
-    obstructed_rad: float = (
-        0.01  # [rad] between where the arm was told to be within the last lag_s and where it is: something holds it
-    )
+    obstructed_rad: float = 0.01  # [rad] from all it was told within the last lag_s, beyond which something holds the arm
     lag_s: float = 0.1  # [s] that the arm may be behind its command
     relief_rad_s: float = 0.3  # [rad/s] at most of the motion that takes the command back to an arm that is held
     tracking_error_max_rad: float = 0.15  # [rad] between the command in force and the measured position
     limit_tolerance: float = 1e-3  # share of a limit on a rate (velocity to jerk, tip speed, torque) granted to rounding
-    tip_speed_share: float = (
-        0.95  # of the tip's cap that a command may ask for: a servo's tip was up to 5.6 % faster than its command
-    )
+    tip_speed_share: float = 0.95  # of the tip's cap that a command may ask for: servos overshot theirs by 2.3 %
     position_margin_rad: float = 0.1  # [rad] of a joint's range kept free at both ends (at most a twentieth of it)
     position_tolerance_rad: float = 1e-4  # [rad] that a joint on its way back from its margin may go further into it
     share_min: float = 0.3  # of its speed, at least, to which a candidate is slowed instead of refused

@@ -24,9 +24,7 @@ class Setup:
     profile: str  # text of the robot profile's YAML file
     config: GuardConfig = GuardConfig()
     model_id: str = ""  # the only model whose plans are judged; empty: any
-    transport_s: float = (
-        0.0  # [s] to the controller: a trajectory that begins sooner is refused, the guard's own begin so much later
-    )
+    transport_s: float = 0.0  # [s] to the controller; a trajectory that begins sooner is refused
     scene: str = ""  # JSON of what the arm may collide with besides itself; empty: nothing
 
     @property

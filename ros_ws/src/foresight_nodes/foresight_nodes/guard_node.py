@@ -51,9 +51,7 @@ class GuardParameters:
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories go; empty: as the profile says
     model_id: str = ""  # the only model whose plans are judged; empty: any
-    transport_s: float = (
-        0.045  # [s] to the controller: motion that begins sooner than this from now, a stop too, would be joined late
-    )
+    transport_s: float = 0.045  # [s] to the controller: motion that begins sooner than this from now, a stop too, is joined late
     perception_node: str = "perception"  # whose diagnostics tell what is wrong with the cameras
     program_running_topic: str = ""  # std_msgs/Bool, on a UR io_and_status_controller/robot_program_running; empty: not watched
     speed_scaling_topic: str = ""  # std_msgs/Float64, on a UR speed_scaling_state_broadcaster/speed_scaling; empty: not watched

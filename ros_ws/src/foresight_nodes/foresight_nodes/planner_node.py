@@ -50,9 +50,7 @@ class PlannerParameters:
     device: str = "cpu"  # where the model runs: cpu, cuda, cuda:1 ...
     threads: int = 0  # torch threads; 0: as torch decides
     margin_s: float = 0.065  # [s] from the guard's receipt of a plan until its motion begins, more than the guard's transport_s
-    first_margin_s: float = (
-        0.1  # [s] more where nothing is in force: the arm may be a little elsewhere than it was seen, and needs time to come
-    )
+    first_margin_s: float = 0.1  # [s] more where nothing is in force: the arm may be a little off where it was seen
     lead_max_s: float = 0.22  # [s] at most between a belief's arrival and the motion that it leads to; the guard allows 0.25
     stale_after_s: float = 1.0  # [s] without a belief after which a goal is given up
     planner: PlannerConfig = PlannerConfig()

@@ -35,7 +35,7 @@ from rclpy.signals import SignalHandlerOptions
 from foresight.files import write_atomically
 from foresight.safety.monitor import MonitorConfig
 from foresight_nodes import topics
-from foresight_nodes.guard_node import GuardParameters
+from foresight_nodes.guard_node import TICK_S, GuardParameters
 from foresight_nodes.run import leave
 from foresight_nodes.run_episodes import GraphError, Runner, _last_words
 
@@ -44,7 +44,7 @@ WARM_UP = 0.2  # share of the run after which memory should stand still
 ALLOWED_S = {
     "bond": 0.5,
     "diagnostics": 3.0,
-    "heartbeat": MonitorConfig.command_timeout_s - GuardParameters.transport_s,
+    "heartbeat": MonitorConfig.command_timeout_s - GuardParameters.transport_s - TICK_S,
 }  # [s] between two signs of life
 GROWTH_MAX = 0.01  # share of its resident memory that a process may gain after the warm-up
 TASKS = ("reach", "push")
