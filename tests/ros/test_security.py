@@ -181,8 +181,8 @@ def test_every_process_has_its_enclave_and_is_told_of_it(granted):
             assert set(granted[process.enclave]) == set(process.nodes)
 
 
-def test_the_episode_runner_and_the_launcher_do_nothing_they_may_not(bench: Bench, granted):
-    """Both stand outside the graph, with permissions of their own."""
+def test_the_episode_runner_and_the_launcher_do_nothing_they_may_not(afresh: None, bench: Bench, granted):
+    """Both stand outside the graph, with permissions of their own. In a domain where nobody else was an episode runner."""
     runner = Runner(lambda: None, ("front", "wrist"))
     try:
         bench.until(lambda: used(bench.node, "episode_runner").requests, "the runner's clients are seen")
