@@ -258,14 +258,14 @@ def test_legal_fast_plans_pass(scene, profile, kinematics):
     assert len(refused) < 0.01 * len(plans)
 
 
-def test_clearance_along_is_the_room_at_each_time(crowded, at):
+def test_the_room_shrinks_towards_a_post_and_not_over_the_table(crowded, at):
     """Approaching a post the room shrinks to nothing; over the open table it is wide, however low the push."""
     motion = towards(at(0.475, -0.2, 0.15), at(0.475, 0.06, 0.15))
-    times = np.linspace(0, 1, 20)
-    along = crowded.clearance_along(motion, times)
-    assert along.shape == (20,) and np.allclose(along, [crowded.room(q) for q in sample(motion, times)[0]])
+    q = sample(motion, np.linspace(0, 1, 20))[0]
+    along = crowded.room(q)
+    assert along.shape == (20,) and np.allclose(along, [crowded.room(row[None])[0] for row in q])
     assert along[0] > 0.05 and along[-1] < 0.02 and (np.diff(along) <= 1e-9).all()
-    assert crowded.room(at(0.40, -0.2, 0.024)) > 0.05 > crowded.clearance(at(0.40, -0.2, 0.024)).distance_m
+    assert crowded.room(at(0.40, -0.2, 0.024)[None])[0] > 0.05 > crowded.clearance(at(0.40, -0.2, 0.024)).distance_m
 
 
 def test_clearance_beyond_its_range_names_nobody(scene, profile):
@@ -395,4 +395,4 @@ def test_a_link_that_never_leaves_the_table_slows_nothing():
     profile = load_profile("so101")
     scene = Scene(profile)
     assert scene.clearance(profile.home).distance_m < 0.03 and "shoulder" in scene.clearance(profile.home).names
-    assert scene.room(profile.home) > GuardConfig.slow_distance_m
+    assert scene.room(profile.home[None])[0] > GuardConfig.slow_distance_m

@@ -10,6 +10,9 @@ import pytest
 from foresight.control.braking import coming_to
 from foresight.control.trajectory import cut, derivatives, sample
 from foresight.data import Candidate, Reason, RobotState, Trajectory
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import load_profile
+from foresight.safety.checks import examine_motion
 from foresight.safety.config import GuardConfig
 from foresight.safety.guard import Guard
 from foresight.safety.slowing import graded_share, slowed, speed_share, stop_along
@@ -55,7 +58,7 @@ def test_slowed_later_is_unchanged_until_then(quick):
 
 def test_replanning_near_an_obstacle_does_not_creep(profile, kinematics, start):
     """A planner that gains speed again and again, each plan slowed, keeps nearly half of the share that is allowed there."""
-    guard, now_s, speeds = Guard(profile, kinematics, clearance=lambda q: 0.02), 0.0, []
+    guard, now_s, speeds = Guard(profile, kinematics, clearance=lambda q: np.full(len(q), 0.02)), 0.0, []
     target = start + np.array([0, 0, 0, 0, 0, 1.5])
     for _ in range(25):
         begin_s = now_s + 0.1
@@ -139,7 +142,7 @@ def test_speed_falls_towards_an_obstacle(profile, kinematics, start):
 
     assert share(0.2) == 1.0 and share(0.005) < 0.6 and share(0.005) < share(0.03) < 1.0
     assert share(0.005, minimum_jerk(start, np.array([0.02, 0, 0, 0, 0, 0.02]), duration_s=1.0)) == 1.0
-    guard, still = Guard(profile, kinematics, clearance=lambda q: 0.005), RobotState(-0.01, start, np.zeros(6))
+    guard, still = Guard(profile, kinematics, clearance=lambda q: np.full(len(q), 0.005)), RobotState(-0.01, start, np.zeros(6))
     verdict = guard.offer(candidate(motion, profile), still, 0.0)
     assert verdict.ok and verdict.slowed == pytest.approx(share(0.005)) and "near" in verdict.detail
 
@@ -190,3 +193,24 @@ def test_there_is_always_a_way_to_rest(profile, kinematics, epoch_s):
                 assert np.linalg.norm(np.diff(tips, axis=0), axis=1).max() / (5 * period_s) <= profile.tip_speed_max * 1.001
                 looked += 1
     assert looked >= 1000
+
+
+@pytest.mark.parametrize("now_s", [0.0, 1.76e9])
+def test_a_stop_that_would_change_torque_too_fast_is_gentler_and_nearly_as_quick(now_s):
+    """Where the stop at full jerk breaks the torque rate, one within the allowance of the bound does not, and is taken."""
+    fr3 = load_profile("fr3")
+    fr3 = replace(fr3, torque_rate_max=0.15 * fr3.torque_rate_max)
+    kinematics, guard, still = MujocoKinematics(fr3), Guard(fr3, MujocoKinematics(fr3)), np.zeros(7)
+    way = np.array([0.08, -0.14, -0.28, -0.29, 0.19, 0.25, -1.8])
+    gentle = replace(fr3, acceleration_max=0.5 * fr3.acceleration_max, jerk_max=0.01 * fr3.jerk_max)
+    motion = coming_to(fr3.home + way, fr3.home, still, still, gentle, 0.776, now_s + 0.1, straight=True)
+    state = RobotState(now_s, fr3.home, still)
+    assert guard.offer(candidate(motion, fr3, now_s + 0.05), state, now_s + 0.05).ok
+    stop_s = now_s + 0.9
+    assert np.abs(derivatives(guard.in_force, stop_s)[1]).max() > 0.75
+    quickest = stop_along(guard.in_force, stop_s, fr3)
+    verdict = examine_motion(quickest, fr3, kinematics, guard.config, stop_s).verdict
+    assert verdict.reason is Reason.TORQUE_RATE_LIMIT
+    stop = guard.stop("test", None, stop_s)
+    assert stop.times_s[-1] - stop_s < 0.8 / 10 + 0.02
+    assert examine_motion(stop, fr3, kinematics, guard.config, stop_s).verdict.ok

@@ -31,6 +31,8 @@ def derivatives(
 
 
 def _evaluate(trajectory: Trajectory, times_s: float | np.ndarray, orders: int) -> tuple[np.ndarray, ...]:
+    if np.ndim(times_s) == 0 and len(trajectory.times_s) > 1 and trajectory.ddq is not None:
+        return _evaluate_once(trajectory, float(times_s))
     t = np.atleast_1d(np.asarray(times_s, dtype=np.float64))
     knots, shape = trajectory.times_s, (len(t), trajectory.q.shape[1])
     if len(knots) == 1:
@@ -55,6 +57,31 @@ def _evaluate(trajectory: Trajectory, times_s: float | np.ndarray, orders: int) 
         found[1][t == knots[-1]] = trajectory.dq[-1]
         found += [np.zeros(shape)] * (4 - orders)
     return tuple(value[0] if np.ndim(times_s) == 0 else value for value in found)
+
+
+def _evaluate_once(trajectory: Trajectory, time_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same for one time, where there are accelerations: the values are linear in those at the ends of its segment."""
+    knots, last = trajectory.times_s, len(trajectory.times_s) - 1
+    i = min(max(int(np.searchsorted(knots, time_s, side="right")) - 1, 0), last - 1)
+    begin_s, end_s = float(knots[0]), float(knots[last])
+    h, t = float(knots[i + 1] - knots[i]), min(max(time_s, begin_s), end_s) - float(knots[i])
+    from_ends = np.array([  # of way, velocities and accelerations at both ends to the third to fifth power
+        [10 / h**3, -6 / h**2, -4 / h**2, -1.5 / h, 0.5 / h],
+        [-15 / h**4, 8 / h**3, 7 / h**3, 1.5 / h**2, -1 / h**2],
+        [6 / h**5, -3 / h**4, -3 / h**4, -0.5 / h**3, 0.5 / h**3],
+    ])  # fmt: skip
+    powers = np.array(
+        [[t**3, t**4, t**5], [3 * t**2, 4 * t**3, 5 * t**4], [6 * t, 12 * t**2, 20 * t**3], [6.0, 24 * t, 60 * t**2]]
+    )
+    (q0, q1), (v0, v1), (a0, a1) = (value[i : i + 2] for value in (trajectory.q, trajectory.dq, trajectory.ddq))
+    q, dq, ddq, jerk = (powers @ from_ends) @ np.stack([q1 - q0, v0, v1, a0, a1])
+    q, dq, ddq = q + q0 + t * v0 + t**2 / 2 * a0, dq + v0 + t * a0, ddq + a0
+    if time_s < begin_s or time_s > end_s:
+        dq, ddq, jerk = np.zeros((3, len(q)))
+    if time_s <= begin_s or time_s >= end_s:  # to the last digit
+        q = trajectory.q[0 if time_s <= begin_s else last].copy()
+        dq = trajectory.dq[last].copy() if time_s == end_s else dq
+    return q, dq, ddq, jerk
 
 
 def _horner(polynomial: np.ndarray, t: np.ndarray) -> np.ndarray:

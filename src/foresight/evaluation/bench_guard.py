@@ -33,6 +33,7 @@ CHUNK = 2000  # plans a worker makes before it reports
 STEPS = 8  # joins in one sequence
 MUTANTS = 9  # offered at a join before the legal plan
 EPOCHS_S = (0.0, 1.76e9)  # clocks that begin at zero, and wall clocks, whose seconds have fewer digits left
+ALLOWANCE_S = 0.02  # [s] beyond v/a that a stop may last before it is counted as late
 SHOWN = 20  # violations that are described
 TIMED = 4000  # checks timed
 
@@ -69,6 +70,7 @@ class Tally:
     passed: int = 0
     slowed: int = 0
     stops: int = 0
+    late_stops: int = 0
     legal: int = 0
     legal_passed: int = 0
     legal_slowed: int = 0
@@ -97,6 +99,7 @@ class Tally:
             "passed": self.passed,
             "slowed": self.slowed,
             "stops": self.stops,
+            "late_stops": self.late_stops,
             "reasons": dict(self.reasons.most_common()),
             "refused_legal": dict(self.refused_legal.most_common()),
             "described": self.shown,
@@ -134,7 +137,8 @@ def summary(found: dict) -> str:
         rate = figures["legal_pass_rate"]
         legal = "no legal plan was made" if rate is None else f"{100 * rate:.2f} % of {figures['legal']} legal plans passed"
         lines.append(
-            f"{name}: {figures['violations']} violations in {figures['plans']} plans and {figures['stops']} stops; "
+            f"{name}: {figures['violations']} violations in {figures['plans']} plans and {figures['stops']} stops "
+            f"({figures['late_stops']} of them longer than v/a + {1e3 * ALLOWANCE_S:.0f} ms); "
             f"{figures['passed']} passed, {figures['slowed']} of them slowed; {legal}; "
             f"{figures['plan_ms_mean']:.2f} ms of CPU a plan"
         )
@@ -185,6 +189,8 @@ class Sequence:
         self.guard = make_guard(profile, kinematics)
         self.controller = Controller(legal.start(rng), self.now_s)
         self.earlier: Trajectory | None = None
+        speed = np.minimum(profile.velocity_max, profile.joint_speed_max)
+        self.bound_s = float((speed / profile.acceleration_max).max()) + ALLOWANCE_S
 
     def run(self, plans: int) -> None:
         for _ in range(STEPS):
@@ -204,6 +210,7 @@ class Sequence:
         motion = self.guard.stop("the bench", None, self.now_s)
         if motion is not None:
             self.tally.stops += 1
+            self.tally.late_stops += float(motion.times_s[-1]) - self.now_s > self.bound_s
             self._execute(motion, "stop")
 
     def _mutants(self, candidate: Candidate, plans: int) -> bool:

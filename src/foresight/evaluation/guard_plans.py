@@ -213,7 +213,7 @@ def _dropped(candidate, _, rng):
 def _cut_off(candidate, _, rng):
     """Without its end, or without its beginning."""
     t = candidate.trajectory
-    i = int(rng.integers(1, len(t.times_s)))
+    i = int(rng.integers(1, max(2, len(t.times_s))))
     part = slice(None, i) if rng.random() < 0.5 else slice(i, None)
     return _with(candidate, **{name: getattr(t, name)[part] for name in ("times_s", "q", "dq", "ddq")})
 

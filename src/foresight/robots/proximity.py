@@ -7,6 +7,7 @@ pipeline is not used, since with margins it overestimates some distances by cent
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -57,6 +58,8 @@ class Proximity:
         compared, self.ignored = self._compared(touching_m)
         self._a, self._b = np.array(compared).reshape(-1, 2).T
         self._geoms = compared
+        carried_a, carried_b = self._carried[self._a], self._carried[self._b]
+        self._only = carried_a & ~carried_b, carried_b & ~carried_a  # joints that move one of a pair and not the other
         self.obstacle = self._obstacle[self._b]
         self.names = tuple((self._name(a), self._name(b)) for a, b in compared)
         hand, finger = self._hand()
@@ -84,21 +87,18 @@ class Proximity:
         A joint moves a point by at most its turn times the point's distance from its axis; that distance is known at q
         and changes by no more than the joints beyond move the point.
         """
-        model, data, joints = self._model, self._data, len(self.profile.joint_names)
-        lever = np.empty((len(q), model.ngeom, joints))
-        for k, row in enumerate(q):
-            self._place(row)
-            offset = data.geom_xpos[:, None] - data.xanchor
-            lever[k] = np.square(offset).sum(axis=2) - np.square(np.einsum("gji,ji->gj", offset, data.xaxis))
-        lever = np.sqrt(np.maximum(lever, 0.0)) + model.geom_rbound[:, None]
+        joints, radius = len(self.profile.joint_names), self._model.geom_rbound
+        at = self._frames(q)
+        offset = at.place[:, :, None] - at.anchor[:, None]
+        lever = np.square(offset).sum(axis=3) - np.square(np.einsum("kgji,kji->kgj", offset, at.axis))
+        lever = np.sqrt(np.maximum(lever, 0.0)) + radius[:, None]
         moved, by_joint = np.zeros(lever.shape[:2]), np.empty_like(lever)
         for j in reversed(range(joints)):
             reach = np.ones_like(moved) if self._sliding[j] else lever[:, :, j] + moved
             by_joint[:, :, j] = reach * turn[:, None, j] * self._carried[:, j]
             moved = moved + by_joint[:, :, j]
-        a, b = self._a, self._b
-        only_a, only_b = self._carried[a] & ~self._carried[b], self._carried[b] & ~self._carried[a]
-        return np.einsum("kpj,pj->kp", by_joint[:, a], only_a) + np.einsum("kpj,pj->kp", by_joint[:, b], only_b)
+        only_a, only_b = self._only
+        return np.einsum("kpj,pj->kp", by_joint[:, self._a], only_a) + np.einsum("kpj,pj->kp", by_joint[:, self._b], only_b)
 
     def _place(self, q: Float[np.ndarray, "J"]) -> None:
         self._data.qpos[:] = q
@@ -106,15 +106,19 @@ class Proximity:
 
     def _boxes(self, q: Float[np.ndarray, "K J"]) -> tuple[Float[np.ndarray, "K G 3"], Float[np.ndarray, "K G 3"]]:
         """The smallest boxes along the base frame's axes around each geom's own box."""
-        model, data = self._model, self._data
-        centre, rotation = np.empty((len(q), model.ngeom, 3)), np.empty((len(q), model.ngeom, 9))
+        model, at = self._model, self._frames(q)
+        middle = at.place + np.einsum("kgij,gj->kgi", at.rotation, model.geom_aabb[:, :3])
+        half = np.einsum("kgij,gj->kgi", np.abs(at.rotation), model.geom_aabb[:, 3:])
+        return middle - half, middle + half
+
+    def _frames(self, q: Float[np.ndarray, "K J"]) -> "_Frames":
+        model, data, n = self._model, self._data, len(q)
+        place, rotation = np.empty((n, model.ngeom, 3)), np.empty((n, model.ngeom, 9))
+        anchor, axis = np.empty((n, model.njnt, 3)), np.empty((n, model.njnt, 3))
         for k, row in enumerate(q):
             self._place(row)
-            centre[k], rotation[k] = data.geom_xpos, data.geom_xmat
-        rotation = rotation.reshape(*centre.shape, 3)
-        middle = centre + np.einsum("kgij,gj->kgi", rotation, model.geom_aabb[:, :3])
-        half = np.einsum("kgij,gj->kgi", np.abs(rotation), model.geom_aabb[:, 3:])
-        return middle - half, middle + half
+            place[k], rotation[k], anchor[k], axis[k] = data.geom_xpos, data.geom_xmat, data.xanchor, data.xaxis
+        return _Frames(place, rotation.reshape(n, -1, 3, 3), anchor, axis)
 
     def _compared(self, touching_m: float) -> tuple[list[tuple[int, int]], tuple[tuple[str, str, str], ...]]:
         """Pairs of geoms to compare, obstacles second, and those left out, with the reason."""
@@ -158,6 +162,15 @@ class Proximity:
 
     def _name(self, geom: int) -> str:
         return self.obstacles[self._obstacle[geom]].name if self._obstacle[geom] >= 0 else self._body[geom]
+
+
+class _Frames(NamedTuple):
+    """Where geoms and joints are, in the base frame, at each q."""
+
+    place: Float[np.ndarray, "K G 3"]  # [m]
+    rotation: Float[np.ndarray, "K G 3 3"]
+    anchor: Float[np.ndarray, "K J 3"]  # [m] on the joint's axis
+    axis: Float[np.ndarray, "K J 3"]
 
 
 def _carried(model: mujoco.MjModel) -> Bool[np.ndarray, "G J"]:

@@ -83,7 +83,7 @@ def examine_motion(
     for verdict in _collision(motion, scene, now_s):
         return Finding(verdict)
     unseen = f"Tip and torque are not checked: robot '{profile.name}' has no model." if kinematics is None else ""
-    return Finding(Verdict(Reason.OK, unseen), 1.0)
+    return Finding(Verdict(Reason.OK, unseen), 1.0, motion)
 
 
 def commanded(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from foresight.control.trajectory import coefficients, sample
+from foresight.control.trajectory import coefficients
 from foresight.data import Box, Trajectory
 from foresight.robots.profile import RobotProfile
 from foresight.robots.proximity import Proximity
@@ -90,20 +90,13 @@ class Scene:
         """What is left beyond the margin of the nearest pair, exact up to `range_m` [m], and who they are."""
         return self._clearances(np.asarray(q)[None], range_m, self._every)[0]
 
-    def room(self, q: Float[np.ndarray, "J"], range_m: float = 0.1) -> float:
+    def room(self, q: Float[np.ndarray, "M J"], range_m: float = 0.1) -> Float[np.ndarray, "M"]:
         """What is left [m] beyond the margin of the nearest pair of those that ought to slow the arm when they come near.
 
         Pairs that are near by design do not count: the hand over the table, where pushes work, a link whose distance from the
         table never changes, and links that are near each other at home already.
         """
-        return self._clearances(np.asarray(q)[None], range_m, self._slowing)[0].distance_m
-
-    def clearance_along(
-        self, trajectory: Trajectory, times_s: Float[np.ndarray, "M"], range_m: float = 0.1
-    ) -> Float[np.ndarray, "M"]:
-        """The room [m] at each time, for graded slowing."""
-        found = self._clearances(sample(trajectory, times_s)[0], range_m, self._slowing)
-        return np.array([clearance.distance_m for clearance in found])
+        return np.array([clearance.distance_m for clearance in self._clearances(q, range_m, self._slowing)])
 
     def first_contact(self, trajectory: Trajectory, from_s: float) -> Contact | None:
         """Where the motion from `from_s` on first comes too near, or None when it never does.
@@ -126,7 +119,10 @@ class Scene:
     def _clearances(self, q: Float[np.ndarray, "M J"], range_m: float, among: Bool[np.ndarray, "P"]) -> list[Clearance]:
         _require_finite(q)
         least = np.where(among, self.proximity.lower_bounds(q) - self._margin, np.inf)
-        return [self._clearance(*row, range_m) for row in zip(q, least, strict=True)]
+        found = [Clearance(range_m, ("", ""))] * len(q)
+        for i in np.flatnonzero(least.min(axis=1) < range_m):
+            found[i] = self._clearance(q[i], least[i], range_m)
+        return found
 
     def _clearance(self, q: Float[np.ndarray, "J"], least: Float[np.ndarray, "P"], range_m: float) -> Clearance:
         """Asks the pairs in the order of what they have left at least, until none can have less than the least so far."""

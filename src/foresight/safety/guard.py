@@ -18,7 +18,7 @@ from foresight.control.trajectory import cut, derivatives, hold, sample, splice
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
-from foresight.safety.checks import commanded, examine, examine_motion, following_refusal, state_refusal
+from foresight.safety.checks import examine, examine_motion, following_refusal, state_refusal
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Situation
@@ -27,6 +27,7 @@ from foresight.safety.slowing import graded_share, slowed, stop_along
 
 MENDINGS = 4  # slowings of one candidate tried
 SURER = 0.99  # of the share that a limit asks for
+JERK_SHARES = 1.0, 0.4, 0.15, 0.05  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Guard:
         kinematics: MotionKinematics | None,
         config: GuardConfig | None = None,
         expected_model_id: str | None = None,
-        clearance: Callable[[Float[np.ndarray, "J"]], float] | None = None,
+        clearance: Callable[[Float[np.ndarray, "M J"]], Float[np.ndarray, "M"]] | None = None,
         scene: Scene | None = None,
         transport_s: float = 0.0,
     ) -> None:
@@ -84,13 +85,13 @@ class Guard:
 
     def offer(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Verdict:
         """Judges a candidate; when it is OK it, or itself slowed, joins the motion in force from its first point on."""
-        trajectory = None
+        motion = None
         self.last = self._latched(candidate, now_s)
         if self.last is None:
-            self.last, trajectory = self._judge(candidate, state, now_s)
+            self.last, motion = self._judge(candidate, state, now_s)
         self.counts[self.last.reason] += 1
-        if trajectory is not None:
-            self._put_in_force(commanded(self.in_force, trajectory, state, self.config, now_s, self.transport_s), now_s)
+        if motion is not None:
+            self._put_in_force(motion, now_s)
         return self.last
 
     def situation(self, state: RobotState | None, now_s: float) -> Situation:
@@ -119,21 +120,21 @@ class Guard:
         return None
 
     def _judge(self, candidate: Candidate, state: RobotState | None, now_s: float) -> tuple[Verdict, Trajectory | None]:
-        """The verdict, and the trajectory to put in force when it is OK."""
+        """The verdict, and the motion to put in force when it is OK."""
         found = self._examine(candidate, state, now_s)
         if found.verdict.ok:
             near, delay_s = self._graded_share(candidate.trajectory)
             share = min(near, self.share_max)
             if share >= 1:
-                return found.verdict, candidate.trajectory
+                return found.verdict, found.motion
             if self.share_max < 1:
                 delay_s = 0.0
             gentle = slowed(candidate.trajectory, share, self.config.slow_ramp_s, delay_s)
-            verdict = self._examine(replace(candidate, trajectory=gentle), state, now_s).verdict
-            if verdict.ok:
+            slower = self._examine(replace(candidate, trajectory=gentle), state, now_s)
+            if slower.verdict.ok:
                 why = "near a joint limit or an obstacle" if near < self.share_max else "as long as the failsafe asks for it"
-                return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed {why}.", share), gentle
-            return (found.verdict, candidate.trajectory) if self.share_max >= 1 else (verdict, None)
+                return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed {why}.", share), slower.motion
+            return (found.verdict, found.motion) if self.share_max >= 1 else (slower.verdict, None)
         share, tried = 1.0, found
         for _ in range(MENDINGS):
             share *= min(tried.share * SURER, SURER)
@@ -142,7 +143,7 @@ class Guard:
             gentle = slowed(candidate.trajectory, share, self.config.slow_ramp_s)
             tried = self._examine(replace(candidate, trajectory=gentle), state, now_s)
             if tried.verdict.ok:
-                return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed. {found.verdict.detail}", share), gentle
+                return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed. {found.verdict.detail}", share), tried.motion
         return found.verdict, None
 
     def _examine(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Finding:
@@ -248,17 +249,25 @@ class Guard:
         q, dq, ddq, _ = derivatives(self.in_force, now_s)
         if (np.abs(dq) <= self.config.rest_rad_s).all() and (np.abs(ddq) < 1e-6).all():
             return hold(q, now_s)
-        for motion in self._ways_to_rest(q, dq, ddq, now_s):
-            if examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene).verdict.ok:
-                return motion
+        for jerk_share in JERK_SHARES:
+            refused = set()
+            for motion in self._ways_to_rest(q, dq, ddq, now_s, jerk_share):
+                verdict = examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene).verdict
+                if verdict.ok:
+                    return motion
+                refused.add(verdict.reason)
+            if Reason.TORQUE_RATE_LIMIT not in refused:
+                break  # less jerk would not mend it
         return cut(self.in_force, now_s)
 
-    def _ways_to_rest(self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, now_s: float) -> Iterator[Trajectory]:
-        along = stop_along(self.in_force, now_s, self.profile)
+    def _ways_to_rest(
+        self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, now_s: float, jerk_share: float
+    ) -> Iterator[Trajectory]:
+        along = stop_along(self.in_force, now_s, self.profile, jerk_share)
         if along is not None:
             yield along
         try:
-            yield braking(q, dq, self.profile, now_s, ddq)
+            yield braking(q, dq, replace(self.profile, jerk_max=jerk_share * self.profile.jerk_max), now_s, ddq)
         except BrakingError:
             return
 

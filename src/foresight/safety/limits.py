@@ -32,6 +32,7 @@ class Finding(NamedTuple):
 
     verdict: Verdict
     share: float = 0.0
+    motion: Trajectory | None = None  # what the controller would execute, where nothing is wrong
 
 
 def findings(

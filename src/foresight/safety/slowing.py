@@ -17,7 +17,9 @@ from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
 
 POINT_S = 0.01  # [s] between points while the speed changes; quintics through them keep within 0.5 % of the path's jerk
+APART_S = 1e-4  # [s] a point of the motion nearer than this to its begin or end is left out: a clock's digits show there
 NEAR_S = 0.002  # [s] a regular point nearer to a point of the motion is left out
+RISE_S = 0.006  # [s] that a stop's deceleration takes at least to come and to go, so that points so near each other show it
 LOOK_S = 0.004  # [s] between two looks at the limits when a stop is sought
 HEADROOM = 0.98  # share of the limits that a stop uses
 TRIES = 24
@@ -25,9 +27,11 @@ HALVINGS = 3  # of the step from the longest stop that was too quick to the one 
 LONGER = 1.12  # factor from one stop tried to the next
 
 
-def speed_share(distance: float, stop: float, slow: float, share_min: float) -> float:
+def speed_share(
+    distance: float | Float[np.ndarray, "M"], stop: float, slow: float, share_min: float
+) -> float | Float[np.ndarray, "M"]:
     """Share of full speed allowed at this distance: 1 from `slow` on, falling linearly to `share_min` at `stop` (one unit)."""
-    return float(np.clip(share_min + (1 - share_min) * (distance - stop) / (slow - stop), share_min, 1.0))
+    return np.clip(share_min + (1 - share_min) * (distance - stop) / (slow - stop), share_min, 1.0)
 
 
 def slowed(trajectory: Trajectory, share: float, ramp_s: float = 0.1, delay_s: float = 0.0) -> Trajectory:
@@ -43,10 +47,10 @@ def slowed(trajectory: Trajectory, share: float, ramp_s: float = 0.1, delay_s: f
     return splice(trajectory, _retimed(cut(trajectory, begin_s + delay_s), _Slowing(share, ramp_s)), begin_s)
 
 
-def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile) -> Trajectory | None:
+def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile, jerk_share: float = 1.0) -> Trajectory | None:
     """To rest along the path in force, as quickly as joint acceleration and jerk allow; None where it has none to follow.
 
-    Where the path ends before, that is the stop: what is left of it.
+    Where the path ends before, that is the stop: what is left of it. Deceleration comes and goes at `jerk_share` of the limit.
     """
     left = cut(in_force, now_s)
     remaining_s = float(left.times_s[-1]) - now_s
@@ -54,7 +58,7 @@ def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile) -> Tra
         return None
     _, dq, _ddq, _ = derivatives(left, now_s)
     at_most_s = float(np.max(np.abs(dq) / profile.acceleration_max))
-    rise_s = float(np.max(profile.acceleration_max / profile.jerk_max))
+    rise_s = max(RISE_S, float(np.max(profile.acceleration_max / (jerk_share * profile.jerk_max))))
     duration_s, short_s = max(at_most_s + rise_s, 4 * NEAR_S), 0.0
     lasting = lambda s: _Slowing(0.0, s, min(rise_s, s / 2) / s)  # noqa: E731
     for _ in range(TRIES):
@@ -76,12 +80,12 @@ def graded_share(
     profile: RobotProfile,
     config: GuardConfig,
     tip_speeds: Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "N"]] | None,
-    clearance: Callable[[Float[np.ndarray, "J"]], float] | None,
+    clearance: Callable[[Float[np.ndarray, "M J"]], Float[np.ndarray, "M"]] | None,
 ) -> tuple[float, float]:
     """The share at which the motion is as slow as its nearness to joint limits and obstacles asks, and the time [s] from its
     begin that may pass before it is slowed so; 1 far from both.
 
-    `tip_speeds` maps (N, J) positions and velocities to speeds [m/s]; `clearance` maps one position to metres. Looks every
+    `tip_speeds` maps (N, J) positions and velocities to speeds [m/s]; `clearance` maps (M, J) positions to metres. Looks every
     `config.graded_sample_s`.
     """
     begin, end = float(motion.times_s[0]), float(motion.times_s[-1])
@@ -106,14 +110,15 @@ def _near_obstacles(
     profile: RobotProfile,
     config: GuardConfig,
     tip_speeds: Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "N"]] | None,
-    clearance: Callable[[Float[np.ndarray, "J"]], float],
+    clearance: Callable[[Float[np.ndarray, "M J"]], Float[np.ndarray, "M"]],
 ) -> Float[np.ndarray, "N"]:
     """The share at each posture; where it is slow enough anyway, nobody looks."""
     used = asked.max(1) if tip_speeds is None else np.maximum(asked.max(1), tip_speeds(q, dq) / profile.tip_speed_max)
     shares = np.ones(len(q))
-    for i in np.flatnonzero(used > config.share_min):
-        near = speed_share(clearance(q[i]), config.stop_distance_m, config.slow_distance_m, config.share_min)
-        shares[i] = near / max(near, float(used[i]))
+    fast = used > config.share_min
+    if fast.any():
+        near = speed_share(clearance(q[fast]), config.stop_distance_m, config.slow_distance_m, config.share_min)
+        shares[fast] = near / np.maximum(near, used[fast])
     return shares
 
 
@@ -177,10 +182,11 @@ def _retimed(trajectory: Trajectory, slowing: _Slowing) -> Trajectory:
     end = slowing.path_s if slowing.share == 0 else float(knots[-1])
     inner = slowing.when(knots[knots < end])
     end_t = slowing.duration_s if slowing.share == 0 else float(slowing.when(np.array([end]))[0])
-    rise = slowing.rise * slowing.duration_s
-    ramp = np.unique(
-        np.r_[np.arange(0.0, min(slowing.duration_s, end_t), POINT_S), rise, slowing.duration_s - rise, slowing.duration_s]
-    )
+    inner = inner[(inner == 0) | (inner > APART_S) & (inner < end_t - APART_S)]
+    duration_s, rise_s = slowing.duration_s, slowing.rise * slowing.duration_s
+    bends = np.array([rise_s, duration_s - rise_s, duration_s][duration_s - 2 * rise_s <= NEAR_S :])
+    grid = np.arange(0.0, min(duration_s, end_t), POINT_S)
+    ramp = np.sort(np.r_[grid[np.abs(grid[:, None] - bends).min(1) > NEAR_S], bends])
     ramp = ramp[ramp < end_t - NEAR_S]
     apart = np.abs(ramp[:, None] - inner[None]).min(1) > NEAR_S
     t = np.unique(start_s + np.r_[inner, ramp[apart], end_t]) - start_s  # in the digits that the clock has there

@@ -12,10 +12,9 @@ import math
 from dataclasses import asdict, replace
 
 import numpy as np
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from foresight_msgs import msg as m
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
-from rclpy.duration import Duration
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -158,17 +157,20 @@ def trajectory_to_msg(trajectory: Trajectory, joint_names: tuple[str, ...], fram
     """header.stamp is the first point's time; every time_from_start is relative to it."""
     start = stamp(float(trajectory.times_s[0]))
     start_s = seconds(start)
-    accelerations = [[]] * len(trajectory.times_s) if trajectory.ddq is None else trajectory.ddq.tolist()
+    accelerations = [array.array("d")] * len(trajectory.times_s) if trajectory.ddq is None else _rows(trajectory.ddq)
+    since_ns = np.maximum(0, np.rint((trajectory.times_s - start_s) * 1e9)).astype(np.int64).tolist()
     points = [
         JointTrajectoryPoint(
-            positions=q.tolist(),
-            velocities=dq.tolist(),
-            accelerations=ddq,
-            time_from_start=Duration(nanoseconds=max(0, round((t - start_s) * 1e9))).to_msg(),
+            positions=q, velocities=dq, accelerations=ddq, time_from_start=Duration(sec=ns // 10**9, nanosec=ns % 10**9)
         )
-        for t, q, dq, ddq in zip(trajectory.times_s, trajectory.q, trajectory.dq, accelerations, strict=True)
+        for ns, q, dq, ddq in zip(since_ns, _rows(trajectory.q), _rows(trajectory.dq), accelerations, strict=True)
     ]
     return JointTrajectory(header=Header(stamp=start, frame_id=frame), joint_names=list(joint_names), points=points)
+
+
+def _rows(values: np.ndarray) -> list[array.array]:
+    """Each row as messages hold numbers, which spares them looking at each."""
+    return [array.array("d", row.tobytes()) for row in np.asarray(values, dtype=np.float64)]
 
 
 def _order(names: list[str], wanted: tuple[str, ...], what: str) -> list[int]:

@@ -1,12 +1,13 @@
 """A planner that only wants speed: to and fro between two postures, as fast as is allowed, for trials of the guard.
 
-    python -m foresight_nodes.full_speed_planner ROBOT MOTION_JSON       reads "go" and "idle" from its standard input
+    python -m foresight_nodes.full_speed_planner ROBOT MOTION_JSON [PRIORITY]     reads "go" and "idle" from its standard input
 
 Light, so that many can be kept waiting: one that is killed must be replaced. Looks at nothing and imagines nothing.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import threading
@@ -17,7 +18,6 @@ import numpy as np
 import rclpy
 from foresight_msgs.msg import GuardState
 from jaxtyping import Float
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
@@ -28,6 +28,8 @@ from foresight.data import Plan, Trajectory
 from foresight.robots.profile import RobotProfile, load_profile
 from foresight_nodes import convert, topics
 from foresight_nodes.heartbeat import Heartbeat
+from foresight_nodes.real_time import take_priority
+from foresight_nodes.run import make_executor
 
 PERIOD_S = 0.1  # [s] between plans
 LEAD_S = 0.18  # [s] from a plan to the motion that it begins
@@ -36,6 +38,7 @@ TURN_S = 0.25  # [s] before the end of its motion at which it turns to the other
 SAME_S = 1e-5  # [s] between the ends of a motion proposed and of the one commanded, where that is the same
 ROUND_TRIPS = "round trips [ms]:"  # first words of the line that it writes when it is told to idle
 GENTLE = 0.5, 0.1  # shares of the acceleration and jerk limits that it uses to gain speed
+GENTLE_JERK = 50.0  # [rad/s^3] at most
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def swinging(
     target: np.ndarray, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, profile: RobotProfile, speed: float, start_s: float
 ) -> Trajectory:
     """To rest at the target, its top speed reached gently enough for a torque rate limit. Raises BrakingError."""
-    gentle = replace(profile, acceleration_max=GENTLE[0] * profile.acceleration_max, jerk_max=GENTLE[1] * profile.jerk_max)
+    jerk = np.minimum(GENTLE[1] * profile.jerk_max, GENTLE_JERK)
+    gentle = replace(profile, acceleration_max=GENTLE[0] * profile.acceleration_max, jerk_max=jerk)
     return coming_to(target, q, dq, ddq, gentle, speed, start_s, straight=True)
 
 
@@ -100,11 +104,11 @@ class FullSpeedPlanner(Node):
         self._q = convert.robot_state_from_msg(msg, self._profile.joint_names).q
 
     def _on_command(self, msg: JointTrajectory) -> None:
-        now_s = time.time()
+        heard, now_s = time.perf_counter(), time.time()
         new = convert.trajectory_from_msg(msg, self._profile.joint_names, now_s)
         self._in_force, self._in_force_s = splice(self._in_force, new, now_s - 0.5), now_s
         if abs(float(new.times_s[-1]) - self._sent[0]) < SAME_S:
-            self.round_trips_ms.append(1e3 * (time.perf_counter() - self._sent[1]))
+            self.round_trips_ms.append(1e3 * (heard - self._sent[1]))
 
     def _on_guard_state(self, msg: GuardState) -> None:
         """Where nothing is in force the next motion starts where the arm is measured."""
@@ -126,10 +130,10 @@ class FullSpeedPlanner(Node):
         self._id += 1
         nothing = np.zeros((0, 4), np.float32)
         plan = Plan(now_s - OBSERVED_S, "full-speed", 0.1, np.zeros((1, 3)), 0.0, {}, 0.0, nothing, 1, 0.0, "full speed")
+        names, frame = self._profile.joint_names, self._profile.base_frame
+        message = convert.plan_to_msg(plan, motion, names, time.time(), self._id, frame)
         self._sent = float(motion.times_s[-1]), time.perf_counter()
-        self._plans.publish(
-            convert.plan_to_msg(plan, motion, self._profile.joint_names, time.time(), self._id, self._profile.base_frame)
-        )
+        self._plans.publish(message)
 
     def _start(self, join_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._in_force is None:
@@ -149,8 +153,12 @@ def main() -> int:
         ended.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    executor = SingleThreadedExecutor()
+    executor = make_executor()
     executor.add_node(node)
+    if len(sys.argv) > 3:
+        take_priority(int(sys.argv[3]))
+    gc.collect()
+    gc.freeze()
     told = False
     while not ended.is_set():
         executor.spin_once(timeout_sec=0.01)

@@ -5,6 +5,7 @@ The heavy imports come after the signal handlers, so that even an interrupted st
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -42,6 +43,8 @@ def run(name: str, build: Callable[[], list[Node]], finished: Callable[[list[Nod
         executor.add_node(node)
     for number in ENDING:
         signal.signal(number, end_soon)
+    gc.collect()
+    gc.freeze()  # what was imported stays: looking through it again would keep messages waiting
     while rclpy.ok() and not interrupted and not finished(nodes):
         executor.spin_once(timeout_sec=0.1)
     for node in reversed(nodes):

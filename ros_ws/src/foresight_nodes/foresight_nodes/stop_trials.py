@@ -52,6 +52,7 @@ STALL_S = 0.02  # [s] by which the judge may be late during a trial; one in whic
 PATIENCE_S = 60.0  # [s] for the guard to be there, for a planner to be matched, for the arm to be fast
 JUDGE_PRIORITY = 40  # the guard asks for 50
 POOL = 3  # planners kept waiting
+SMALL_RAD = 0.1  # [rad] of the swings in which round trips are measured
 
 
 class TrialError(RuntimeError):
@@ -194,8 +195,8 @@ class Lane(Node):
         for client in (guard.change_client, guard.state_client):
             self.destroy_client(client)
 
-    def _start_planner(self) -> None:
-        command = [sys.executable, "-m", "foresight_nodes.full_speed_planner", self.config.robot, self.swing.to_json()]
+    def _start_planner(self, swing: Swing, *priority: str) -> None:
+        command = [sys.executable, "-m", "foresight_nodes.full_speed_planner", self.config.robot, swing.to_json(), *priority]
         process = subprocess.Popen(
             ending_with_parent(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             text=True, bufsize=1, start_new_session=True,
@@ -206,7 +207,7 @@ class Lane(Node):
     def planner(self) -> subprocess.Popen:
         """The planner that waits longest, matched with the guard."""
         while len(self._planners) < POOL:
-            self._start_planner()
+            self._start_planner(self.swing)
         process = self._planners.popleft()
         self.until(lambda: getattr(process, "matched", False) or _said(process, "matched"), "a planner is matched")
         process.matched = True
@@ -214,11 +215,17 @@ class Lane(Node):
 
     def end(self) -> None:
         """Ends every process that it started."""
-        processes = [*self._planners, *([self._guard_process] if self._guard_process else [])]
-        for process in processes:
+        self._end_planners()
+        if self._guard_process:
+            self._guard_process.kill()
+            self._guard_process.wait()
+
+    def _end_planners(self) -> None:
+        for process in self._planners:
             process.kill()
-        for process in processes:
+        for process in self._planners:
             process.wait()
+        self._planners.clear()
 
     # -- trials -------------------------------------------------------------------------------------------------------
 
@@ -257,7 +264,14 @@ class Lane(Node):
         return made
 
     def round_trips(self) -> list[float]:
-        """Milliseconds from each plan sent to its command received, by the planner's own clock, both ways through DDS."""
+        """Milliseconds from each plan sent to its command received, by the planner's own clock, both ways through DDS.
+
+        Of a planner that makes small swings, whose plans have about 50 points over a second, and that does not wait for a core.
+        """
+        self._end_planners()
+        begin, end = self.swing.ends
+        share = min(1.0, SMALL_RAD / np.abs(end - begin).max())
+        self._start_planner(Swing(np.array([begin, begin + share * (end - begin)]), self.swing.speed), str(JUDGE_PRIORITY + 1))
         planner = self.planner()
         while planner.stdout.readline():  # what it wrote before
             pass
