@@ -61,13 +61,15 @@ class Belief:
 class Goal:
     """What is wanted: any of a scene seen in a goal image, a tip position, an object position.
 
-    A part that is None does not matter. Weights scale the parts' shares of the cost.
+    A part that is None does not matter; a weight of 0 takes a part out as well. `objective` is how motions towards the goal are
+    judged, as `planning.objective` writes it; empty: as the planner judges.
     """
 
     latent: Float32[np.ndarray, "D"] | None = None
     tip: Float[np.ndarray, "3"] | None = None  # [m]
     object: Float[np.ndarray, "3"] | None = None  # [m]
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of latent, tip, object
+    objective: str = ""
 
     def __post_init__(self) -> None:
         if self.latent is None and self.tip is None and self.object is None:

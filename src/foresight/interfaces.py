@@ -49,6 +49,15 @@ class Critic(Protocol):
 
 
 @runtime_checkable  # for the shape checks of the tests
+class Readout(Protocol):
+    """Tells where things are in a latent."""
+
+    def read(self, latent: Float["Tensor", "*n D"]) -> tuple[Float["Tensor", "*n 3"], Float["Tensor", "*n 3"]]:
+        """Tip and object position [m]."""
+        ...
+
+
+@runtime_checkable  # for the shape checks of the tests
 class Rollout(Protocol):
     """Foresees whole candidates from one belief: the dynamics with what all candidates share already worked out."""
 

@@ -17,7 +17,14 @@ BLOCKS, STEPS = 4, 3  # of 3 steps
 def imagination(planner, belief) -> Imagination:
     latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
     return Imagination(
-        planner.model, planner.limits, planner.config, latent, proprio, goal_at(GOAL), Start(belief.tip_velocity.astype(float))
+        planner.model,
+        planner.limits,
+        planner.config,
+        latent,
+        proprio,
+        goal_at(GOAL),
+        Start(belief.tip_velocity.astype(float)),
+        planner.objective,
     )
 
 

@@ -12,7 +12,10 @@ BLOCK_M = 0.075  # farthest that a block moves the tip at full speed
 
 
 class ToyModel:
-    """Satisfies Dynamics, Actor and Critic. The actor errs by `bias` [m per step]; the dynamics are exact."""
+    """Satisfies Dynamics, Actor, Critic and Readout. The actor errs by `bias` [m per step]; the dynamics are exact.
+
+    The object always lies 10 cm beside the tip.
+    """
 
     model_id = "toy"
 
@@ -30,6 +33,9 @@ class ToyModel:
         way = torch.as_tensor(goal.tip, dtype=torch.float32) - latent
         step = way / (3 * k.unsqueeze(-1)) + self.bias
         return step.repeat(1, 3)
+
+    def read(self, latent):
+        return latent, latent + torch.tensor([0.0, 0.1, 0.0])
 
     def blocks_to_go(self, latent, proprio, goal):
         return (torch.as_tensor(goal.tip, dtype=torch.float32) - latent).norm(dim=-1) / BLOCK_M

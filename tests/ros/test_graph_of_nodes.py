@@ -19,6 +19,7 @@ from foresight_nodes.planner_node import PlannerNode
 from foresight_nodes.world_model_node import WorldModelNode
 from geometry_msgs.msg import Point, Pose
 from rclpy.action import ActionClient
+from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from tests.ros.conftest import Bench, parameters
@@ -67,6 +68,11 @@ class Line:
     def move(self) -> None:
         """Until the arm moves on the commands of the planner."""
         self.bench.until(lambda: self.speed() > 0.02, "the arm moves", advance_s=0.02)
+
+    def edit(self, objective: str) -> tuple[bool, str]:
+        """What the planner says to a new value of its parameter."""
+        answer = self.planner.set_parameters([Parameter("planner.objective", value=objective)])[0]
+        return answer.successful, answer.reason
 
     def speed(self) -> float:
         return max((abs(v) for v in self.states[-1].velocity), default=0.0) if self.states else 0.0
@@ -216,3 +222,32 @@ def test_composed_the_nodes_share_one_model_and_do_the_same(bench: Bench, checkp
     bench.until(client.server_is_ready, "the planner offers pursue")
     client.send_goal_async(Pursue.Goal(time_limit_s=60.0, use_tip=True, tip=Pose(position=Point(x=0.5, y=0.2, z=0.2))))
     bench.until(lambda: max(abs(v) for v in states[-1].velocity) > 0.02, "the arm moves", advance_s=0.02)
+
+
+def test_the_objective_is_edited_while_the_arm_moves_and_shown_in_plans(line: Line):
+    """The parameter takes effect with the next plan; a goal may bring an objective of its own; both show their terms."""
+    line.pursue()
+    line.move()
+    assert list(line.plans[-1].cost_names) == ["to_go", "effort", "smooth"]
+    assert line.edit("to_go + 0.2*time") == (True, "")
+    line.bench.until(lambda: list(line.plans[-1].cost_names) == ["to_go", "time"], "the edit shows", advance_s=0.02)
+    assert line.plans[-1].cost == pytest.approx(sum(line.plans[-1].costs))
+    line.pursue(objective="tip + 0.5*smooth(norm=square)")
+    line.bench.until(lambda: list(line.plans[-1].cost_names) == ["tip", "smooth"], "the goal's own shows", advance_s=0.02)
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [("", "at least one term"), ("nan*to_go", "finite"), ("hope", "'hope'"), ("object", "needs a goal with")],
+)
+def test_a_bad_edit_of_the_objective_is_refused_and_changes_nothing(line: Line, objective: str, said: str):
+    """One line says why, for the parameter as for a goal's own; the arm goes on as it did."""
+    line.pursue()
+    line.move()
+    done, why = line.edit(objective)
+    assert not done and said in why and "\n" not in why
+    line.bench.until(lambda: line.guard_states[-1].accepted >= 3, "plans go on", advance_s=0.02)
+    assert list(line.plans[-1].cost_names) == ["to_go", "effort", "smooth"]
+    if objective:
+        result = line.result(line.pursue(objective=objective))
+        assert result.reason == Pursue.Result.REFUSED and said in result.detail

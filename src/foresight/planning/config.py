@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from foresight.planning.objective import DEFAULT, parse
+
 Policy = Literal["both", "actor", "search", "random"]
 
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """Search, limits and weights. Costs are in blocks (0.3 s) still to go."""
+    """Search, limits and objective. Costs are in blocks (0.3 s) still to go."""
 
     policy: Policy = "both"  # actor proposals judged and refined in imagination; or one part alone; or random motion
     horizon: int = 4  # blocks imagined ahead
@@ -27,9 +29,7 @@ class PlannerConfig:
     speed_max: float = 0.20  # [m/s] of the tip; the true tip runs ahead of its command where a push lets go
     acceleration_max: float = 1.2  # [m/s^2] of the tip
     wall_margin: float = 0.005  # [m] kept from the workspace's walls
-    effort_weight: float = 0.08  # blocks, for moving at full speed all along
-    smooth_weight: float = 0.08  # blocks, for full acceleration all along
-    final_weight: float = 1.0  # growth of the weight of later blocks: weight of block h is 1 + final_weight * h
+    objective: str = DEFAULT  # what is weighed: a sum of terms weight*name(norm=..., growth=...); can be changed while running
     improvement: float = 0.03  # blocks by which a refined motion must beat the best proposal
     agreement: float = 0.0  # [m/s] spread among the elites at which a search ends early; 0 never
     deadline_s: float = 0.080  # [s] no refinement begins that would end after this
@@ -50,6 +50,7 @@ class PlannerConfig:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        parse(self.objective)
         if not self.agreement >= 0:
             raise ValueError(f"agreement must be at least 0 m/s, got {self.agreement}.")
         if not self.aims or min(self.aims) < 1:

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from foresight.contract import Contract
 from foresight.data import Goal, Start
-from foresight.interfaces import Actor, Critic, Dynamics
+from foresight.interfaces import Actor, Critic, Dynamics, Readout
 from foresight.planning.config import PlannerConfig
 from foresight.planning.limits import TipLimits
-from foresight.planning.objective import score
+from foresight.planning.objective import Objective
+from foresight.planning.residuals import Foreseen, Scales
 
 
 @runtime_checkable  # for the shape checks of the tests
-class Model(Dynamics, Actor, Critic, Protocol):
+class Model(Dynamics, Actor, Critic, Readout, Protocol):
     """What the planner needs of a model."""
 
     contract: Contract
@@ -64,6 +65,7 @@ class Imagination:
     proprio: Float[Tensor, "1 P"]
     goal: Goal
     start: Start
+    objective: Objective
 
     def fixed(self, velocities: Float[Tensor, "S N 3"]) -> Imagined:
         """What would come of motions that want the same whatever is imagined."""
@@ -77,7 +79,7 @@ class Imagination:
         start_velocity = torch.as_tensor(self.start.velocity, dtype=torch.float32)
         committed = torch.as_tensor(self.start.committed, dtype=torch.float32)
         position, velocity = p[:, -6:-3], start_velocity.expand(count, -1)
-        velocities, latents, to_go = [], [], []
+        positions, velocities, latents, to_go = [], [], [], []
         for h in range(self.config.horizon):
             wanted = source(h, z, p, self.goal, velocity)
             displacements = []
@@ -89,11 +91,20 @@ class Imagination:
                     velocity = new
                 else:
                     velocity, position = self.limits.step(position, velocity, wanted[:, s], dt_s)
+                positions.append(position)
                 velocities.append(velocity)
                 displacements.append(position - before)
             z, p = self.model.imagine(z, p, torch.cat(displacements, -1))
             latents.append(z)
             to_go.append(self.model.blocks_to_go(z, p, self.goal))
-        controls = torch.stack(velocities, 1)
-        terms = score(torch.stack(to_go, 1), controls, start_velocity, dt_s, self.config)
-        return Imagined(controls, torch.stack(latents, 1), terms)
+        foreseen = Foreseen(
+            torch.stack(to_go, 1),
+            torch.stack(latents, 1),
+            torch.stack(positions, 1),
+            torch.stack(velocities, 1),
+            start_velocity,
+            self.goal,
+            self.model,
+            Scales(dt_s, per_block, self.config.speed_max, self.config.acceleration_max),
+        )
+        return Imagined(foreseen.velocities, foreseen.latents, self.objective.score(foreseen))

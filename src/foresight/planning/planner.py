@@ -19,6 +19,7 @@ from foresight.data import Belief, Goal, Plan, Start
 from foresight.planning.config import PlannerConfig
 from foresight.planning.imagination import Imagination, Imagined, Model, Source
 from foresight.planning.limits import TipLimits
+from foresight.planning.objective import Objective, parse
 from foresight.planning.search.anytime import Budget, run
 from foresight.planning.search.cem import Cem
 from foresight.planning.search.draws import blockwise
@@ -41,6 +42,7 @@ class Planner:
                 "Choose the matching checkpoint or robot."
             )
         self.model, self.config, self.contract = model, config, model.contract
+        self.objective = parse(config.objective)  # may be set anew between two plans
         self.steps = config.horizon * self.contract.block_steps
         self.refine = PredictiveSampling(config.samples, config.elites, decay=0.5)
         self.cem = Cem(config.search_samples, config.elites, SPREAD_FLOOR)
@@ -65,13 +67,15 @@ class Planner:
         """The best motion found from the belief towards the goal within the deadline.
 
         `previous` (the last plan for the same goal) is shifted by the time passed since and tried again. Raises ValueError for
-        a belief of another model or with values that are not finite, and when no candidate has a finite cost.
+        a belief of another model or with values that are not finite, for a goal that lacks what the objective looks at, and when
+        no candidate has a finite cost.
         """
         began_s = clock()
-        self._check(belief)
+        objective = self.objective_of(goal)
+        self._check(belief, objective.refusal(goal))
         latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
         distance = float(self.model.blocks_to_go(latent, proprio, goal))
-        imagination = Imagination(self.model, self.limits, self.config, latent, proprio, goal, start)
+        imagination = Imagination(self.model, self.limits, self.config, latent, proprio, goal, start, objective)
         if self.config.policy == "both":
             kept = [] if previous is None else [self._shifted(previous, belief.stamp_s)]
             best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s)
@@ -99,7 +103,13 @@ class Planner:
             source=sources[i],
         )
 
-    def _check(self, belief: Belief) -> None:
+    def objective_of(self, goal: Goal) -> Objective:
+        """What motions towards this goal are judged by; raises ValueError where the goal's own makes no sense."""
+        return parse(goal.objective) if goal.objective else self.objective
+
+    def _check(self, belief: Belief, refusal: str | None) -> None:
+        if refusal:
+            raise ValueError(refusal)
         if belief.model_id != self.model.model_id:
             raise ValueError(
                 f"The belief comes from model '{belief.model_id}', the planner holds '{self.model.model_id}'. "

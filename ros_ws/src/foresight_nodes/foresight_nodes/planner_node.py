@@ -14,14 +14,17 @@ import torch
 from foresight_msgs.action import Pursue
 from foresight_msgs.msg import Belief as BeliefMsg
 from foresight_msgs.msg import GuardState
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.parameter import Parameter
 from trajectory_msgs.msg import JointTrajectory
 
 from foresight.control.motion import joint_trajectory, start_of
 from foresight.control.trajectory import splice
 from foresight.data import Belief, Goal, Plan, RobotState, Trajectory
 from foresight.planning.config import PlannerConfig
+from foresight.planning.objective import parse
 from foresight.planning.planner import Planner
 from foresight.planning.pursuit import Pursuit, PursuitConfig, refusal
 from foresight.robots.kinematics import MujocoKinematics
@@ -36,6 +39,7 @@ from foresight_nodes.part import Part
 
 HISTORY_S = 1.0  # [s] of commands already executed that are remembered, to know the motion at a belief's stamp
 
+OBJECTIVE = "planner.objective"  # the parameter that takes effect while the node runs, from the next plan on
 UNDECIDED_S = 0.2  # [s] after its begin for which a plan without an answer counts as offered
 CLOCKS_APART_S = 0.05  # [s] by which the guard's clock may run ahead of this node's, /clock being coarse
 
@@ -87,6 +91,8 @@ class PlannerNode(Part[PlannerParameters]):
         # Counted on from the time of the start: the guard must not take this planner's plans for those of one that died.
         self._plan_id = time.time_ns() // 1_000_000
         self._forget()
+        self.add_on_set_parameters_callback(self._judge_edit)
+        self.add_post_set_parameters_callback(self._edit)
 
     def configure(self, parameters: PlannerParameters) -> None:
         self._settings = parameters
@@ -157,7 +163,8 @@ class PlannerNode(Part[PlannerParameters]):
     def _warm_up(self) -> None:
         """The first inference is slower than the others; let it not be the first plan."""
         belief = BeliefFilter(self._model).update(blank_observation(self._model, self._profile))
-        goal, generator = Goal(tip=np.zeros(3)), torch.Generator()
+        nothing = np.zeros(self._model.config.latent, np.float32)
+        goal, generator = Goal(nothing, np.zeros(3), np.zeros(3)), torch.Generator()  # all that an objective may look at
         for _ in range(3):
             plan = self._planner.plan(belief, goal, start_of(None, 0.0, 0.0, 0.1, self._kinematics), generator, time.perf_counter)
         joint_trajectory(
@@ -169,6 +176,27 @@ class PlannerNode(Part[PlannerParameters]):
             self._profile,
         )
 
+    # -- the objective, edited while running --------------------------------------------------------------------------
+
+    def _judge_edit(self, edits: list[Parameter]) -> SetParametersResult:
+        """Refuses an objective that makes no sense, or that the goal being pursued cannot be judged by."""
+        try:
+            for edit in (e for e in edits if e.name == OBJECTIVE):
+                if not isinstance(edit.value, str):
+                    raise ValueError(f"Parameter '{OBJECTIVE}' must be of type str, got {edit.value!r}.")
+                objective, chase = parse(edit.value), self._chase
+                wrong = objective.refusal(chase.goal) if chase is not None and not chase.goal.objective else None
+                if wrong:
+                    raise ValueError(wrong)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _edit(self, edits: list[Parameter]) -> None:
+        for edit in (e for e in edits if e.name == OBJECTIVE and self._planner is not None):
+            self._planner.objective = parse(edit.value)
+            self.get_logger().info(f"Objective from the next plan on: {self._planner.objective}")
+
     # -- goals --------------------------------------------------------------------------------------------------------
 
     def _on_goal(self, handle: ServerGoalHandle) -> None:
@@ -178,7 +206,7 @@ class PlannerNode(Part[PlannerParameters]):
             if not request.time_limit_s > 0:
                 raise ValueError(f"time_limit_s must be above 0 s, got {request.time_limit_s}.")
             goal = self._goal(request)
-            wrong = refusal(goal, self._profile)
+            wrong = refusal(goal, self._profile) or self._planner.objective_of(goal).refusal(goal)
             if wrong:
                 raise ValueError(wrong)
         except ValueError as error:
@@ -201,6 +229,7 @@ class PlannerNode(Part[PlannerParameters]):
             tip=convert.xyz(request.tip.position) if request.use_tip else None,
             object=convert.xyz(request.object) if request.use_object else seen.object if seen else None,
             weights=weights if any(weights) else (1.0, 1.0, 1.0),
+            objective=request.objective,
         )
 
     def _finish(self, reason: int, detail: str) -> None:
