@@ -70,12 +70,17 @@ def run_episode(
     policy: str = "both",
     video: Path | None = None,
     keep_success: bool = True,
+    keep_out: str = "none",
 ) -> EpisodeResult:
-    """One episode: reset, show the goal images, then look, plan, command and let 0.1 s pass until success or the limit."""
+    """One episode: reset, show the goal images, then look, plan, command and let 0.1 s pass until success or the limit.
+
+    `keep_out`: whether the agent is told of the keep-out that stands on its way; "none" where none does.
+    """
     scenario = simulation.reset(task, seed, shift)
     start_s = simulation.time_s
     agent.reset()
-    agent.set_goal_images(scenario.goal_images, start_s, object_only=task == "push_object_goal")
+    told = {"keep_outs": (scenario.keep_out,)} if keep_out == "told" else {}
+    agent.set_goal_images(scenario.goal_images, start_s, object_only=task == "push_object_goal", **told)
     steps, refused, last_refusal, outcome, end_s = 0, 0, "", None, start_s + scenario.time_limit_s
     planning_ms, command_ms, surprise = [], [], []
     with EpisodeVideo(video, scenario.goal_images, round(1 / PERIOD_S)) if video else nullcontext() as recording:
@@ -134,6 +139,7 @@ def run_episode(
         camera_to_command_ms=tuple(command_ms),
         surprise=tuple(surprise),
         video=f"videos/{video.name}" if kept else "",
+        keep_outs_entered=None if keep_out == "none" else int(judgement.entered),
     )
 
 
@@ -163,6 +169,7 @@ def evaluate(
         policy=config.policy,
         seed=config.seed,
         shift=config.shift,
+        keep_out=config.keep_out,
         model_id=_model_id(config, build),
         guarded=config.guard,
         interrupted=interrupted,
@@ -228,7 +235,9 @@ def _work(config: EvaluateConfig, job: Job, build: Build) -> EpisodeResult:
     if key not in _built:
         _built[key] = build(config, job.policy)
     simulation, agent = _built[key]
-    return run_episode(simulation, agent, job.task, job.seed, config.shift, job.policy, job.video, job.keep_success)
+    return run_episode(
+        simulation, agent, job.task, job.seed, config.shift, job.policy, job.video, job.keep_success, config.keep_out
+    )
 
 
 def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
@@ -238,7 +247,7 @@ def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
     from sim.unguarded import UnguardedAgent
 
     kind = Agent if config.guard else UnguardedAgent
-    return Simulation(0, load_profile(config.robot)), kind.load(
+    return Simulation(0, load_profile(config.robot), zone=config.keep_out != "none"), kind.load(
         config.checkpoint, config.robot, policy=policy, seed=0, deadline_s=float("inf")
     )  # simulated time stands still meanwhile: outcomes must not depend on load
 

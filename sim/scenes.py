@@ -89,10 +89,11 @@ def shifted_appearance(shift: Shift, rng: np.random.Generator) -> Appearance:
     raise ValueError(f"Shift '{shift}' is unknown. Available: none, colour, camera.")
 
 
-def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0) -> mujoco.MjModel:
+def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: bool = False) -> mujoco.MjModel:
     """The compiled scene; its looks are changed afterwards by `apply`.
 
-    `keep_outs` boxes named "keep_out 0", ... wait far below the floor for somebody to put them in the arm's way.
+    `keep_outs` boxes named "keep_out 0", ... wait far below the floor for somebody to put them in the arm's way. A
+    `zone` is a box of that name that nobody sees and nothing touches, for a judge to watch.
     """
     spec = robot_spec(profile)
     spec.option.timestep = PHYSICS_STEP_S
@@ -175,6 +176,16 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0) -> muj
         )
     if keep_outs:
         _show_as_built(spec, prefix)
+    if zone:
+        world.add_geom(
+            name="zone",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=[0.01] * 3,
+            pos=[0, 0, -9],
+            contype=0,
+            conaffinity=0,
+            group=UNDRAWN,
+        )
     world.add_light(
         name="lamp",
         pos=[0.6, 0.4, 2.0],
@@ -229,6 +240,18 @@ def _simplify_gripper(spec: mujoco.MjSpec, prefix: str) -> None:
             mass=0,
             group=1,
         )
+
+
+def as_built(model: mujoco.MjModel, prefix: str) -> list[int]:
+    """Geoms of the arm and its gripper as their packages have them, without what is drawn in place of meshes."""
+    arm = model.body_rootid == model.body_rootid[model.body("base").id]
+    found = []
+    for geom in map(int, np.flatnonzero(arm[model.geom_bodyid])):
+        name, body = model.geom(geom).name, model.body(model.geom_bodyid[geom]).name
+        mesh = body.startswith(prefix) and model.geom_group[geom] == UNDRAWN
+        if mesh or (model.geom_contype[geom] and name != "palm" and not name.endswith("_finger")):
+            found.append(geom)
+    return found
 
 
 def _show_as_built(spec: mujoco.MjSpec, prefix: str) -> None:

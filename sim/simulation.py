@@ -7,23 +7,40 @@ Also its judge, which reads true states that the rest of the system never sees. 
 from __future__ import annotations
 
 import atexit
+import itertools
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from foresight.data import RobotState, Trajectory
+from foresight.data import Box, RobotState, Trajectory
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
 from sim import scenes
 from sim.controller import TrajectoryController
-from sim.tasks import PUSH_TOLERANCE_M, REACH_TOLERANCE_M, REST_S, REST_SPEED_M_S, TIME_LIMIT_S, Setting, Task, draw
+from sim.tasks import (
+    CONTACT_M,
+    PUSH_TOLERANCE_M,
+    REACH_TOLERANCE_M,
+    REST_S,
+    REST_SPEED_M_S,
+    TIME_LIMIT_S,
+    TIP_PUSHING_M,
+    Setting,
+    Task,
+    box_between,
+    draw,
+)
 
 SERVO_LAG_S = 0.2  # of the package's position servos (damping over stiffness), fed forward as real drives do
 JUDGE_EVERY = 5  # physics steps
 WORKSPACE_SLACK_M = 0.01
 SPEED_SLACK = 1.02
+BOX_HALVES_M, BOX_SHARES = (0.03, 0.02, 0.01), (0.5, 0.4, 0.6)  # of keep-outs on the way to a goal: the first that fits
+FREE_M = 0.02  # [m] from the arm at its start, and where a goal image shows it, to such a keep-out
+DRAWS = 300  # of settings at most, until a keep-out fits
+LONGER = 2.0  # times as much time is allowed where there is one
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class Scenario:
     goal_tip: Float[np.ndarray, "3"]  # [m]
     goal_object: Float[np.ndarray, "3"]  # [m]
     time_limit_s: float
+    keep_out: Box | None = None  # on the straight way to the goal; nobody sees it
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,7 @@ class Judgement:
     distance_m: float
     violations: int  # episodes of breaking a limit, counted when they begin
     violation_detail: str
+    entered: int = 0  # times that any part of the arm came into the keep-out
 
 
 class Simulation:
@@ -66,10 +85,14 @@ class Simulation:
     cameras = scenes.CAMERAS
     judge_every = JUDGE_EVERY
 
-    def __init__(self, seed: int, profile: RobotProfile, look: scenes.Look = "fast", keep_outs: int = 0) -> None:
+    def __init__(
+        self, seed: int, profile: RobotProfile, look: scenes.Look = "fast", keep_outs: int = 0, zone: bool = False
+    ) -> None:
+        """`zone`: a reset puts a keep-out on the way to the goal, which the judge watches."""
         self.profile, self.look = profile, look
         self.kinematics = MujocoKinematics(profile)
-        self.model = scenes.build(profile, look, keep_outs)
+        self.model = scenes.build(profile, look, keep_outs, zone)
+        self._zone = self.model.geom("zone").id if zone else None
         self.data = mujoco.MjData(self.model)
         self.appearance = scenes.Appearance()
         self._goal_data = mujoco.MjData(self.model)
@@ -81,6 +104,7 @@ class Simulation:
         self._cube_q = self.model.joint("cube_joint").qposadr[0]
         self._cube_v = self.model.joint("cube_joint").dofadr[0]
         self._hand_geoms = self._robot_geoms()
+        self._as_built = scenes.as_built(self.model, profile.model.gripper_prefix)
         self._table = self.model.geom("table").id
         self._rest = self.kinematics.solve(np.array([0.47, 0.0, 0.15]), profile.home)
         self._closed = self._close_gripper()
@@ -122,6 +146,14 @@ class Simulation:
         rng = np.random.default_rng([seed, 7])
         setting = draw(task, rng)
         self.look_like(scenes.shifted_appearance(shift, rng))
+        keep_out = None
+        for _ in range(DRAWS if self._zone is not None else 0):
+            keep_out = self._box_between(setting)
+            if keep_out is not None:
+                break
+            setting = draw(task, rng)
+        if self._zone is not None and keep_out is None:
+            raise ValueError(f"No keep-out fits on the way to the goal in {DRAWS} scenes of '{task}' from seed {seed} on.")
         self.place(setting)
         self._place_on(self._goal_data, setting.goal_tip, setting.goal_cube, setting.cube_yaw)
         return Scenario(
@@ -130,7 +162,8 @@ class Simulation:
             self._render(self._goal_data),
             setting.goal_tip.copy(),
             np.array([*setting.goal_cube, scenes.CUBE_HALF]),
-            TIME_LIMIT_S[task],
+            TIME_LIMIT_S[task] * (1 if keep_out is None else LONGER),
+            keep_out,
         )
 
     def place(self, setting: Setting) -> None:
@@ -142,6 +175,7 @@ class Simulation:
         self.setting = setting
         self._held_since: float | None = None
         self._success, self._violations, self._detail = False, 0, ""
+        self._entered, self._inside = 0, False
         self._broken: set[str] = set()
 
     def look_like(self, appearance: scenes.Appearance) -> None:
@@ -170,7 +204,7 @@ class Simulation:
 
     def judgement(self) -> Judgement:
         held = 0.0 if self._held_since is None else self.time_s - self._held_since
-        return Judgement(self._success, held, self._distance(), self._violations, self._detail)
+        return Judgement(self._success, held, self._distance(), self._violations, self._detail, self._entered)
 
     def close(self) -> None:
         if self._renderer is not None:
@@ -210,6 +244,32 @@ class Simulation:
             self._violations += 1
             self._detail = self._detail or f"{name} at {self.time_s:.2f} s"  # the first: what follows is often its consequence
         self._broken = {n for n, b in broken.items() if b}
+        if self._zone is not None:
+            inside = self._from_zone(self.data, 0.0) < 0
+            self._entered, self._inside = self._entered + (inside and not self._inside), inside
+
+    def _box_between(self, setting: Setting) -> Box | None:
+        """A keep-out on the way that leaves the arm free at the start and where the goal images show it; None: there is none."""
+        for half_m, share in itertools.product(BOX_HALVES_M, BOX_SHARES):
+            box = box_between(setting, half_m, share)
+            self.model.geom_pos[self._zone], self.model.geom_size[self._zone] = (box.low + box.high) / 2, (box.high - box.low) / 2
+            self.model.geom_rbound[self._zone] = np.linalg.norm(box.high - box.low) / 2
+            ends = [(setting.tip, setting.cube), (setting.goal_tip, setting.goal_cube)]
+            if setting.task != "reach":  # the cube can be brought to its goal by the straight way's end, if not by its middle
+                step = (setting.goal_cube - setting.cube) / np.linalg.norm(setting.goal_cube - setting.cube)
+                ends.append((np.append(setting.goal_cube - CONTACT_M * step, TIP_PUSHING_M), setting.goal_cube))
+            if all(self._free_at(tip, cube, setting.cube_yaw) for tip, cube in ends):
+                return box
+        return None
+
+    def _free_at(self, tip: np.ndarray, cube: np.ndarray, yaw: float) -> bool:
+        self._place_on(self._goal_data, tip, cube, yaw)
+        return self._from_zone(self._goal_data, 2 * FREE_M) > FREE_M
+
+    def _from_zone(self, data: mujoco.MjData, up_to_m: float) -> float:
+        """How far [m] the arm is from the keep-out, exact below `up_to_m`; below 0 inside."""
+        pairs = ((geom, self._zone) for geom in self._as_built)
+        return min(mujoco.mj_geomDistance(self.model, data, *pair, up_to_m + 1e-3, None) for pair in pairs)
 
     def _touches_table(self) -> bool:
         contacts = self.data.contact.geom[: self.data.ncon]

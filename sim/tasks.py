@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from foresight.data import Box
 from sim.scenes import CUBE_HALF
 
 Task = Literal["reach", "push", "push_object_goal"]
@@ -17,6 +18,8 @@ REST_SPEED_M_S, REST_S = 0.01, 0.5
 TIME_LIMIT_S = {"reach": 6.0, "push": 12.0, "push_object_goal": 12.0}
 CUBE_MIN, CUBE_MAX = np.array([0.34, -0.22]), np.array([0.60, 0.22])
 TIP_MIN, TIP_MAX = np.array([0.30, -0.28, 0.05]), np.array([0.66, 0.28, 0.22])
+POST_M = 0.04  # height of a keep-out before a cube: the fingers meet it, the rest of the hand does not
+TIP_PUSHING_M = 0.03
 CONTACT_M = CUBE_HALF + 0.013  # between the centres of cube and fingertips when they touch
 
 
@@ -51,11 +54,24 @@ def draw(task: Task, rng: np.random.Generator) -> Setting:
         if (goal_cube > CUBE_MIN).all() and (goal_cube < CUBE_MAX).all():
             break
     if task == "push":
-        return Setting(task, tip, cube, yaw, np.array([*behind, 0.03]), goal_cube)
+        return Setting(task, tip, cube, yaw, np.array([*behind, TIP_PUSHING_M]), goal_cube)
     while True:
         elsewhere = free_tip(rng, goal_cube)
         if np.linalg.norm(elsewhere[:2] - goal_cube) > 0.10:
             return Setting(task, tip, cube, yaw, elsewhere, goal_cube)
+
+
+def box_between(setting: Setting, half_m: float, share: float) -> Box:
+    """A keep-out on the straight way that tip (reach) or cube (push) has to go: a post as wide as `2 half_m` at that share of it.
+
+    A post of a reach stands on the table and ends 4 cm above the way, one of a push as high as the cube.
+    """
+    reach = setting.task == "reach"
+    begin, end = (setting.tip, setting.goal_tip) if reach else (np.append(setting.cube, 0), np.append(setting.goal_cube, 0))
+    middle = begin + share * (end - begin)
+    low, high = middle - half_m, middle + half_m
+    low[2], high[2] = 0.0, middle[2] + 0.04 if reach else POST_M
+    return Box("keep-out", low, high)
 
 
 def free_tip(rng: np.random.Generator, cube: np.ndarray) -> np.ndarray:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from foresight.control.motion import joint_trajectory, start_of
-from foresight.data import Belief, Candidate, Goal, Plan, RobotState, Trajectory, Verdict
+from foresight.control.motion import start_of
+from foresight.data import Belief, Box, Candidate, Goal, Plan, RobotState, Trajectory, Verdict
 from foresight.perception.perception import Perception, Refusal
 from foresight.planning.config import PlannerConfig, Policy
+from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.planner import Planner
 from foresight.planning.pursuit import Outcome, Pursuit, PursuitConfig
 from foresight.robots.kinematics import MujocoKinematics
@@ -38,7 +39,7 @@ class Step:
     refusal: Refusal | None = None  # by perception
     belief: Belief | None = None
     plan: Plan | None = None
-    verdict: Verdict | None = None  # by the guard
+    verdict: Verdict | None = None  # by the guard; without a plan, what the cheapest candidate would break
     outcome: Outcome | None = None  # once the goal is reached or given up
 
 
@@ -59,6 +60,7 @@ class Agent:
         self.perception = Perception(model.contract, self.profile, self.kinematics)
         self.filter = BeliefFilter(model)
         self.planner = Planner(model, self.profile, config)
+        self.constraints = Constraints(self.profile, self.kinematics)
         self.reset()
 
     @classmethod
@@ -80,13 +82,23 @@ class Agent:
         return Guard(self.profile, self.kinematics, scene=self.scene)
 
     def set_goal(self, goal: Goal, now_s: float, config: PursuitConfig = PursuitConfig()) -> None:
+        """Raises ValueError for a goal that a keep-out covers."""
+        self.goal_constraints = self.constraints.of(goal)
+        wrong = self.goal_constraints.refusal(goal)
+        if wrong:
+            raise ValueError(wrong)
         self.goal, self.last_plan, self.pursuit = goal, None, Pursuit(now_s, config)
 
     def set_goal_images(
-        self, images: dict[str, np.ndarray], now_s: float, object_only: bool = False, config: PursuitConfig = PursuitConfig()
+        self,
+        images: dict[str, np.ndarray],
+        now_s: float,
+        object_only: bool = False,
+        config: PursuitConfig = PursuitConfig(),
+        keep_outs: tuple[Box, ...] = (),
     ) -> None:
         """A goal seen in images (RGB by camera); `object_only` when the arm may end anywhere."""
-        self.set_goal(goal_from_images(self.model, images, object_only), now_s, config)
+        self.set_goal(replace(goal_from_images(self.model, images, object_only), keep_outs=keep_outs), now_s, config)
 
     def step(self, images: dict[str, np.ndarray], state: RobotState, now_s: float) -> Step:
         """One turn: frames and joints captured at `state.stamp_s` become a checked trajectory, or a reason why not."""
@@ -97,13 +109,19 @@ class Agent:
         if self.goal is None or self.pursuit is None:
             return Step(belief=belief)
         start = start_of(self.guard.in_force, belief.stamp_s, now_s, self.model.contract.step_s, self.kinematics)
-        plan = self.planner.plan(belief, self.goal, start, self.generator, self.clock, self.last_plan)
-        outcome = self.pursuit.update(plan, belief, now_s)
+        juncture = Juncture(self.goal_constraints, self.guard.in_force, state, now_s)
+        plan, verdict = None, None
+        try:
+            plan = self.planner.plan(belief, self.goal, start, self.generator, self.clock, self.last_plan, juncture)
+            outcome = self.pursuit.update(plan, belief, now_s)
+        except NoPlan as error:
+            verdict = Verdict(error.reason, str(error))
+            outcome = self.pursuit.without_plan(str(error), now_s)
         if outcome is not None:
             self.goal = self.pursuit = None  # the arm comes to rest on the trajectory that it has
-            return Step(belief=belief, plan=plan, outcome=outcome)
-        trajectory = joint_trajectory(plan, self.guard.in_force, state, now_s, self.kinematics, self.profile)
-        candidate = Candidate(trajectory, self.profile.joint_names, belief.stamp_s, now_s, belief.model_id)
+        if outcome is not None or plan is None:
+            return Step(belief=belief, plan=plan, verdict=verdict, outcome=outcome)
+        candidate = Candidate(plan.trajectory, self.profile.joint_names, belief.stamp_s, now_s, belief.model_id)
         verdict = self.guard.offer(candidate, state, now_s)
         self.last_plan = plan if verdict.ok else None
         return Step(self.guard.forward if verdict.ok else None, belief=belief, plan=plan, verdict=verdict)

@@ -58,11 +58,29 @@ class Belief:
 
 
 @dataclass(frozen=True)
+class Box:
+    """An axis-aligned volume in the base frame: a keep-out, the table, a workspace."""
+
+    name: str
+    low: Float[np.ndarray, "3"]  # [m]
+    high: Float[np.ndarray, "3"]  # [m]
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
+            raise ValueError(f"Box '{self.name}' needs finite corners, each low below its high, got {self.low} to {self.high} m.")
+
+    def distance(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+        """How far outside each point lies [m]; below 0 inside, then minus the way to the nearest face."""
+        beyond = np.maximum(self.low - points, points - self.high)
+        return np.linalg.norm(np.maximum(beyond, 0.0), axis=1) + np.minimum(beyond.max(axis=1), 0.0)
+
+
+@dataclass(frozen=True)
 class Goal:
     """What is wanted: any of a scene seen in a goal image, a tip position, an object position.
 
     A part that is None does not matter; a weight of 0 takes a part out as well. `objective` is how motions towards the goal are
-    judged, as `planning.objective` writes it; empty: as the planner judges.
+    judged, as `planning.objective` writes it; empty: as the planner judges. `keep_outs` and `tip_speed_max` hold for this goal.
     """
 
     latent: Float32[np.ndarray, "D"] | None = None
@@ -70,12 +88,16 @@ class Goal:
     object: Float[np.ndarray, "3"] | None = None  # [m]
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of latent, tip, object
     objective: str = ""
+    keep_outs: tuple[Box, ...] = ()  # for the whole arm to stay out of, besides those that always hold
+    tip_speed_max: float | None = None  # [m/s], where it is less than the robot may go
 
     def __post_init__(self) -> None:
         if self.latent is None and self.tip is None and self.object is None:
             raise ValueError("A goal needs at least one of latent (goal image), tip, object; all are None.")
         if len(self.weights) != 3 or not all(np.isfinite(self.weights)) or min(self.weights) < 0:
             raise ValueError(f"Goal weights must be three finite numbers >= 0 (latent, tip, object), got {self.weights}.")
+        if self.tip_speed_max is not None and not (np.isfinite(self.tip_speed_max) and self.tip_speed_max > 0):
+            raise ValueError(f"A goal's tip_speed_max must be a finite speed above 0 m/s, got {self.tip_speed_max}.")
 
 
 @dataclass(frozen=True)
@@ -88,6 +110,20 @@ class Start:
 
     velocity: Float[np.ndarray, "3"]  # [m/s]
     committed: Float[np.ndarray, "n 3"] = field(default_factory=lambda: np.zeros((0, 3)))  # [m/s]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Joint positions, velocities and accelerations at increasing times; quintic between points, holding the last after it.
+
+    The point at `times_s[0]` is where the motion joins the one before. Without accelerations the motion is cubic between
+    points, as a joint_trajectory_controller reads it; the guard passes no such trajectory.
+    """
+
+    times_s: Float[np.ndarray, "N"]  # absolute [s], strictly increasing
+    q: Float[np.ndarray, "N J"]  # [rad]
+    dq: Float[np.ndarray, "N J"]  # [rad/s]
+    ddq: Float[np.ndarray, "N J"] | None = None  # [rad/s^2]
 
 
 @dataclass(frozen=True)
@@ -108,38 +144,11 @@ class Plan:
     candidates: int
     planning_s: float
     source: str  # which proposal won: "actor", "search", "stay" ...
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """Joint positions, velocities and accelerations at increasing times; quintic between points, holding the last after it.
-
-    The point at `times_s[0]` is where the motion joins the one before. Without accelerations the motion is cubic between
-    points, as a joint_trajectory_controller reads it; the guard passes no such trajectory.
-    """
-
-    times_s: Float[np.ndarray, "N"]  # absolute [s], strictly increasing
-    q: Float[np.ndarray, "N J"]  # [rad]
-    dq: Float[np.ndarray, "N J"]  # [rad/s]
-    ddq: Float[np.ndarray, "N J"] | None = None  # [rad/s^2]
-
-
-@dataclass(frozen=True)
-class Box:
-    """An axis-aligned volume in the base frame: a keep-out, the table, a workspace."""
-
-    name: str
-    low: Float[np.ndarray, "3"]  # [m]
-    high: Float[np.ndarray, "3"]  # [m]
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
-            raise ValueError(f"Box '{self.name}' needs finite corners, each low below its high, got {self.low} to {self.high} m.")
-
-    def distance(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
-        """How far outside each point lies [m]; below 0 inside, then minus the way to the nearest face."""
-        beyond = np.maximum(self.low - points, points - self.high)
-        return np.linalg.norm(np.maximum(beyond, 0.0), axis=1) + np.minimum(beyond.max(axis=1), 0.0)
+    # Least distance [m] beyond what must be kept to table, keep-outs and itself, up to 0.1 m, pairs that are near by design (the
+    # hand over the table) aside; NaN: not examined.
+    margin_m: float = float("nan")
+    nearest: str = ""  # between what that is; empty when nothing is near
+    trajectory: Trajectory | None = None  # what the arm would do, its stop included; None: not examined
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,9 @@ def test_an_objective_can_be_written_and_read_again(text):
         ("to_go + to_go", "twice"),
         ("to_go +", "cannot be read"),
         ("to_go effort", "cannot be read"),
+        ("__import__('os')", "unknown"),
+        ("/etc/passwd", "cannot be read"),
+        ("x" * 100_000, "1000 characters, got 100000"),
     ],
 )
 def test_a_bad_edit_is_refused_with_one_line(text, words):

@@ -31,6 +31,8 @@ PLAN = Plan(
     64,
     0.07,
     "actor",
+    0.02,
+    "wrist and table",
 )
 
 

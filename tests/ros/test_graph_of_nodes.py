@@ -33,14 +33,20 @@ class Line:
     """The whole line from camera to motor, and a client that wants something."""
 
     def __init__(
-        self, bench: Bench, checkpoint: Path, start: np.ndarray, planner_checkpoint: Path | None = None, **planner
+        self,
+        bench: Bench,
+        checkpoint: Path,
+        start: np.ndarray,
+        planner_checkpoint: Path | None = None,
+        keep_outs: list[float] | None = None,
+        **planner,
     ) -> None:
         self.bench = bench
         common = {"robot": "ur5e", "checkpoint": str(checkpoint)}
         self.driver = bench.add(
             MockDriverNode, robot="ur5e", image_width=64, image_height=48, joint_states_hz=100.0, start=start.tolist()
         )
-        self.guard = bench.add(GuardNode, robot="ur5e")
+        self.guard = bench.add(GuardNode, robot="ur5e", **({"keep_outs": keep_outs} if keep_outs else {}))
         self.perception, self.world_model = bench.add(PerceptionNode, **common), bench.add(WorldModelNode, **common)
         self.planner = bench.add(
             PlannerNode, **{**common, "checkpoint": str(planner_checkpoint or checkpoint), **QUICK, **planner}
@@ -251,3 +257,42 @@ def test_a_bad_edit_of_the_objective_is_refused_and_changes_nothing(line: Line, 
     if objective:
         result = line.result(line.pursue(objective=objective))
         assert result.reason == Pursue.Result.REFUSED and said in result.detail
+
+
+BOX = [0.40, -0.25, 0.0, 0.44, -0.21, 0.2]  # [m]
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        ({"keep_outs": BOX[:5]}, "6 numbers a box"),
+        ({"keep_outs": [*BOX[3:], *BOX[:3]]}, "low below its high"),
+        ({"keep_outs": [0.45, 0.15, 0.0, 0.55, 0.25, 0.25]}, "lies in the goal's keep-out 1"),
+        ({"tip_speed_max": float("nan")}, "tip_speed_max"),
+        ({"tip_speed_max": -0.1}, "tip_speed_max"),
+    ],
+)
+def test_a_goal_with_impossible_constraints_is_refused(line: Line, goal: dict, said: str):
+    """A box that is none, one that covers the goal, and a speed that is none: each with its sentence."""
+    result = line.result(line.pursue(**goal))
+    assert result.reason == Pursue.Result.REFUSED and said in result.detail
+
+
+def test_constraints_of_a_goal_hold_while_it_moves_and_the_margin_is_shown(line: Line):
+    """A keep-out and a speed cap: plans come, pass the guard and tell their margin."""
+    line.pursue(keep_outs=BOX, tip_speed_max=0.1)
+    line.move()
+    line.bench.until(lambda: line.guard_states[-1].accepted >= 3, "several plans pass", advance_s=0.02)
+    assert all(np.isfinite(plan.margin_m) and plan.margin_m >= -1e-6 for plan in line.plans)
+    speeds = [np.hypot(np.hypot(v.x, v.y), v.z) for plan in line.plans for v in plan.tip_velocity]
+    assert 0.02 < max(speeds) <= 0.1
+
+
+def test_the_planner_knows_the_guards_keep_outs(bench: Bench, checkpoint: Path, start: np.ndarray):
+    """The guard's parameter reaches the planner by guard_setup: a goal inside is refused by name, one beside it is pursued."""
+    line = Line(bench, checkpoint, start, keep_outs=[0.45, 0.15, 0.0, 0.55, 0.25, 0.25])
+    bench.until(lambda: line.planner._constraints.keep_outs, "the planner hears of it")
+    result = line.result(line.pursue())
+    assert result.reason == Pursue.Result.REFUSED and "lies in keep-out 1" in result.detail
+    line.pursue(tip=Pose(position=Point(x=0.5, y=-0.2, z=0.2)))
+    line.move()

@@ -268,6 +268,7 @@ SAFE_TEXT = {  # each text that a service or an action takes in, and why it can 
     "Inject.names": "parameters of that fault; others are refused",
     "Pursue.goal_images.header.frame_id": "a camera of the model's contract; others are refused",
     "Pursue.goal_images.encoding": "rgb8 or bgr8; others are refused",
+    "Pursue.objective": "a sum of terms and norms by name, read by a parser of its own; others are refused",
 }
 
 

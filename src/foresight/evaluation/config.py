@@ -8,6 +8,7 @@ from typing import Literal
 
 TaskName = Literal["reach", "push", "push_object_goal"]
 ShiftName = Literal["none", "colour", "camera"]
+KeepOutName = Literal["none", "told", "untold"]
 PolicyName = Literal["actor", "search", "both", "random"]
 
 
@@ -29,6 +30,8 @@ class EvaluateConfig:
     """Who chooses: actor alone, search alone, both (the planner as shipped), or random motion."""
     shift: ShiftName = "none"
     """What differs from training: nothing, another table colour, or cameras moved by 3 cm."""
+    keep_out: KeepOutName = "none"
+    """A keep-out box on the straight way of tip or cube to the goal that the planner is told of, or is not; in-process only."""
     random_episodes: int | None = None
     """Episodes of the random floor for each task, on the same seeds; by default the number of episodes, at most 50."""
     checkpoint: Path = Path("models/ur5e")
@@ -53,6 +56,8 @@ class EvaluateConfig:
             raise ValueError("--task needs at least one of reach, push, push_object_goal.")
         if self.ros and not self.guard:
             raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
+        if self.ros and self.keep_out != "none":
+            raise ValueError("--keep-out is for runs in process. Leave --ros or --keep-out out.")
         for name, low, high in (
             ("episodes", 1, 100_000),
             ("seed", 0, 9_999),

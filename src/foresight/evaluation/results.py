@@ -41,6 +41,7 @@ class EpisodeResult:
     surprise: tuple[float, ...] = ()  # of each belief; 1 is ordinary
     pursued_s: float = 0.0  # [s] of simulated time for which the goal was pursued; plans per second are over this
     video: str = ""  # path relative to the report's folder
+    keep_outs_entered: int | None = None  # times that the arm came into the keep-out; None where there was none
     real_time: float | None = None  # seconds simulated in a second; None where time stands still meanwhile
 
 
@@ -65,6 +66,8 @@ class TaskSummary:
     violations: int
     time_to_goal_s: float | None  # [s] median over the successes
     random_episodes: int  # on the first seeds of the same list
+    keep_outs_entered: int | None = None  # as of an episode, summed
+    episodes_entered: int | None = None  # in which that was at least once
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Report:
     machine: Machine
     policy: str = "both"
     shift: str = "none"
+    keep_out: str = "none"  # "told" or "untold" to the planner, where one was in the way
     through: str = "in-process"  # or "ros"
     guarded: bool = True  # False: whatever was planned was sent, to measure what the guard costs
     interrupted: bool = False  # before all episodes that were asked for were done
@@ -110,6 +114,7 @@ def summarise(
     seed: int,
     shift: str,
     model_id: str,
+    keep_out: str = "none",
     through: str = "in-process",
     guarded: bool = True,
     interrupted: bool = False,
@@ -121,6 +126,7 @@ def summarise(
         ours = [e for e in own if e.task == task]
         floor = [e for e in episodes if e.task == task and e.policy == "random"]
         successes = sum(e.success for e in ours)
+        watched = [e for e in ours if e.keep_outs_entered is not None]
         tasks[task] = TaskSummary(
             episodes=len(ours),
             successes=successes,
@@ -129,6 +135,8 @@ def summarise(
             violations=sum(e.violations for e in ours),
             time_to_goal_s=_rounded(percentile([e.time_to_goal_s for e in ours if e.time_to_goal_s is not None], 50)),
             random_episodes=len(floor),
+            keep_outs_entered=sum(e.keep_outs_entered for e in watched) if watched else None,
+            episodes_entered=sum(e.keep_outs_entered > 0 for e in watched) if watched else None,
         )
     planning = [ms for e in own for ms in e.planning_ms]
     command = [ms for e in own for ms in e.camera_to_command_ms]
@@ -146,6 +154,7 @@ def summarise(
         machine=machine(),
         policy=policy,
         shift=shift,
+        keep_out=keep_out,
         through=through,
         guarded=guarded,
         interrupted=interrupted,

@@ -52,10 +52,12 @@ class LiveTable:
         table = Table(title=self.title or None, title_justify="left")
         for heading in ("task", "policy"):
             table.add_column(heading)
-        for heading in ("runs", "success", "95 %", "time", "plan p50/p99", "violations"):
+        watched = any(e.keep_outs_entered is not None for e in self.episodes)
+        for heading in ("runs", "success", "95 %", "time", "plan p50/p99", "violations", *["entered"] * watched):
             table.add_column(heading, justify="right")
         for (task, policy), planned in self.planned.items():
-            table.add_row(task, policy, *self._cells([e for e in self.episodes if (e.task, e.policy) == (task, policy)], planned))
+            own = [e for e in self.episodes if (e.task, e.policy) == (task, policy)]
+            table.add_row(task, policy, *self._cells(own, planned), *[str(sum(bool(e.keep_outs_entered) for e in own))] * watched)
         return Group(table, Text(self._status, style="dim")) if self._status else Group(table)
 
     def _cells(self, episodes: list[EpisodeResult], planned: int) -> tuple[str, ...]:

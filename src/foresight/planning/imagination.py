@@ -17,9 +17,13 @@ from foresight.contract import Contract
 from foresight.data import Goal, Start
 from foresight.interfaces import Actor, Critic, Dynamics, Readout
 from foresight.planning.config import PlannerConfig
+from foresight.planning.constraints import Constraints
 from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective
 from foresight.planning.residuals import Foreseen, Scales
+
+BARRIER, BARRIER_PER_M = 1e3, 1e4  # blocks, far beyond any cost: candidates that enter a keep-out rank last
+NOISE_M = 1e-4  # [m] deeper than at the start that counts as no deeper
 
 
 @runtime_checkable  # for the shape checks of the tests
@@ -41,17 +45,21 @@ class Imagined:
     controls: Float[Tensor, "S N 3"]  # [m/s] tip velocities at the knots, after the limits
     latents: Float[Tensor, "S H D"]
     terms: dict[str, Float[Tensor, "S"]]
+    entered: Float[Tensor, "S"] | None = None  # [m] that the tip goes deeper into where it may not be than it was at the start
 
     @property
     def cost(self) -> Float[Tensor, "S"]:
-        return torch.stack(list(self.terms.values())).sum(0)
+        """By which candidates are ranked: those that go where they may not come after all others, the shallower the better."""
+        cost = torch.stack(list(self.terms.values())).sum(0)
+        return cost if self.entered is None else cost + (self.entered > 0) * (BARRIER + BARRIER_PER_M * self.entered)
 
     def best(self) -> int:
         return int(self.cost.nan_to_num(nan=float("inf")).argmin())
 
     def detach(self) -> Imagined:
         terms = {name: term.detach() for name, term in self.terms.items()}
-        return Imagined(self.controls.detach(), self.latents.detach(), terms)
+        entered = None if self.entered is None else self.entered.detach()
+        return Imagined(self.controls.detach(), self.latents.detach(), terms, entered)
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ class Imagination:
     goal: Goal
     start: Start
     objective: Objective
+    constraints: Constraints | None = None
 
     def fixed(self, velocities: Float[Tensor, "S N 3"]) -> Imagined:
         """What would come of motions that want the same whatever is imagined."""
@@ -106,5 +115,13 @@ class Imagination:
             self.goal,
             self.model,
             Scales(dt_s, per_block, self.config.speed_max, self.config.acceleration_max),
+            () if self.constraints is None else self.constraints.keep_outs,
         )
-        return Imagined(foreseen.velocities, foreseen.latents, self.objective.score(foreseen))
+        return Imagined(foreseen.velocities, foreseen.latents, self.objective.score(foreseen), self._entered(foreseen))
+
+    def _entered(self, foreseen: Foreseen) -> Float[Tensor, "S"] | None:
+        if self.constraints is None or not self.constraints.keep_outs:
+            return None
+        blocked = self.constraints.candidates
+        deeper = blocked.depth(foreseen.positions).amax(1) - blocked.depth(self.proprio[:, -6:-3])
+        return (deeper - NOISE_M).clamp_min(0)

@@ -26,6 +26,7 @@ from foresight.planning.residuals import KINDS, Foreseen, lacking
 DEFAULT = (
     "to_go(growth=1) + 0.08*effort + 0.08*smooth"  # in blocks; growing weight reaches goals sooner than the last block alone
 )
+LONGEST = 1000  # characters of an objective
 TERM = re.compile(r"\s*(?:(?P<weight>[^\s*()]+)\s*\*\s*)?(?P<name>\w+)\s*(?:\((?P<options>[^()]*)\))?\s*(?P<more>\+|$)")
 
 
@@ -113,6 +114,11 @@ class Objective:
                 return f"Term '{term.name}' of the objective needs a goal with {needed}. Leave it out, or give the goal that."
         return None
 
+    def fitting(self, goal: Goal) -> Objective:
+        """Those of the terms that the goal can be judged by; the default where there are none."""
+        terms = tuple(term for term in self.terms if not lacking(term.name, goal))
+        return self if terms == self.terms else Objective(terms) if any(term.weight > 0 for term in terms) else parse(DEFAULT)
+
     def __str__(self) -> str:
         return " + ".join(str(term) for term in self.terms)
 
@@ -120,6 +126,8 @@ class Objective:
 @lru_cache(maxsize=64)
 def parse(text: str) -> Objective:
     """The objective that a text tells of. Raises ValueError with one line for one that makes no sense."""
+    if len(text) > LONGEST:
+        raise ValueError(f"An objective may have {LONGEST} characters, got {len(text)}.")
     terms, at = [], 0
     while text.strip():
         found = TERM.match(text, at)

@@ -9,15 +9,19 @@ Shape letters: S candidate motions, H blocks, K steps in a block, N = H K steps,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foresight.data import Belief, Goal, Plan, Start
+from foresight.data import Belief, Goal, Plan, Start, Verdict
 from foresight.planning.config import PlannerConfig
+from foresight.planning.constraints import Juncture, NoPlan
 from foresight.planning.imagination import Imagination, Imagined, Model, Source
+from foresight.planning.legs import next_leg
 from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective, parse
 from foresight.planning.search.anytime import Budget, run
@@ -27,6 +31,7 @@ from foresight.planning.search.predictive_sampling import PredictiveSampling
 from foresight.planning.search.state import State
 from foresight.robots.profile import RobotProfile
 
+EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates that are examined until one keeps to the constraints
 SPREAD_FLOOR = 0.02  # [m/s] least standard deviation of the search without an actor
 
 Chosen = tuple[Imagined, list[str], int]  # the set that holds the best, where each of it comes from, how many were tried
@@ -43,6 +48,7 @@ class Planner:
             )
         self.model, self.config, self.contract = model, config, model.contract
         self.objective = parse(config.objective)  # may be set anew between two plans
+        self._tip_speed_max = profile.tip_speed_max
         self.steps = config.horizon * self.contract.block_steps
         self.refine = PredictiveSampling(config.samples, config.elites, decay=0.5)
         self.cem = Cem(config.search_samples, config.elites, SPREAD_FLOOR)
@@ -63,19 +69,34 @@ class Planner:
         generator: torch.Generator,
         clock: Callable[[], float],
         previous: Plan | None = None,
+        juncture: Juncture | None = None,
     ) -> Plan:
         """The best motion found from the belief towards the goal within the deadline.
 
-        `previous` (the last plan for the same goal) is shifted by the time passed since and tried again. Raises ValueError for
-        a belief of another model or with values that are not finite, for a goal that lacks what the objective looks at, and when
-        no candidate has a finite cost.
+        `previous` (the last plan for the same goal) is shifted by the time passed since and tried again. With a `juncture` the
+        plan carries its joint trajectory, which keeps to the constraints from the juncture to rest: it is the cheapest
+        candidate of those examined that does, and NoPlan is raised where none does. Raises ValueError for a belief of another
+        model or with values that are not finite, for a goal that lacks what the objective looks at, and when no candidate has a
+        finite cost.
         """
         began_s = clock()
         objective = self.objective_of(goal)
         self._check(belief, objective.refusal(goal))
         latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
         distance = float(self.model.blocks_to_go(latent, proprio, goal))
-        imagination = Imagination(self.model, self.limits, self.config, latent, proprio, goal, start, objective)
+        constraints = None if juncture is None else juncture.constraints
+        leg = goal if constraints is None or not self._searches else next_leg(goal, latent, proprio, self.model, constraints)
+        imagination = Imagination(
+            self.model,
+            self._limits_for(goal),
+            self.config,
+            latent,
+            proprio,
+            leg,
+            start,
+            objective.fitting(leg),
+            constraints if self._searches else None,
+        )
         if self.config.policy == "both":
             kept = [] if previous is None else [self._shifted(previous, belief.stamp_s)]
             best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s)
@@ -88,20 +109,54 @@ class Planner:
         else:
             wander = self.config.search_noise * self._block_noise(1, generator)
             best, sources, tried = imagination.fixed(wander), ["random"], 1
-        i = best.best()
-        return Plan(
+        describe = lambda found, i, source: Plan(  # noqa: E731
             stamp_s=belief.stamp_s,
             model_id=belief.model_id,
             dt_s=self.contract.step_s,
-            tip_velocity=best.controls[i].double().numpy(),
-            cost=float(best.cost[i]),
-            terms={name: float(value[i]) for name, value in best.terms.items()},
+            tip_velocity=found.controls[i].double().numpy(),
+            cost=float(torch.stack(list(found.terms.values())).sum(0)[i]),
+            terms={name: float(value[i]) for name, value in found.terms.items()},
             distance=distance * self.contract.block_s,
-            imagined=best.latents[i].numpy(),
+            imagined=found.latents[i].numpy(),
             candidates=tried,
             planning_s=clock() - began_s,
-            source=sources[i],
+            source=source,
         )
+        if juncture is None:
+            return describe(best, best.best(), sources[best.best()])
+        return replace(self._keeping(best, sources, describe, imagination, juncture), planning_s=clock() - began_s)
+
+    def _keeping(
+        self,
+        best: Imagined,
+        sources: list[str],
+        describe: Callable[[Imagined, int, str], Plan],
+        imagination: Imagination,
+        juncture: Juncture,
+    ) -> Plan:
+        """The cheapest candidate examined that keeps to the constraints, or coming to rest; raises NoPlan where that does not."""
+        ranked = best.cost.nan_to_num(nan=float("inf")).argsort(stable=True).tolist()
+        ways = ((best, ranked[rank], sources[ranked[rank]]) for rank in EXAMINED if rank < len(ranked))
+        rest = ((imagination.fixed(torch.zeros(1, self.steps, 3)), 0, "stay") for _ in range(1))  # imagined only where needed
+        refused: list[Verdict] = []
+        for found, i, source in chain(ways, rest):
+            plan = describe(found, i, source)
+            examined = juncture.examine(plan)
+            if examined.verdict.ok:
+                return replace(plan, margin_m=examined.margin_m, nearest=examined.nearest, trajectory=examined.trajectory)
+            refused.append(examined.verdict)
+        raise NoPlan(refused[0], len(refused))
+
+    @property
+    def _searches(self) -> bool:
+        """Whether candidates are compared: the actor alone and the random floor go where they go."""
+        return self.config.policy in ("both", "search")
+
+    def _limits_for(self, goal: Goal) -> TipLimits:
+        """A goal's cap of the tip's speed leaves the same share of it free as the robot's own."""
+        if goal.tip_speed_max is None:
+            return self.limits
+        return replace(self.limits, speed=self.limits.speed * min(1.0, goal.tip_speed_max / self._tip_speed_max))
 
     def objective_of(self, goal: Goal) -> Objective:
         """What motions towards this goal are judged by; raises ValueError where the goal's own makes no sense."""

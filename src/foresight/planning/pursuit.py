@@ -21,6 +21,7 @@ class End(StrEnum):
     STALE = "stale"  # no fresh belief
     STOPPED = "stopped"  # by the guard
     REFUSED = "refused"  # the goal itself
+    INFEASIBLE = "infeasible"  # no motion keeps to the constraints
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class PursuitConfig:
     time_limit_s: float = 60.0  # [s]
     patience_s: float = 8.0  # [s] without progress before the goal counts as unreachable
     progress_s: float = 0.15  # [s] of distance that counts as progress
+    infeasible_s: float = 3.0  # [s] without a plan that keeps to the constraints before the goal is given up
 
 
 class Pursuit:
@@ -54,10 +56,11 @@ class Pursuit:
         self.config, self.start_s = config, start_s
         self._near_since: float | None = None
         self._least, self._least_at_s = float("inf"), start_s
+        self._without_since: float | None = None
 
     def update(self, plan: Plan, belief: Belief, now_s: float) -> Outcome | None:
         """The outcome, once there is one; None while the pursuit goes on."""
-        config = self.config
+        config, self._without_since = self.config, None
         speed = float(np.linalg.norm(belief.tip_velocity))
         if plan.distance <= config.near_s and speed <= config.still_m_s:
             self._near_since = now_s if self._near_since is None else self._near_since
@@ -71,10 +74,7 @@ class Pursuit:
         if plan.distance < self._least - config.progress_s or self._near_since is not None:
             self._least, self._least_at_s = min(self._least, plan.distance), now_s
         if now_s - self.start_s >= config.time_limit_s:
-            return Outcome(
-                End.TIMED_OUT,
-                f"Not reached within {config.time_limit_s:.1f} s; the model sees {plan.distance:.2f} s of motion still to go.",
-            )
+            return self._timed_out(f"the model sees {plan.distance:.2f} s of motion still to go")
         if now_s - self._least_at_s >= config.patience_s:
             return Outcome(
                 End.UNREACHABLE,
@@ -82,6 +82,19 @@ class Pursuit:
                 f"{self._least:.2f} s at best.",
             )
         return None
+
+    def without_plan(self, why: str, now_s: float) -> Outcome | None:
+        """As `update`, where no motion keeps to the constraints; the arm comes to rest on the motion that it has."""
+        self._near_since = None
+        self._without_since = now_s if self._without_since is None else self._without_since
+        if now_s - self.start_s >= self.config.time_limit_s:
+            return self._timed_out(why)
+        if now_s - self._without_since >= self.config.infeasible_s:
+            return Outcome(End.INFEASIBLE, f"No plan for {self.config.infeasible_s:.1f} s. {why}")
+        return None
+
+    def _timed_out(self, why: str) -> Outcome:
+        return Outcome(End.TIMED_OUT, f"Not reached within {self.config.time_limit_s:.1f} s; {why}.")
 
 
 def refusal(goal: Goal, profile: RobotProfile) -> str | None:

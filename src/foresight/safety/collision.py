@@ -86,9 +86,12 @@ class Scene:
         fixed = of_table & (np.abs(at_home - bent) < FIXED_M)  # a shoulder that only turns above its table
         self._slowing = ~(links_near | fixed | (of_table & self.proximity.hand))
 
-    def clearance(self, q: Float[np.ndarray, "J"], range_m: float = 0.1) -> Clearance:
-        """What is left beyond the margin of the nearest pair, exact up to `range_m` [m], and who they are."""
-        return self._clearances(np.asarray(q)[None], range_m, self._every)[0]
+    def clearance(self, q: Float[np.ndarray, "J"], range_m: float = 0.1, by_design: bool = True) -> Clearance:
+        """What is left beyond the margin of the nearest pair, exact up to `range_m` [m], and who they are.
+
+        Without `by_design` pairs that are near by design do not count, as in `room`.
+        """
+        return self._clearances(np.asarray(q)[None], range_m, self._every if by_design else self._slowing)[0]
 
     def room(self, q: Float[np.ndarray, "M J"], range_m: float = 0.1) -> Float[np.ndarray, "M"]:
         """What is left [m] beyond the margin of the nearest pair of those that ought to slow the arm when they come near.

@@ -98,7 +98,7 @@ def table(
         "planner": part
         | Access(
             publishes=(topics.PLAN.name, topics.HEARTBEAT.name),
-            subscribes=(topics.BELIEF.name, topics.GUARD_STATE.name, controller),
+            subscribes=(topics.BELIEF.name, topics.GUARD_STATE.name, topics.GUARD_SETUP.name, controller),
             executes=(topics.PURSUE[0],),
         ),
         "recorder": part

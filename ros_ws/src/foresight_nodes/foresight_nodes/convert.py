@@ -20,8 +20,10 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from foresight.contract import Contract
-from foresight.data import Belief, Candidate, Observation, Plan, RobotState, Trajectory
+from foresight.data import Belief, Box, Candidate, Observation, Plan, RobotState, Trajectory
+from foresight.safety.config import GuardConfig, Margins
 from foresight.safety.decision import Decision, Setup
+from foresight.safety.obstacles import from_text
 
 LAST_NS = 2**31 * 10**9 - 1  # [ns]
 ENCODINGS = {"rgb8": slice(None), "bgr8": slice(None, None, -1)}  # encoding -> order of channels that makes it RGB
@@ -278,6 +280,8 @@ def plan_to_msg(
         candidates=int(plan.candidates),
         planning_s=float(plan.planning_s),
         source=plan.source,
+        margin_m=float(plan.margin_m),
+        nearest=plan.nearest,
         trajectory=trajectory_to_msg(trajectory, joint_names),
         imagined_blocks=blocks,
         imagined_size=size,
@@ -299,6 +303,8 @@ def plan_from_msg(msg: m.Plan) -> Plan:
         msg.candidates,
         msg.planning_s,
         msg.source,
+        msg.margin_m,
+        msg.nearest,
     )
 
 
@@ -323,6 +329,16 @@ def setup_to_msg(setup: Setup, robot: str, versions: dict[str, str], now_s: floa
         transport_s=float(setup.transport_s),
         versions=json.dumps(versions),
     )
+
+
+def guard_from_msg(msg: m.GuardSetup) -> tuple[GuardConfig, bool, Box | None, tuple[Box, ...]]:
+    """What a guard insists on, whether it looks for collisions, its table and its keep-outs."""
+    try:
+        raw = json.loads(msg.config)
+        config = GuardConfig(**{**raw, "margins": Margins(**raw["margins"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"The guard's setup cannot be used ({error}). Start guard and planner from the same version.") from error
+    return config, bool(msg.scene), *(from_text(msg.scene) if msg.scene else (None, ()))
 
 
 def decision_to_msg(decision: Decision, joint_names: tuple[str, ...]) -> m.GuardVerdict:

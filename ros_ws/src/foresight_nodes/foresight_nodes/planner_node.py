@@ -13,21 +13,23 @@ import numpy as np
 import torch
 from foresight_msgs.action import Pursue
 from foresight_msgs.msg import Belief as BeliefMsg
-from foresight_msgs.msg import GuardState
+from foresight_msgs.msg import GuardSetup, GuardState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.parameter import Parameter
 from trajectory_msgs.msg import JointTrajectory
 
-from foresight.control.motion import joint_trajectory, start_of
+from foresight.control.motion import start_of
 from foresight.control.trajectory import splice
 from foresight.data import Belief, Goal, Plan, RobotState, Trajectory
 from foresight.planning.config import PlannerConfig
+from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.objective import parse
 from foresight.planning.planner import Planner
-from foresight.planning.pursuit import Pursuit, PursuitConfig, refusal
+from foresight.planning.pursuit import Outcome, Pursuit, PursuitConfig, refusal
 from foresight.robots.kinematics import MujocoKinematics
+from foresight.safety.obstacles import boxes_of
 from foresight.world_model import checkpoint
 from foresight.world_model.belief import BeliefFilter
 from foresight.world_model.goals import goal_from_images
@@ -73,6 +75,7 @@ class Chase:
     handle: ServerGoalHandle
     goal: Goal
     pursuit: Pursuit
+    constraints: Constraints  # what always holds, and what the goal adds
     generator: torch.Generator
     heard_s: float  # when the last belief came
     plans: int = 0
@@ -101,11 +104,13 @@ class PlannerNode(Part[PlannerParameters]):
         )
         self._kinematics = MujocoKinematics(self._profile)
         self._planner = Planner(self._model, self._profile, parameters.planner)
+        self._constraints = Constraints(self._profile, self._kinematics)  # until the guard has said what it insists on
         self._forget()
         self._warm_up()
         self._output = topics.PLAN.publisher(self)
         topics.BELIEF.subscription(self, self._on_belief)
         topics.GUARD_STATE.subscription(self, self._on_guard_state)
+        topics.GUARD_SETUP.subscription(self, self._on_guard_setup)
         topics.in_force(parameters.controller_topic or self._profile.controller_topic).subscription(self, self._on_command)
         self.every(0.1, self._watch)
         self._heartbeat = Heartbeat(self)
@@ -147,6 +152,8 @@ class PlannerNode(Part[PlannerParameters]):
             "search_ms_p50": self._searches.percentile_ms(50),
             "belief_age_ms_p50": self._ages.percentile_ms(50),
             "deadline_misses": self._misses,
+            "without_plan": self._without_plan,
+            "margin_m": self._margin_m,
             "pursuing": self._chase is not None,
         }
 
@@ -155,7 +162,7 @@ class PlannerNode(Part[PlannerParameters]):
         self._in_force_s = 0.0  # when the last command of it came
         self._offered: dict[int, Trajectory] = {}  # by plan id, what the guard has not yet decided on
         self._accepted_id = 0
-        self._plans, self._misses = Rate(self.now_s()), 0
+        self._plans, self._misses, self._without_plan, self._margin_m = Rate(self.now_s()), 0, 0, float("nan")
         self._durations, self._searches, self._ages = Durations(), Durations(), Durations()
         # planning, and the way from there to the guard, on the node's clock
         self._recent, self._ways = Durations(30), Durations(30)
@@ -165,16 +172,10 @@ class PlannerNode(Part[PlannerParameters]):
         belief = BeliefFilter(self._model).update(blank_observation(self._model, self._profile))
         nothing = np.zeros(self._model.config.latent, np.float32)
         goal, generator = Goal(nothing, np.zeros(3), np.zeros(3)), torch.Generator()  # all that an objective may look at
+        state = RobotState(0.0, self._profile.home, np.zeros_like(self._profile.home))
         for _ in range(3):
             plan = self._planner.plan(belief, goal, start_of(None, 0.0, 0.0, 0.1, self._kinematics), generator, time.perf_counter)
-        joint_trajectory(
-            plan,
-            None,
-            RobotState(0.0, self._profile.home, np.zeros_like(self._profile.home)),
-            0.1,
-            self._kinematics,
-            self._profile,
-        )
+            Juncture(self._constraints, None, state, 0.1).examine(plan)
 
     # -- the objective, edited while running --------------------------------------------------------------------------
 
@@ -206,7 +207,8 @@ class PlannerNode(Part[PlannerParameters]):
             if not request.time_limit_s > 0:
                 raise ValueError(f"time_limit_s must be above 0 s, got {request.time_limit_s}.")
             goal = self._goal(request)
-            wrong = refusal(goal, self._profile) or self._planner.objective_of(goal).refusal(goal)
+            constraints = self._constraints.of(goal)
+            wrong = refusal(goal, self._profile) or self._planner.objective_of(goal).refusal(goal) or constraints.refusal(goal)
             if wrong:
                 raise ValueError(wrong)
         except ValueError as error:
@@ -215,7 +217,7 @@ class PlannerNode(Part[PlannerParameters]):
             return
         pursuit = Pursuit(now_s, replace(self._settings.pursuit, time_limit_s=request.time_limit_s))
         generator = torch.Generator().manual_seed(self._settings.planner.seed)
-        self._chase = Chase(handle, goal, pursuit, generator, now_s)
+        self._chase = Chase(handle, goal, pursuit, constraints, generator, now_s)
 
     def _goal(self, request: Pursue.Goal) -> Goal:
         """The goal of a request; raises ValueError where it contradicts itself or the model."""
@@ -230,6 +232,8 @@ class PlannerNode(Part[PlannerParameters]):
             object=convert.xyz(request.object) if request.use_object else seen.object if seen else None,
             weights=weights if any(weights) else (1.0, 1.0, 1.0),
             objective=request.objective,
+            keep_outs=tuple(replace(box, name=f"the goal's {box.name}") for box in boxes_of(request.keep_outs)),
+            tip_speed_max=request.tip_speed_max or None,
         )
 
     def _finish(self, reason: int, detail: str) -> None:
@@ -244,6 +248,12 @@ class PlannerNode(Part[PlannerParameters]):
                     success=reason == Pursue.Result.REACHED, reason=reason, detail=detail, plans=chase.plans, elapsed_s=elapsed_s
                 ),
             )
+
+    def _end(self, outcome: Outcome | None) -> bool:
+        """Ends the pursuit if it has come to an end; whether it has."""
+        if outcome is not None:
+            self._finish(getattr(Pursue.Result, outcome.end.name), outcome.detail)
+        return outcome is not None
 
     def _watch(self) -> None:
         """What ends a pursuit without a belief: the client, or silence."""
@@ -278,20 +288,24 @@ class PlannerNode(Part[PlannerParameters]):
         join_s = now_s + self._lead_s(first=in_force is None)
         start = start_of(in_force, belief.stamp_s, join_s, self._model.contract.step_s, self._kinematics)
         previous = chase.last if self._plan_id in (self._accepted_id, *self._offered) else None
+        measured = RobotState(belief.stamp_s, belief.proprio[:-6].astype(np.float64), np.zeros(len(belief.proprio) - 6))
+        juncture = Juncture(chase.constraints, in_force, measured, join_s)
         try:
-            plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous)
+            plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous, juncture)
+        except NoPlan as error:
+            self._without_plan += 1
+            self.complain(str(error))
+            self._end(chase.pursuit.without_plan(str(error), now_s))
+            return
         except ValueError as error:
             self.complain(str(error))
             self._finish(Pursue.Result.REFUSED, str(error))
             return
         chase.plans, chase.last = chase.plans + 1, plan
         self._feed_back(chase, plan, belief, now_s)
-        outcome = chase.pursuit.update(plan, belief, now_s)
-        if outcome is not None:
-            self._finish(getattr(Pursue.Result, outcome.end.name), outcome.detail)
+        if self._end(chase.pursuit.update(plan, belief, now_s)):
             return
-        measured = RobotState(belief.stamp_s, belief.proprio[:-6].astype(np.float64), np.zeros(len(belief.proprio) - 6))
-        trajectory = joint_trajectory(plan, in_force, measured, join_s, self._kinematics, self._profile)
+        trajectory, self._margin_m = plan.trajectory, plan.margin_m
         taken_s = time.perf_counter() - begin_s
         self._durations.add(taken_s)
         self._searches.add(plan.planning_s)
@@ -340,6 +354,7 @@ class PlannerNode(Part[PlannerParameters]):
                 surprise=belief.surprise,
                 planning_s=plan.planning_s,
                 source=plan.source,
+                margin_m=plan.margin_m,
                 elapsed_s=now_s - chase.pursuit.start_s,
             )
         )
@@ -354,6 +369,17 @@ class PlannerNode(Part[PlannerParameters]):
             self.complain(str(error))
             return
         self._in_force, self._in_force_s = splice(self._in_force, trajectory, now_s - HISTORY_S), now_s
+
+    def _on_guard_setup(self, msg: GuardSetup) -> None:
+        """From now on plans keep to what the guard insists on: its margins, its table and its keep-outs."""
+        try:
+            config, collision, table, boxes = convert.guard_from_msg(msg)
+        except ValueError as error:
+            self.complain(str(error))
+            return
+        self._constraints = Constraints(self._profile, self._kinematics, config, boxes, table, collision)
+        if self._chase is not None:
+            self._chase.constraints = self._constraints.of(self._chase.goal)
 
     def _on_guard_state(self, msg: GuardState) -> None:
         self._accepted_id, stamp_s = msg.plan_id, convert.seconds(msg.header.stamp)

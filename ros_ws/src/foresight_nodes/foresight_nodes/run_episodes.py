@@ -54,7 +54,18 @@ ASK_AGAIN_S = 3.0  # [s] real time without an answer after which a service is as
 SILENCE_S = 5.0  # [s] real time without the simulator's state after which the run is given up
 SETTLE_S = 0.8  # [s] simulated, for the judge to see the arm at rest after the planner is done
 FRAME_S = 0.1  # [s] between two frames of a video
-RESULTS = ("REACHED", "TIMED_OUT", "UNREACHABLE", "CANCELLED", "STALE", "STOPPED", "REPLACED", "REFUSED", "DEACTIVATED")
+RESULTS = (
+    "REACHED",
+    "TIMED_OUT",
+    "UNREACHABLE",
+    "CANCELLED",
+    "STALE",
+    "STOPPED",
+    "REPLACED",
+    "REFUSED",
+    "DEACTIVATED",
+    "INFEASIBLE",
+)
 EVERY_ONE = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)  # measured, so none may be lost
 
 

@@ -1,0 +1,162 @@
+"""What a plan must keep to, whatever it costs: batched over candidates roughly, and for the plan that is returned exactly.
+
+The exact part is the guard's own: `safety.collision.Scene` and `safety.checks.examine_motion`, on the joint trajectory that the
+plan becomes, from where it joins the motion in force to the end of its braking tail. Limits of the tip (speed, acceleration,
+workspace) are kept by projection before (`limits.py`). Knows no model and no cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from foresight.control.motion import joint_trajectory
+from foresight.control.trajectory import sample
+from foresight.data import Box, Goal, Plan, RobotState, Trajectory, Verdict
+from foresight.planning.around import CONTACT_M, Blocked, grid
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import RobotProfile
+from foresight.safety.checks import examine_motion
+from foresight.safety.collision import Scene
+from foresight.safety.config import GuardConfig
+from foresight.safety.limits import Finding
+from foresight.safety.obstacles import TABLE
+from foresight.safety.slowing import slowed
+
+SPARE_M = 0.003  # [m] beyond its margin that a candidate keeps from a keep-out at its knots, 2 cm apart at most
+PUSHING_M = 0.03  # [m] over the table at which the tip pushes
+ROUND_M = 0.015  # [m] beyond the margin that a way round a keep-out is laid
+MARGIN_EVERY_S = 0.1  # [s] between two looks at the margin
+MENDINGS = 4  # slowings of one trajectory tried, as by the guard
+SURER = 0.99  # of the share that a limit asks for
+
+
+class NoPlan(ValueError):
+    """No candidate keeps to the constraints. `reason` is what the cheapest one would break."""
+
+    def __init__(self, verdict: Verdict, examined: int) -> None:
+        super().__init__(f"None of {examined} motions examined keeps to the constraints; the cheapest: {verdict.detail}")
+        self.reason = verdict.reason
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A plan as the arm would carry it out, and what the guard's checks say of that."""
+
+    trajectory: Trajectory
+    verdict: Verdict
+    margin_m: float = float("nan")  # as in the plan, where the verdict is OK
+    nearest: str = ""
+
+
+class Constraints:
+    """What always holds for one arm, and what one goal adds."""
+
+    def __init__(
+        self,
+        profile: RobotProfile,
+        kinematics: MujocoKinematics,
+        config: GuardConfig = GuardConfig(),
+        keep_outs: Sequence[Box] = (),
+        table: Box | None = TABLE,
+        collision: bool = True,
+        tip_speed_max: float | None = None,
+    ) -> None:
+        """`config`, `keep_outs`, `table` and `collision` are the guard's; without `collision` nothing is looked for."""
+        self.profile = (
+            profile if tip_speed_max is None else replace(profile, tip_speed_max=min(tip_speed_max, profile.tip_speed_max))
+        )
+        self.kinematics, self.config, self.keep_outs = kinematics, config, tuple(keep_outs)
+        self._table, self._collision = table, collision
+        self.scene = Scene(profile, self.keep_outs, config.margins, table, config.sweep_resolution_m) if collision else None
+
+    def of(self, goal: Goal) -> Constraints:
+        """With what the goal adds; the same where it adds nothing."""
+        if not goal.keep_outs and goal.tip_speed_max is None:
+            return self
+        boxes = (*self.keep_outs, *goal.keep_outs)
+        return Constraints(
+            self.profile,
+            self.kinematics,
+            self.config,
+            boxes,
+            self._table if self._collision else None,
+            self._collision or bool(goal.keep_outs),
+            goal.tip_speed_max,
+        )
+
+    @cached_property
+    def candidates(self) -> Blocked:
+        """Where no candidate's tip may come."""
+        return self._blocked(SPARE_M)
+
+    @cached_property
+    def round(self) -> Blocked:
+        """What ways are laid round."""
+        return self._blocked(ROUND_M)
+
+    def _blocked(self, more_m: float) -> Blocked:
+        if self.scene is None or not self.keep_outs:
+            return Blocked(np.zeros((0, 3)), np.zeros((0, 3)))
+        return Blocked.by(self.keep_outs, self.scene.proximity.hand_around_tip(), self.config.margins.keep_out_m + more_m)
+
+    @cached_property
+    def places(self) -> Float[np.ndarray, "W 3"]:
+        """Where [m] the tip's way round may turn."""
+        return grid(self.profile.workspace_min + ROUND_M, self.profile.workspace_max - ROUND_M, 0.05)
+
+    @cached_property
+    def places_on_table(self) -> Float[np.ndarray, "W 3"]:
+        """Where [m] the object's way round may turn, at the height at which the tip pushes it."""
+        low, high = self.profile.workspace_min + CONTACT_M, self.profile.workspace_max - CONTACT_M
+        low[2] = high[2] = max(float(self.profile.workspace_min[2]), PUSHING_M)
+        return grid(low, high, 0.025)
+
+    def refusal(self, goal: Goal) -> str | None:
+        """Why no plan can end at the goal: a keep-out covers it."""
+        for name in ("tip", "object"):
+            place = getattr(goal, name)
+            for box in () if place is None else self.keep_outs:
+                if box.distance(np.asarray(place, dtype=np.float64)[None])[0] <= 0:
+                    return (
+                        f"The goal's {name} position {np.round(place, 3).tolist()} m lies in {box.name}, "
+                        f"{box.low.tolist()} to {box.high.tolist()} m. Move the goal or take the keep-out away."
+                    )
+        return None
+
+    def examine(self, plan: Plan, in_force: Trajectory | None, state: RobotState, join_s: float) -> Examined:
+        """The plan's joint trajectory from `join_s` on, its stop included, slowed where a limit asks for it; judged exactly."""
+        trajectory = joint_trajectory(plan, in_force, state, join_s, self.kinematics, self.profile)
+        motion, found, share = trajectory, self._judge(trajectory, join_s), 1.0
+        for _ in range(MENDINGS):
+            share *= min(found.share * SURER, SURER)
+            if found.verdict.ok or not share >= self.config.share_min:
+                break
+            motion = slowed(trajectory, share, self.config.slow_ramp_s)
+            found = self._judge(motion, join_s)
+        if not found.verdict.ok or self.scene is None:
+            return Examined(motion, found.verdict)
+        begin, end = float(motion.times_s[0]), float(motion.times_s[-1])
+        looks = np.linspace(begin, end, int(np.ceil((end - begin) / MARGIN_EVERY_S)) + 1)
+        left = min((self.scene.clearance(q, by_design=False) for q in sample(motion, looks)[0]), key=lambda c: c.distance_m)
+        return Examined(motion, found.verdict, left.distance_m, " and ".join(filter(None, left.names)))
+
+    def _judge(self, motion: Trajectory, join_s: float) -> Finding:
+        return examine_motion(motion, self.profile, self.kinematics, self.config, join_s, self.scene)
+
+
+@dataclass(frozen=True)
+class Juncture:
+    """Where a plan is to join what the arm is bound to do, and what it must keep to."""
+
+    constraints: Constraints
+    in_force: Trajectory | None
+    state: RobotState  # measured
+    join_s: float
+
+    def examine(self, plan: Plan) -> Examined:
+        return self.constraints.examine(plan, self.in_force, self.state, self.join_s)
