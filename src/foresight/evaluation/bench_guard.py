@@ -224,7 +224,8 @@ class Sequence:
         motion = self.guard.stop("the bench", None, self.now_s)
         if motion is not None:
             self.tally.stops += 1
-            self.tally.late_stops += float(motion.times_s[-1]) - self.now_s > TRANSPORT_S + self.bound_s
+            late = float(motion.times_s[-1]) - self.now_s > TRANSPORT_S + self.bound_s
+            self.tally.late_stops += late and float(np.abs(motion.dq).max()) > 0  # a hold has no duration of its own
             self._execute(motion, "stop")
 
     def _mutants(self, candidate: Candidate, plans: int) -> bool:

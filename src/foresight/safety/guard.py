@@ -7,7 +7,7 @@ Not thread-safe by design: one thread owns it, so that no verdict is given on a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,8 @@ from foresight.safety.slowing import graded_share, slowed, stop_along
 
 MENDINGS = 4  # slowings of one candidate tried
 SURER = 0.99  # of the share that a limit asks for
-JERK_SHARES = 1.0, 0.4, 0.15, 0.05  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
+SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
+JERK_SHARES = 1.0, 0.3, 0.08  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,12 @@ class Guard:
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
         self._braked = False
+        self._remember()
 
     def offer(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Verdict:
         """Judges a candidate; when it is OK it, or itself slowed, joins the motion in force from its first point on."""
         motion = None
+        self._remember()
         self.last = self._latched(candidate, now_s)
         if self.last is None:
             self.last, motion = self._judge(candidate, state, now_s)
@@ -105,6 +108,15 @@ class Guard:
 
     def _put_in_force(self, motion: Trajectory, now_s: float) -> None:
         self.forward, self.in_force = motion, splice(self.in_force, motion, now_s - self.config.history_s)
+
+    def _remember(self) -> None:
+        self._before = (
+            self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked
+        )  # fmt: skip
+
+    def retract(self) -> None:
+        """As before the last `offer`, `brake` or `stop`, whose motion was not sent: it would have come too late."""
+        (self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked) = self._before
 
     def _latched(self, candidate: Candidate, now_s: float) -> Verdict | None:
         if self.stopped is not None:
@@ -168,6 +180,7 @@ class Guard:
         """
         if self.stopped is not None:
             return self._stop_motion
+        self._remember()
         self.stopped, self._stopped_at_s = detail, now_s
         seen = not on_sight or self._in_sight(state, now_s)
         self._stop_motion = self._begin(self._motion_to_rest(state, now_s), now_s) if seen else None
@@ -181,6 +194,7 @@ class Guard:
         """
         if self.stopped is not None or self._braked:
             return None
+        self._remember()
         self.held = detail
         if self.in_force is None or now_s >= self.in_force.times_s[-1] or (on_sight and not self._in_sight(state, now_s)):
             return None
@@ -241,8 +255,8 @@ class Guard:
     def stopping(self, now_s: float) -> Trajectory | None:
         """The motion that would bring the arm to rest if it had to stop now; None with nothing in force. Changes nothing.
 
-        Along the path in force where its joints can stop on it, else the quickest, else what is in force: each was checked like
-        a candidate, the last one when it was put in force.
+        Along the path in force where its joints can stop on it as soon, else the quickest, else what is in force: each was
+        checked like a candidate, the last one when it was put in force.
         """
         if self.in_force is None:
             return None
@@ -260,16 +274,17 @@ class Guard:
                 break  # less jerk would not mend it
         return cut(self.in_force, now_s)
 
-    def _ways_to_rest(
-        self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, now_s: float, jerk_share: float
-    ) -> Iterator[Trajectory]:
+    def _ways_to_rest(self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, now_s: float, jerk_share: float) -> list[Trajectory]:
+        """Along the path and the quickest, in this order unless the quickest rests much sooner."""
         along = stop_along(self.in_force, now_s, self.profile, jerk_share)
-        if along is not None:
-            yield along
         try:
-            yield braking(q, dq, replace(self.profile, jerk_max=jerk_share * self.profile.jerk_max), now_s, ddq)
+            quickest = braking(q, dq, replace(self.profile, jerk_max=jerk_share * self.profile.jerk_max), now_s, ddq)
         except BrakingError:
-            return
+            return [] if along is None else [along]
+        if along is None:
+            return [quickest]
+        sooner_s = float(along.times_s[-1] - quickest.times_s[-1])
+        return [quickest, along] if sooner_s > SOONER_S else [along, quickest]
 
     def _brake_measured(self, state: RobotState | None, now_s: float) -> Trajectory | None:
         """With nothing in force: brakes an arm that something else moves."""
