@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, up, inject, bench, report, replay, security, demo, env.
+"""The `foresight` command: collect, train, evaluate, explain, up, inject, bench, report, replay, security, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -181,6 +181,21 @@ def report(words: list[str]) -> int:
     return 0
 
 
+def explain(words: list[str]) -> int:
+    """Draw how one plan of an evaluated episode came about: candidates, cost by term, imagined frames, margins."""
+    from foresight.evaluation.config import ExplainConfig
+
+    config = parse(ExplainConfig, "explain", explain.__doc__, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    _prepare_rendering()
+    from sim.explain import explain as run
+
+    path, compared = run(config)
+    print(compared)
+    print(f"Written: {path}")
+    return 0
+
+
 def replay(words: list[str]) -> int:
     """Judge a recorded incident's plans once more and compare every verdict bit for bit (1 where one differs)."""
     config = parse(ReplayCommand, "replay", replay.__doc__, words)
@@ -330,7 +345,7 @@ def env(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
-    "up": up, "inject": inject, "bench": bench, "security": security, "env": env,
+    "explain": explain, "up": up, "inject": inject, "bench": bench, "security": security, "env": env,
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,

@@ -127,6 +127,15 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
+class Leg:
+    """A part of the way to a goal that keep-outs lie before, and the turns that were chosen for it."""
+
+    goal: Goal
+    tip_turn: Float[np.ndarray, "3"] | None = None  # [m] that the tip goes to first
+    object_turn: Float[np.ndarray, "3"] | None = None  # [m] that the object is pushed to first
+
+
+@dataclass(frozen=True)
 class Plan:
     """The chosen motion of the tip and why it was chosen.
 
@@ -149,6 +158,7 @@ class Plan:
     margin_m: float = float("nan")
     nearest: str = ""  # between what that is; empty when nothing is near
     trajectory: Trajectory | None = None  # what the arm would do, its stop included; None: not examined
+    leg: Leg | None = None  # pursued on the way round keep-outs; None: the goal itself was
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from foresight.data import Goal, Plan
+from foresight.data import Goal, Leg, Plan
 from foresight.planning.pursuit import End, Pursuit, PursuitConfig, refusal
 from tests.planning.toy import belief_at
 
 TIP = np.array([0.45, 0.0, 0.1])
 
 
-def plan(distance_s: float) -> Plan:
-    return Plan(0.0, "toy", 0.1, np.zeros((12, 3)), 0.0, {}, distance_s, np.zeros((4, 3), np.float32), 1, 0.01, "stay")
+def plan(distance_s: float, leg: Leg | None = None) -> Plan:
+    nothing = np.zeros((4, 3), np.float32)
+    return Plan(0.0, "toy", 0.1, np.zeros((12, 3)), 0.0, {}, distance_s, nothing, 1, 0.01, "stay", leg=leg)
 
 
 def follow(distances, velocity=(0.0, 0.0, 0.0), **config):
@@ -64,3 +65,24 @@ def test_impossible_goals_are_refused_with_the_workspace(profile, goal, words):
 def test_an_object_on_the_table_is_no_reason_to_refuse(profile):
     """The object's height is not the tip's: only its place on the table counts."""
     assert refusal(Goal(object=np.array([0.45, 0.1, 0.0])), profile) is None
+
+
+def test_a_leg_done_on_the_way_round_is_progress():
+    """The distance to the goal grows on a way round; patience counts anew with each leg, and only then."""
+    pursuit = Pursuit(0.0, PursuitConfig(patience_s=2.0))
+    legs = [Leg(Goal(tip=TIP), TIP + 0.01 * i) for i in range(4)]
+    for i in range(60):  # a leg every 1.5 s
+        assert pursuit.update(plan(3.0 + 0.1 * i, legs[i // 15]), belief_at(TIP, (0.1, 0.0, 0.0)), 0.1 * i) is None
+    ends = [pursuit.update(plan(9.0, legs[3]), belief_at(TIP, (0.1, 0.0, 0.0)), 6.0 + 0.1 * i) for i in range(20)]
+    assert any(end is not None and end.end is End.UNREACHABLE for end in ends)
+
+
+def test_without_a_plan_for_long_the_goal_is_infeasible():
+    """A plan between ends the count; the reason stands in the sentence, and the time limit holds as well."""
+    pursuit = Pursuit(0.0, PursuitConfig(infeasible_s=1.0, time_limit_s=5.0))
+    assert all(pursuit.without_plan("A box is in the way.", 0.1 * i) is None for i in range(9))
+    assert pursuit.update(plan(3.0), belief_at(TIP), 0.9) is None
+    assert all(pursuit.without_plan("A box is in the way.", 1.0 + 0.1 * i) is None for i in range(9))
+    outcome = pursuit.without_plan("A box is in the way.", 2.1)
+    assert outcome.end is End.INFEASIBLE and "A box is in the way." in outcome.detail and not outcome.success
+    assert pursuit.without_plan("A box is in the way.", 5.0).end is End.TIMED_OUT

@@ -92,3 +92,21 @@ class EvaluateConfig:
             elif value is not None:
                 words += [flag, str(value)]
         return words
+
+
+@dataclass(frozen=True)
+class ExplainConfig:
+    """Which plan of which run to explain."""
+
+    run: Path
+    """Folder of a run in process, as `foresight evaluate --report` writes it."""
+    episode: int = 0
+    """Which episode, counted from 0 in the order of episodes.json."""
+    step: int = 0
+    """Which step of it, counted from 0, ten a second."""
+    out: Path | None = None
+    """The picture (.png); by default explain_<episode>_<step>.png in the run's folder."""
+    checkpoint: Path = Path("models/ur5e")
+    """Folder of the run's checkpoint; the default is the one shipped."""
+    robot: str = "ur5e"
+    """Name of a shipped robot profile, or the path of its YAML file."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from foresight.data import Box
 
+NEAREST_M = 0.03  # [m] from the begin at which a way may turn first: nearer is nowhere
 SHORTEST = 80  # places on either side that are tried for a way with two turns
 TURN_M = 0.08  # [m] of pushing that a turn is worth: the tip has to go round the object
 CONTACT_M = 0.035  # [m] from the object's centre to the tip that pushes it
@@ -103,6 +104,7 @@ def way_of_object(
 def _way(begin, end, places, free, turn_m: float) -> list[Float[np.ndarray, "3"]] | None:
     if free(begin[None], end[None])[0]:
         return [end]
+    places = places[np.linalg.norm(places - begin, axis=1) > NEAREST_M]
     first, last = places[free(begin[None], places)], places[free(places, end[None])]
     there, on = np.linalg.norm(first - begin, axis=1), np.linalg.norm(last - end, axis=1)
     best, found = np.inf, None

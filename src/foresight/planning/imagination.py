@@ -62,6 +62,9 @@ class Imagined:
         return Imagined(self.controls.detach(), self.latents.detach(), terms, entered)
 
 
+Watch = Callable[[Objective, Foreseen, Imagined], None]
+
+
 @dataclass(frozen=True)
 class Imagination:
     """One belief, goal and start, from which motions are imagined."""
@@ -75,6 +78,7 @@ class Imagination:
     start: Start
     objective: Objective
     constraints: Constraints | None = None
+    watch: Watch | None = None  # is shown all that is imagined, for people
 
     def fixed(self, velocities: Float[Tensor, "S N 3"]) -> Imagined:
         """What would come of motions that want the same whatever is imagined."""
@@ -117,7 +121,11 @@ class Imagination:
             Scales(dt_s, per_block, self.config.speed_max, self.config.acceleration_max),
             () if self.constraints is None else self.constraints.keep_outs,
         )
-        return Imagined(foreseen.velocities, foreseen.latents, self.objective.score(foreseen), self._entered(foreseen))
+        terms, entered = self.objective.score(foreseen), self._entered(foreseen)
+        imagined = Imagined(foreseen.velocities, foreseen.latents, terms, entered)
+        if self.watch is not None:
+            self.watch(self.objective, foreseen, imagined)
+        return imagined
 
     def _entered(self, foreseen: Foreseen) -> Float[Tensor, "S"] | None:
         if self.constraints is None or not self.constraints.keep_outs:

@@ -20,7 +20,7 @@ from torch import Tensor
 from foresight.data import Belief, Goal, Plan, Start, Verdict
 from foresight.planning.config import PlannerConfig
 from foresight.planning.constraints import Juncture, NoPlan
-from foresight.planning.imagination import Imagination, Imagined, Model, Source
+from foresight.planning.imagination import Imagination, Imagined, Model, Source, Watch
 from foresight.planning.legs import next_leg
 from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective, parse
@@ -48,6 +48,7 @@ class Planner:
             )
         self.model, self.config, self.contract = model, config, model.contract
         self.objective = parse(config.objective)  # may be set anew between two plans
+        self.watch: Watch | None = None  # is shown all that is imagined for a plan
         self._tip_speed_max = profile.tip_speed_max
         self.steps = config.horizon * self.contract.block_steps
         self.refine = PredictiveSampling(config.samples, config.elites, decay=0.5)
@@ -85,17 +86,21 @@ class Planner:
         latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
         distance = float(self.model.blocks_to_go(latent, proprio, goal))
         constraints = None if juncture is None else juncture.constraints
-        leg = goal if constraints is None or not self._searches else next_leg(goal, latent, proprio, self.model, constraints)
+        leg = None
+        if constraints is not None and self._searches:
+            leg = next_leg(goal, latent, proprio, self.model, constraints, None if previous is None else previous.leg)
+        pursued = goal if leg is None else leg.goal
         imagination = Imagination(
             self.model,
             self._limits_for(goal),
             self.config,
             latent,
             proprio,
-            leg,
+            pursued,
             start,
-            objective.fitting(leg),
+            objective.fitting(pursued),
             constraints if self._searches else None,
+            self.watch,
         )
         if self.config.policy == "both":
             kept = [] if previous is None else [self._shifted(previous, belief.stamp_s)]
@@ -121,6 +126,7 @@ class Planner:
             candidates=tried,
             planning_s=clock() - began_s,
             source=source,
+            leg=leg,
         )
         if juncture is None:
             return describe(best, best.best(), sources[best.best()])

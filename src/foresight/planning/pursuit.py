@@ -49,6 +49,15 @@ class PursuitConfig:
     infeasible_s: float = 3.0  # [s] without a plan that keeps to the constraints before the goal is given up
 
 
+Turns = tuple[np.ndarray | None, np.ndarray | None] | None  # of tip and object on the way round keep-outs; None: on no such way
+
+
+def _same(a: Turns, b: Turns) -> bool:
+    if a is None or b is None:
+        return a is b
+    return all((x is None) == (y is None) and (x is None or bool((x == y).all())) for x, y in zip(a, b, strict=True))
+
+
 class Pursuit:
     """One goal being pursued since `start_s`."""
 
@@ -57,6 +66,7 @@ class Pursuit:
         self._near_since: float | None = None
         self._least, self._least_at_s = float("inf"), start_s
         self._without_since: float | None = None
+        self._turns: Turns = None
 
     def update(self, plan: Plan, belief: Belief, now_s: float) -> Outcome | None:
         """The outcome, once there is one; None while the pursuit goes on."""
@@ -71,6 +81,9 @@ class Pursuit:
                 )
         else:
             self._near_since = None
+        turns = None if plan.leg is None else (plan.leg.tip_turn, plan.leg.object_turn)
+        if not _same(turns, self._turns):  # a leg done is progress, though the way round leads away from the goal
+            self._turns, self._least = turns, float("inf")
         if plan.distance < self._least - config.progress_s or self._near_since is not None:
             self._least, self._least_at_s = min(self._least, plan.distance), now_s
         if now_s - self.start_s >= config.time_limit_s:
