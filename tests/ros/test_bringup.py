@@ -23,6 +23,7 @@ import yaml
 from foresight_bringup import record, up
 from foresight_bringup.graph import SITUATIONS, Arguments, Graph, Process, graph
 from foresight_bringup.installed import complete
+from foresight_nodes.guard_node import GuardParameters
 
 from foresight.ros_environment import PACKAGES, WHEELS_GUARD, WorkspaceError, environment
 
@@ -185,10 +186,12 @@ def test_parameter_files_hold_overrides_for_all_nodes():
 
 
 def test_the_dds_profile_makes_room_for_images_and_forgets_the_dead_soon():
-    """16 MB of shared memory, a lease of 3 s announced every 0.3 s."""
+    """16 MB of shared memory, a lease of 3 s announced every 0.3 s, and no wait for a new reader beyond the guard's allowance."""
     space = {"d": "http://www.eprosima.com"}
     profile = ElementTree.parse(BRINGUP / "config/fastdds.xml")
     assert profile.findtext(".//d:segment_size", namespaces=space) == str(16 * 2**20)
+    wait_s = int(profile.findtext(".//d:healthy_check_timeout_ms", namespaces=space)) / 3 / 1000
+    assert wait_s < GuardParameters.transport_s
     assert profile.findtext(".//d:leaseDuration/d:sec", namespaces=space) == "3"
     assert profile.findtext(".//d:leaseAnnouncement/d:nanosec", namespaces=space) == "300000000"
 
