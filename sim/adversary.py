@@ -28,6 +28,7 @@ from foresight.safety.collision import Scene
 from foresight.safety.guard import Guard
 from sim.arena import TOUCHED, Arena, Mismatch
 from sim.proposals import WAYS, Adversary
+from sim.scenes import check_robot
 
 TURN_S, PERIOD_S = 0.01, 0.1  # [s] between joint states; between proposals
 STILL_S, STILL_RAD_S = 0.5, 0.02  # [s] after the end of what is in force; then each joint is slower than that
@@ -165,6 +166,7 @@ class Bout:
 
 def run(config: AdversaryConfig, progress: Callable[[AdversaryResult], None] = lambda result: None) -> list[AdversaryResult]:
     """All episodes, in order of their index; each depends on its seed alone. Ctrl-C ends the processes."""
+    check_robot(load_profile(config.robot))
     jobs = config.jobs or os.cpu_count() or 1
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the new processes when they load their libraries
     results: list[AdversaryResult] = []
