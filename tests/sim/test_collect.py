@@ -109,7 +109,7 @@ def test_damaged_bytes_are_noticed(dataset, tmp_path, column):
     with h5py.File(dataset) as file:
         content[file[column].id.get_chunk_info(0).byte_offset + 5] ^= 0x40
     harmed.write_bytes(content)
-    with pytest.raises(DatasetError, match="damaged.*foresight collect --overwrite") as told:
+    with pytest.raises(DatasetError, match=r"damaged.*foresight collect --overwrite") as told:
         load(harmed)
     assert "\n" not in str(told.value)
     with pytest.raises(ValueError, match="Delete it and run the same command again"):

@@ -74,6 +74,6 @@ def test_columns_that_do_not_fit_are_refused(play, harm):
             for name in ("ep_len", "ep_offset"):
                 del file[name]
                 file[name] = np.zeros(0, int)
-    with pytest.raises(DatasetError, match="damaged or incomplete.*--overwrite") as told:
+    with pytest.raises(DatasetError, match=r"damaged or incomplete.*--overwrite") as told:
         load(play)
     assert "\n" not in str(told.value)

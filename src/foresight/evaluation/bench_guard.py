@@ -54,10 +54,11 @@ class BenchGuardConfig:
     """File for the figures."""
 
     def __post_init__(self) -> None:
-        if self.plans < 1 or self.jobs < 0 or self.seed < 0:
-            raise ValueError(
-                f"--plans must be at least 1, --jobs and --seed at least 0, got {self.plans}, {self.jobs} and {self.seed}."
-            )
+        for name, low, high in (("plans", 1, 1_000_000_000), ("seed", 0, 2**31), ("jobs", 0, 256)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"--{name} must lie between {low} and {high}, got {getattr(self, name)}.")
+        if len(set(self.profiles)) < len(self.profiles):
+            raise ValueError(f"--profiles names a robot twice: {' '.join(self.profiles)}. Name each once.")
         for name in self.profiles:
             load_profile(name)  # says which there are
 

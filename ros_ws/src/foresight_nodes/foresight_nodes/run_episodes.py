@@ -331,7 +331,8 @@ def _random_floor(config: EvaluateConfig, table: LiveTable) -> list[EpisodeResul
     from sim.episodes import random_floor
 
     table.status("the random policy, for comparison")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     return random_floor(config, table.add)
 
 
