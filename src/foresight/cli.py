@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, up, inject, bench, report, replay, security, demo, env.
+"""The `foresight` command: collect, train, evaluate, up, pursue, inject, bench, report, replay, security, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -231,6 +231,11 @@ def inject(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_nodes.inject", *words])
 
 
+def pursue(words: list[str]) -> int:
+    """Give a goal to a running graph: a tip position, an object position or pictures; tells how it goes, Ctrl-C cancels."""
+    return _become([sys.executable, "-m", "foresight_nodes.pursue", *words])
+
+
 def bench(words: list[str]) -> int:
     """Measure: the guard against a million plans, dead processes and a planner that means ill; memory; the time of a plan."""
     if not words or words[0] in ("-h", "--help"):
@@ -347,7 +352,7 @@ def env(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
-    "up": up, "inject": inject, "bench": bench, "security": security, "env": env,
+    "up": up, "pursue": pursue, "inject": inject, "bench": bench, "security": security, "env": env,
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,

@@ -54,7 +54,6 @@ ASK_AGAIN_S = 3.0  # [s] real time without an answer after which a service is as
 SILENCE_S = 5.0  # [s] real time without the simulator's state after which the run is given up
 SETTLE_S = 0.8  # [s] simulated, for the judge to see the arm at rest after the planner is done
 FRAME_S = 0.1  # [s] between two frames of a video
-RESULTS = ("REACHED", "TIMED_OUT", "UNREACHABLE", "CANCELLED", "STALE", "STOPPED", "REPLACED", "REFUSED", "DEACTIVATED")
 EVERY_ONE = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)  # measured, so none may be lost
 
 
@@ -376,7 +375,7 @@ def _warn_if_slow(heard: Heard, label: str, table: LiveTable) -> None:
 
 def _reason(state: SimState, outcome: Pursue.Result) -> str:
     """How it ended, in the planner's words, and the judge's where they differ."""
-    said = next((name.lower() for name in RESULTS if getattr(Pursue.Result, name) == outcome.reason), f"reason {outcome.reason}")
+    said = topics.ending(outcome)
     if state.success:
         return "reached"
     if outcome.reason == Pursue.Result.REACHED:
