@@ -90,9 +90,10 @@ def test_every_mutation_does_something(profile, start):
 def test_the_bench_is_reproducible_and_written(tmp_path, capsys):
     """The same seed gives the same counts; the command writes them, with the time of a check, and says them."""
     path = tmp_path / "guard.json"
-    assert cli.main(["bench", "guard", "--plans", "150", "--profiles", "xarm6", "--jobs", "1", "--json", str(path)]) == 0
+    flags = ["--plans", "150", "--profiles", "xarm6", "--jobs", "1", "--timed", "50"]
+    assert cli.main(["bench", "guard", *flags, "--json", str(path)]) == 0
     found = json.loads(path.read_text())
-    again = bench(BenchGuardConfig(plans=150, profiles=("xarm6",), jobs=1))
+    again = bench(BenchGuardConfig(plans=150, profiles=("xarm6",), jobs=1, timed=50))
     figures = found["profiles"]["xarm6"]
     assert figures["plans"] >= 150 and figures["violations"] == 0
     assert figures["reasons"] == json.loads(json.dumps(again["profiles"]["xarm6"]["reasons"]))

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from os import cpu_count
 from pathlib import Path
 
@@ -30,12 +31,14 @@ from foresight.safety.config import GuardConfig
 from foresight.safety.guard import Guard
 
 CHUNK = 2000  # plans a worker makes before it reports
+TRANSPORT_S = 0.045  # [s] to the controller, as the guard node allows by default
 STEPS = 8  # joins in one sequence
-MUTANTS = 9  # offered at a join before the legal plan
+MUTANTS = 18  # offered at a join before the legal plan, on average
 EPOCHS_S = (0.0, 1.76e9)  # clocks that begin at zero, and wall clocks, whose seconds have fewer digits left
 ALLOWANCE_S = 0.02  # [s] beyond v/a that a stop may last before it is counted as late
+UNMADE = 1000  # joins without a legal plan, beside as many as plans are wanted, after which a chunk is given up
+STAYS = 0.15  # of the mutants that pass
 SHOWN = 20  # violations that are described
-TIMED = 4000  # checks timed
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,13 @@ class BenchGuardConfig:
     """The same seed gives the same plans and verdicts."""
     jobs: int = 0
     """Processes; 0 means one per CPU core."""
+    timed: int = 4000
+    """Checks of which the time is taken, with collision and without."""
     json: Path | None = None
     """File for the figures."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("plans", 1, 1_000_000_000), ("seed", 0, 2**31), ("jobs", 0, 256)):
+        for name, low, high in (("plans", 1, 10**9), ("timed", 1, 10**6), ("seed", 0, 2**31), ("jobs", 0, 256)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"--{name} must lie between {low} and {high}, got {getattr(self, name)}.")
         if len(set(self.profiles)) < len(self.profiles):
@@ -68,6 +73,7 @@ class Tally:
     """What has been counted for one profile."""
 
     plans: int = 0
+    unmade: int = 0  # joins for which no legal plan was found; nothing was offered
     passed: int = 0
     slowed: int = 0
     stops: int = 0
@@ -112,8 +118,9 @@ class Tally:
 def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = lambda *_: None) -> dict[str, object]:
     """Runs everything; `progress` is told profile, plans offered so far and plans in all."""
     names = config.profiles or tuple(available_robots())
-    found: dict[str, object] = {"machine": asdict(machine()), "seed": config.seed, "profiles": {}, "check_ms": check_times("fr3")}
-    with_collision = check_times("fr3", collision=True)
+    found: dict[str, object] = {"machine": asdict(machine()), "seed": config.seed, "profiles": {}}
+    found["check_ms"] = check_times("fr3", repeats=config.timed)
+    with_collision = check_times("fr3", collision=True, repeats=config.timed)
     found["check_ms"] |= {f"{name}_with_collision": with_collision[name] for name in ("p50", "p99", "p999")}
     jobs = config.jobs or cpu_count() or 1
     with multiprocessing.get_context("forkserver").Pool(jobs, initializer=_deaf) as pool:  # leaving the block ends the workers
@@ -157,16 +164,22 @@ def _deaf() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _chunk(task: tuple[str, int, int, int]) -> Tally:
-    name, seed, number, plans = task
-    begin, tally = time.process_time(), Tally()
+@cache
+def _robot(name: str) -> tuple[RobotProfile, MujocoKinematics | None, Judge, LegalPlans]:
+    """What one process needs of a robot, made once."""
     profile = load_profile(name)
     kinematics = MujocoKinematics(profile) if profile.model is not None else None
     judge = Judge(name, kinematics)
-    legal = LegalPlans(profile, kinematics, judge)
+    return profile, kinematics, judge, LegalPlans(profile, kinematics, judge)
+
+
+def _chunk(task: tuple[str, int, int, int]) -> Tally:
+    name, seed, number, plans = task
+    begin, tally = time.process_time(), Tally()
+    profile, kinematics, judge, legal = _robot(name)
     rng = np.random.default_rng([seed, number, *name.encode()])
     with np.errstate(all="ignore"):
-        while tally.plans < plans:
+        while tally.plans < plans and tally.unmade < UNMADE + plans:  # a robot for which none can be made comes to an end
             Sequence(profile, kinematics, judge, legal, rng, tally).run(plans)
     tally.total_s = time.process_time() - begin
     return tally
@@ -187,7 +200,7 @@ class Sequence:
     ) -> None:
         self.profile, self.judge, self.legal, self.rng, self.tally = profile, judge, legal, rng, tally
         self.now_s = float(rng.choice(EPOCHS_S) + rng.uniform(0, 100))
-        self.guard = make_guard(profile, kinematics)
+        self.guard = make_guard(profile, kinematics, transport_s=TRANSPORT_S)
         self.controller = Controller(legal.start(rng), self.now_s)
         self.earlier: Trajectory | None = None
         speed = np.minimum(profile.velocity_max, profile.joint_speed_max)
@@ -198,10 +211,10 @@ class Sequence:
             if self.tally.plans >= plans:
                 return
             self.now_s += float(self.rng.uniform(0.01, 0.3))
-            join_s = self.now_s + float(10 ** self.rng.uniform(-2.5, -0.7))
-            plan = self.legal.make(self.controller.points, join_s, self.rng)
+            ahead_s = float(10 ** self.rng.uniform(-2.5, -0.7)) + (TRANSPORT_S if self.guard.in_force is None else 0.0)
+            plan = self.legal.make(self.controller.points, self.now_s + ahead_s, self.rng)
             if plan is None:
-                self.tally.plans += 1  # so that a robot for which none can be made comes to an end
+                self.tally.unmade += 1
                 continue
             candidate = Candidate(plan, self.profile.joint_names, self.now_s - 0.1, self.now_s - 0.01)
             if not self._mutants(candidate, plans):
@@ -211,16 +224,22 @@ class Sequence:
         motion = self.guard.stop("the bench", None, self.now_s)
         if motion is not None:
             self.tally.stops += 1
-            self.tally.late_stops += float(motion.times_s[-1]) - self.now_s > self.bound_s
+            late = float(motion.times_s[-1]) - self.now_s > TRANSPORT_S + self.bound_s
+            self.tally.late_stops += late and float(np.abs(motion.dq).max()) > 0  # a hold has no duration of its own
             self._execute(motion, "stop")
 
     def _mutants(self, candidate: Candidate, plans: int) -> bool:
-        """Offers mutants until one passes; the arm then has another motion than the one the legal plan joins."""
+        """Offers mutants; of those that pass some stay in force, and the arm then has another motion than the one the legal plan
+        joins. The others are judged and taken back."""
+        before = self.guard.situation(None, self.now_s), self.controller.points
         for _ in range(int(self.rng.integers(0, 2 * MUTANTS))):
             if self.tally.plans >= plans:
                 return True
             if self._offer(mutated(candidate, self.earlier, self.rng), legal=False):
-                return True
+                if self.rng.random() < STAYS:
+                    return True
+                self.guard.restore(before[0])
+                self.controller.points = before[1]
         return False
 
     def _offer(self, candidate: Candidate, legal: bool) -> bool:
@@ -262,7 +281,7 @@ class Sequence:
             self.tally.shown.append(f"{self.profile.name}, {what}: {', '.join(wrong)} at {self.now_s:.6f} s")
 
 
-def check_times(name: str, collision: bool = False, points: int = 50, repeats: int = TIMED) -> dict[str, object]:
+def check_times(name: str, collision: bool = False, points: int = 50, repeats: int = 4000) -> dict[str, object]:
     """Milliseconds of one check of a plan of `points` points over 1 s that passes every check, on one core."""
     profile = load_profile(name)
     kinematics, config = MujocoKinematics(profile), GuardConfig()

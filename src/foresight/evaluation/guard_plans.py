@@ -20,6 +20,8 @@ from foresight.safety.config import GuardConfig
 
 NEAR = 0.98  # share of the limits that a legal plan may take, and towards which it is made
 TIP_SHARE = GuardConfig.tip_speed_share  # of the tip's cap that commands are granted
+TORQUE_NEAR = 0.95  # the same of torques and their rates, which are not looked at everywhere
+PHASES = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6)  # of the controller at which a plan must be legal as well
 MARGIN = 0.1  # [rad] a legal plan keeps from the ends of its joints
 
 
@@ -63,7 +65,7 @@ class LegalPlans:
             speed = np.maximum(
                 speed * min(1.0, NEAR / max(used.get("tip_speed", 0.1) / TIP_SHARE, used["velocity"])), np.abs(state[1]) + 1e-6
             )
-            jerk = jerk * min(1.0, NEAR / max(used.get("torque_rate", 0.1), used["jerk"]))
+            jerk = jerk * min(1.0, NEAR / max(used.get("torque_rate", 0.1) * NEAR / TORQUE_NEAR, used["jerk"]))
         return None
 
     def _legal(self, points: Trajectory, plan: Trajectory) -> bool:
@@ -71,7 +73,7 @@ class LegalPlans:
         period_s = 1 / self.judge.rate_hz
         q = read(plan, np.arange(plan.times_s[0], plan.times_s[-1], 4 * period_s))[0]
         clear = (q >= np.minimum(self.low - 5e-4, q[0])).all() and (q <= np.maximum(self.high + 5e-4, q[0])).all()
-        return bool(clear) and all(_within(self.judge.use(points, plan, share * period_s)) for share in (1 / 3, 2 / 3))
+        return bool(clear) and all(_within(self.judge.use(points, plan, share * period_s)) for share in PHASES)
 
     def _target(self, q: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
         size = 10 ** rng.uniform(-1.7, -0.2)
@@ -87,6 +89,7 @@ class LegalPlans:
 
 def _within(used: dict[str, float]) -> bool:
     shares = {**used, "tip_speed": used.get("tip_speed", 0.0) / TIP_SHARE}
+    shares |= {name: used[name] * NEAR / TORQUE_NEAR for name in ("torque", "torque_rate") if name in used}
     return all(value <= NEAR + 0.005 for name, value in shares.items() if name not in ("position", "workspace", "rest"))
 
 

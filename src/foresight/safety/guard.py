@@ -7,7 +7,7 @@ Not thread-safe by design: one thread owns it, so that no verdict is given on a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from foresight.safety.slowing import graded_share, slowed, stop_along
 
 MENDINGS = 4  # slowings of one candidate tried
 SURER = 0.99  # of the share that a limit asks for
+SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
 JERK_SHARES = 1.0, 0.4, 0.15, 0.05  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
 
 
@@ -241,8 +242,8 @@ class Guard:
     def stopping(self, now_s: float) -> Trajectory | None:
         """The motion that would bring the arm to rest if it had to stop now; None with nothing in force. Changes nothing.
 
-        Along the path in force where its joints can stop on it, else the quickest, else what is in force: each was checked like
-        a candidate, the last one when it was put in force.
+        Along the path in force where its joints can stop on it as soon, else the quickest, else what is in force: each was
+        checked like a candidate, the last one when it was put in force.
         """
         if self.in_force is None:
             return None
@@ -260,16 +261,17 @@ class Guard:
                 break  # less jerk would not mend it
         return cut(self.in_force, now_s)
 
-    def _ways_to_rest(
-        self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, now_s: float, jerk_share: float
-    ) -> Iterator[Trajectory]:
+    def _ways_to_rest(self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, now_s: float, jerk_share: float) -> list[Trajectory]:
+        """Along the path and the quickest, in this order unless the quickest rests much sooner."""
         along = stop_along(self.in_force, now_s, self.profile, jerk_share)
-        if along is not None:
-            yield along
         try:
-            yield braking(q, dq, replace(self.profile, jerk_max=jerk_share * self.profile.jerk_max), now_s, ddq)
+            quickest = braking(q, dq, replace(self.profile, jerk_max=jerk_share * self.profile.jerk_max), now_s, ddq)
         except BrakingError:
-            return
+            return [] if along is None else [along]
+        if along is None:
+            return [quickest]
+        sooner_s = float(along.times_s[-1] - quickest.times_s[-1])
+        return [quickest, along] if sooner_s > SOONER_S else [along, quickest]
 
     def _brake_measured(self, state: RobotState | None, now_s: float) -> Trajectory | None:
         """With nothing in force: brakes an arm that something else moves."""

@@ -18,12 +18,15 @@ from foresight.safety.config import GuardConfig
 from foresight.safety.samples import Motion, Samples, greatest_between, peaks
 
 JERK_PHASES = 2  # of the control periods at which a rate is looked at, besides those that begin or end where it bends
+FINE_PHASES = 8  # the same in segments that last less than so many control periods:
+SHORT_PERIODS = 4
 TIP_SPACING_S, TIP_RISE = 0.01, 0.05  # [s] at most between two looks at the tip, and what its speed may rise between them
 WORTH = 0.7  # of a limit on a rate; lower maxima between two looks are left alone
 SAMPLES_HZ = (100.0, 250.0)  # at least, of a gentle motion, and of a slow controller's: its phase is not known
 NEAR_RAD = 1e-3  # [rad] from a joint's margin within which positions between samples matter
 SAMPLE_ERROR = 2e-4  # [rad/s] by which a speed may rise between two samples
 LAW_SLOPE = 40.0  # [1/s] by which a velocity limit that depends on position falls at most, per rad
+SURE = 0.99  # share of a torque or torque rate limit that is granted: inertia and gravity are known between looks only nearly
 TORQUE_SPACING_S = 0.04  # [s] between two looks at inertia and gravity, which change slowly; accelerations are seen at the rate
 
 
@@ -108,10 +111,22 @@ def _jerk(motion: Trajectory, polynomials: Motion, profile: RobotProfile, config
 
 
 def _periods(polynomials: Motion, period_s: float) -> tuple[Float[np.ndarray, "E"], Float[np.ndarray, "M"]]:
-    """When control periods begin that are worth a look: those that begin or end where the acceleration bends, and a grid."""
+    """When control periods begin that are worth a look: those that begin or end where the acceleration bends, and a grid.
+
+    The grid is finer where a segment lasts so few periods that the acceleration may turn twice in one of them.
+    """
     bends = polynomials.edges(period_s)
-    around = np.concatenate([bends, bends - period_s])
-    return around[around >= bends[0]], np.arange(bends[0], bends[-1], period_s / JERK_PHASES)
+    around, begin_s = np.concatenate([bends, bends - period_s]), float(bends[0])
+    fine = np.arange(begin_s, bends[-1], period_s / FINE_PHASES)
+    short = polynomials.lengths_s < SHORT_PERIODS * period_s
+    first = (polynomials.starts_s[short] - period_s - begin_s) / period_s * FINE_PHASES
+    last = first + (polynomials.lengths_s[short] + period_s) / period_s * FINE_PHASES
+    change = np.zeros(len(fine) + 1)
+    np.add.at(change, np.clip(np.floor(first).astype(int), 0, len(fine)), 1)
+    np.add.at(change, np.clip(np.ceil(last).astype(int), 0, len(fine)), -1)
+    looked = np.cumsum(change[:-1]) > 0
+    looked[:: FINE_PHASES // JERK_PHASES] = True
+    return around[around >= begin_s], fine[looked]
 
 
 def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_s: float) -> Iterator[Finding]:
@@ -230,13 +245,13 @@ def _torque(
     times = samples.times_s[coarse]
     if profile.torque_max is not None:
         at_most = np.abs(inertia).max(0) @ np.abs(samples.ddq).max(0) + np.abs(bias).max(0)
-        if not (at_most <= profile.torque_max).all():
+        if not (at_most <= SURE * profile.torque_max).all():
             slot = np.clip(np.searchsorted(times, samples.times_s, side="right") - 1, 0, len(times) - 2)
             share = ((samples.times_s - times[slot]) / (times[slot + 1] - times[slot]))[:, None]
             near = inertia[slot] + share[..., None] * (inertia[slot + 1] - inertia[slot])
             torque = (near @ samples.ddq[..., None])[..., 0] + bias[slot] + share * (bias[slot + 1] - bias[slot])
-            when, margin = np.broadcast_to(samples.times_s[:, None], torque.shape), 1 + config.limit_tolerance
-            yield from _worst(Reason.TORQUE_LIMIT, np.abs(torque), profile.torque_max, margin, "Nm", 0.0, when, profile, now_s)
+            when = np.broadcast_to(samples.times_s[:, None], torque.shape)
+            yield from _worst(Reason.TORQUE_LIMIT, np.abs(torque), SURE * profile.torque_max, "Nm", 0.0, when, profile, now_s)
     if profile.torque_rate_max is not None:
         yield from _torque_rate(times, inertia, bias, samples, polynomials, profile, now_s)
 
@@ -253,7 +268,7 @@ def _torque_rate(
     """Inertia @ the change of acceleration over a control period, plus what bias and inertia change by."""
     step = np.diff(times_s)[:, None]
     drift, turning = np.diff(bias, axis=0) / step, np.diff(inertia, axis=0) / step[..., None]
-    limit, period_s = profile.torque_rate_max, 1 / profile.controller_rate_hz
+    limit, period_s = SURE * profile.torque_rate_max, 1 / profile.controller_rate_hz
     slow = np.abs(drift) + np.abs(turning) @ np.abs(samples.ddq).max(0)
     if (np.abs(inertia).max(0) @ polynomials.greatest_jerk + slow.max(0) <= limit).all():
         return
@@ -266,21 +281,20 @@ def _torque_rate(
 
     edges, grid = _periods(polynomials, period_s)
     greatest, when = greatest_between(rate, grid, edges, WORTH * limit)
-    yield from _worst(Reason.TORQUE_RATE_LIMIT, greatest[None], limit, 1.0, "Nm/s", 1 / 3, when[None], profile, now_s)
+    yield from _worst(Reason.TORQUE_RATE_LIMIT, greatest[None], limit, "Nm/s", 1 / 3, when[None], profile, now_s)
 
 
 def _worst(
     reason: Reason,
     value: Float[np.ndarray, "M J"],
     limit: Float[np.ndarray, "J"],
-    margin: float,
     unit: str,
     power: float,
     times_s: Float[np.ndarray, "M J"],
     profile: RobotProfile,
     now_s: float,
 ) -> Iterator[Finding]:
-    if not (value <= limit * margin).all():
+    if not (value <= limit).all():
         i, j = np.unravel_index(int(np.argmax(value / limit)), value.shape)
         yield Finding(
             Verdict(
