@@ -203,6 +203,7 @@ def test_a_report_quotes_the_card_of_its_own_model(capsys, tmp_path):
     [
         ["collect", "--episodes", "1000", "--jobs", "2", "--out", "play.h5"],
         ["evaluate", "--episodes", "1000", "--jobs", "2"],
+        ["bench", "guard", "--jobs", "2", "--timed", "1"],
         ["bench", "adversary", "--jobs", "2"],
     ],
     ids=lambda words: " ".join(words[: 1 + (words[0] == "bench")]),
@@ -217,6 +218,7 @@ def test_sigterm_ends_a_command_with_its_workers(tmp_path, words):
         until(lambda: process.poll() is not None or len(session(process.pid)) >= 4, "two workers beside the command and a helper")
         time.sleep(1.0)
         process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does, right after it
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
         until(lambda: not session(process.pid), "nobody is left")

@@ -20,7 +20,7 @@ from pathlib import Path
 from time import strftime
 from typing import TYPE_CHECKING
 
-from foresight.command_line import InputError, check_file, check_folder, parse
+from foresight.command_line import InputError, check_file, check_folder, interrupt_on_sigterm, parse
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if words[0] not in COMMANDS:
         return _fail(f"Command '{words[0]}' is unknown. Commands: {', '.join(COMMANDS)}. See `foresight --help`.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever asks a command to end, it ends as with Ctrl-C
+    interrupt_on_sigterm()
     try:
         return COMMANDS[words[0]](words[1:]) or 0
     except KeyboardInterrupt:

@@ -5,11 +5,13 @@ Bad input becomes one line.
 
 from __future__ import annotations
 
+import signal
 from contextlib import redirect_stderr, redirect_stdout
 from inspect import cleandoc
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import FrameType
 from typing import TypeVar
 
 Config = TypeVar("Config")
@@ -35,6 +37,16 @@ def parse(kind: type[Config], name: str, about: str, words: list[str]) -> Config
             print(out.getvalue(), end="")
             raise
         raise InputError(f"{_one_line(err.getvalue() + out.getvalue())} See `foresight {name} --help`.") from None
+
+
+def interrupt_on_sigterm() -> None:
+    """Lets SIGTERM interrupt as Ctrl-C does, once: `timeout` and supervisors send it twice, to the process and to its group."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def check_folder(flag: str, folder: Path | None) -> None:

@@ -38,6 +38,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from foresight.command_line import interrupt_on_sigterm
 from foresight.evaluation.config import EvaluateConfig
 from foresight.evaluation.report import SLOW, write_report
 from foresight.evaluation.results import EpisodeResult, Report, summarise
@@ -330,8 +331,8 @@ def _random_floor(config: EvaluateConfig, table: LiveTable) -> list[EpisodeResul
     from sim.episodes import random_floor
 
     table.status("the random policy, for comparison")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupt_on_sigterm()
     return random_floor(config, table.add)
 
 
