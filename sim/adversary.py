@@ -10,7 +10,6 @@ arrive late. The judge reads true states. Knows no world model: whatever one ima
 from __future__ import annotations
 
 import os
-import signal
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,6 +25,7 @@ from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile, load_profile
 from foresight.safety.collision import Scene
 from foresight.safety.guard import Guard
+from foresight.workers import deaf_to_interrupts
 from sim.arena import TOUCHED, Arena, Mismatch
 from sim.proposals import WAYS, Adversary
 from sim.scenes import check_robot
@@ -172,7 +172,9 @@ def run(config: AdversaryConfig, progress: Callable[[AdversaryResult], None] = l
     results: list[AdversaryResult] = []
     pool = ProcessPoolExecutor(min(jobs, config.episodes), get_context("spawn"), _begin_worker, (config,))
     try:
-        for future in as_completed([pool.submit(_work, index) for index in range(config.episodes)]):
+        with deaf_to_interrupts():
+            waiting = [pool.submit(_work, index) for index in range(config.episodes)]
+        for future in as_completed(waiting):
             results.append(future.result())
             progress(results[-1])
     except BaseException:  # an error or Ctrl-C: the episodes still running are worth nothing
@@ -189,7 +191,6 @@ _own: tuple[Arena, MujocoKinematics, AdversaryConfig] | None = None  # of a work
 
 def _begin_worker(config: AdversaryConfig) -> None:
     global _own
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     profile = load_profile(config.robot)
     _own = Arena(profile), MujocoKinematics(profile), config
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from foresight.files import write_atomically
 from foresight.robots.profile import load_profile
+from foresight.workers import deaf_to_interrupts
 
 SHARD_EPISODES = 25
 CHUNK_ROWS = 60  # of a column that share a checksum
@@ -66,7 +67,9 @@ def collect(config: CollectConfig, progress: Callable[[int, int], None] = lambda
     done = config.episodes - sum(len(s) for _, s, _ in todo)
     progress(done, config.episodes)
     if todo:
-        with multiprocessing.get_context("spawn").Pool(min(config.jobs, len(todo)), initializer=_quiet) as pool:
+        with deaf_to_interrupts():
+            workers = multiprocessing.get_context("spawn").Pool(min(config.jobs, len(todo)))
+        with workers as pool:
             for count in pool.imap_unordered(_collect_shard, todo):
                 done += count
                 progress(done, config.episodes)
@@ -112,12 +115,6 @@ def _own_folder(config: CollectConfig) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps(settings))
     return folder
-
-
-def _quiet() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
 
 
 _worker = None  # one simulation per process: building it takes a second

@@ -198,6 +198,7 @@ def test_a_report_quotes_the_card_of_its_own_model(capsys, tmp_path):
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("key", ["sigterm", "ctrl-c"])
 @pytest.mark.parametrize(
     "words",
     [
@@ -208,17 +209,20 @@ def test_a_report_quotes_the_card_of_its_own_model(capsys, tmp_path):
     ],
     ids=lambda words: " ".join(words[: 1 + (words[0] == "bench")]),
 )
-def test_sigterm_ends_a_command_with_its_workers(tmp_path, words):
-    """As Ctrl-C does: code 130, one line, no trace, and no process is left of those that it has started."""
+def test_an_interrupted_command_ends_with_its_workers(tmp_path, words, key):
+    """Code 130, one line, no trace, and no process is left of those that it has started, workers still starting included."""
     command = [sys.executable, "-m", "foresight.cli", *words]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
         until(lambda: process.poll() is not None or len(session(process.pid)) >= 4, "two workers beside the command and a helper")
-        time.sleep(1.0)
-        process.terminate()
-        os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does, right after it
+        if key == "ctrl-c":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            time.sleep(1.0)
+            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does, right after it
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
         until(lambda: not session(process.pid), "nobody is left")

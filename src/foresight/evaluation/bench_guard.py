@@ -7,7 +7,6 @@ Every plan joins a motion that is going on, so joining is part of the test, and 
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from foresight.safety.checks import check
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.guard import Guard
+from foresight.workers import deaf_to_interrupts
 
 CHUNK = 2000  # plans a worker makes before it reports
 TRANSPORT_S = 0.045  # [s] to the controller, as the guard node allows by default
@@ -123,7 +123,9 @@ def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = 
     with_collision = check_times("fr3", collision=True, repeats=config.timed)
     found["check_ms"] |= {f"{name}_with_collision": with_collision[name] for name in ("p50", "p99", "p999")}
     jobs = config.jobs or cpu_count() or 1
-    with multiprocessing.get_context("forkserver").Pool(jobs, initializer=_deaf) as pool:  # leaving the block ends the workers
+    with deaf_to_interrupts():
+        workers = multiprocessing.get_context("forkserver").Pool(jobs)
+    with workers as pool:  # leaving the block ends them
         for name in names:
             total = Tally()
             for tally in pool.imap_unordered(_chunk, list(chunks(config, name))):
@@ -157,11 +159,6 @@ def summary(found: dict) -> str:
         f"p99.9 {times['p999']:.2f} ms"
     )
     return "\n".join(lines)
-
-
-def _deaf() -> None:
-    """Ctrl-C is the parent's to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @cache
