@@ -273,6 +273,39 @@ def test_a_held_arm_is_relieved(guarded: Guarded):
     assert len(guarded.commands) == 2 and guarded.offer(guarded.plan()).reason == "ok"
 
 
+def kept_waiting(monkeypatch, guarded: Guarded, method: str) -> None:
+    """The guard's process stands still for 0.1 s, once, while it works; the arm's clock is the wall's."""
+    guard, waits = guarded.node._guard, [0.1]
+    work = getattr(guard, method)
+    monkeypatch.setattr(guard, method, lambda *a, **k: (time.sleep(waits.pop() if waits else 0.0), work(*a, **k))[1])
+    monkeypatch.setattr(guarded.node, "_simulated", False)
+
+
+def test_a_plan_that_took_too_long_to_judge_is_not_sent(guarded: Guarded, monkeypatch):
+    """It would reach the controller when it has begun; nothing has changed for the next one, which passes."""
+    kept_waiting(monkeypatch, guarded, "offer")
+    state = guarded.offer(guarded.plan())
+    assert (state.reason, state.in_force) == ("stale_plan", False) and "needs 0.045 s to have it in time" in state.detail
+    assert guarded.commands == []
+    monkeypatch.setattr(guarded.node, "_simulated", True)
+    assert guarded.offer(guarded.plan()).reason == "ok"
+
+
+def test_a_stop_that_took_too_long_to_make_is_made_anew(guarded: Guarded, monkeypatch):
+    """The first, which would have come late, is not sent; the one that is sent begins when it can be there."""
+    assert guarded.offer(guarded.plan()).reason == "ok"
+    guarded.live(0.3)
+    kept_waiting(monkeypatch, guarded, "stopping")
+    made = []
+    stopping = guarded.node._guard.stopping
+    monkeypatch.setattr(guarded.node._guard, "stopping", lambda now_s: made.append(now_s) or stopping(now_s))
+    before = len(guarded.commands)
+    assert guarded.bench.call(topics.GUARD_STOP, guarded.node, Trigger.Request()).success
+    guarded.bench.until(lambda: len(guarded.commands) > before, "the stop is sent")
+    assert len(made) == 2 and len(guarded.commands) == before + 1 and guarded.node._remade == 1
+    assert guarded.node._guard.stopped and guarded.node._guard.in_force.times_s[-1] < guarded.bench.now_s + 0.4
+
+
 def test_deactivation_brakes(guarded: Guarded):
     """A guard that is switched off while the arm moves first sends it to rest."""
     guarded.offer(guarded.plan())

@@ -28,7 +28,7 @@ from foresight.safety.slowing import graded_share, slowed, stop_along
 MENDINGS = 4  # slowings of one candidate tried
 SURER = 0.99  # of the share that a limit asks for
 SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
-JERK_SHARES = 1.0, 0.4, 0.15, 0.05  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
+JERK_SHARES = 1.0, 0.3, 0.08  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,12 @@ class Guard:
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
         self._braked = False
+        self._remember()
 
     def offer(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Verdict:
         """Judges a candidate; when it is OK it, or itself slowed, joins the motion in force from its first point on."""
         motion = None
+        self._remember()
         self.last = self._latched(candidate, now_s)
         if self.last is None:
             self.last, motion = self._judge(candidate, state, now_s)
@@ -106,6 +108,15 @@ class Guard:
 
     def _put_in_force(self, motion: Trajectory, now_s: float) -> None:
         self.forward, self.in_force = motion, splice(self.in_force, motion, now_s - self.config.history_s)
+
+    def _remember(self) -> None:
+        self._before = (
+            self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked
+        )  # fmt: skip
+
+    def retract(self) -> None:
+        """As before the last `offer`, `brake` or `stop`, whose motion was not sent: it would have come too late."""
+        (self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked) = self._before
 
     def _latched(self, candidate: Candidate, now_s: float) -> Verdict | None:
         if self.stopped is not None:
@@ -169,6 +180,7 @@ class Guard:
         """
         if self.stopped is not None:
             return self._stop_motion
+        self._remember()
         self.stopped, self._stopped_at_s = detail, now_s
         seen = not on_sight or self._in_sight(state, now_s)
         self._stop_motion = self._begin(self._motion_to_rest(state, now_s), now_s) if seen else None
@@ -182,6 +194,7 @@ class Guard:
         """
         if self.stopped is not None or self._braked:
             return None
+        self._remember()
         self.held = detail
         if self.in_force is None or now_s >= self.in_force.times_s[-1] or (on_sight and not self._in_sight(state, now_s)):
             return None

@@ -7,6 +7,7 @@ Whatever ends it (deactivation, Ctrl-C, a stop request), it first sends the moti
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +42,8 @@ from foresight_nodes.part import Complaint, Part
 
 TICK_S = 0.005  # [s] between two looks at the failsafe
 BEATS_S = 0.03  # [s] of silence that a heartbeat of 100 Hz is granted at least
+SLACK_S = 0.02  # [s] of transport_s that deciding may take; what took longer would reach the controller late
+AGAIN = 3  # times that a stop is made anew when making it took longer
 LATE_S = 0.03  # [s] without a look after which the node itself was kept waiting, and first reads what came meanwhile
 
 
@@ -96,7 +99,7 @@ class GuardNode(Part[GuardParameters]):
         self._decisions = 0
         self._guard: Guard | None = None
         self._failsafe, self._why = FailsafeState(), ""
-        self._missed_ticks = self._missed_deadlines = 0
+        self._missed_ticks = self._missed_deadlines = self._remade = 0
         self._forget()
 
     def configure(self, parameters: GuardParameters) -> None:
@@ -177,6 +180,7 @@ class GuardNode(Part[GuardParameters]):
             "plan_age_s": self._plan_age_s,
             "missed_ticks": self._missed_ticks,
             "missed_deadlines": self._missed_deadlines,
+            "stops_made_anew": self._remade,
         }
 
     def _forget(self) -> None:
@@ -305,18 +309,33 @@ class GuardNode(Part[GuardParameters]):
         motion: Trajectory | None = None
         guard.share_max = self._settings.failsafe.slow_share if action is Action.SLOW else 1.0
         if action is Action.LATCH and guard.stopped is None:
-            motion = guard.stop(self._why, state, now_s, on_sight=self._unsure)
+            motion = self._in_time(guard.stop)
             self._verdict = Verdict(Reason.STOPPED, self._why)
         elif action is Action.RETREAT:
             guard.wait(self._why)  # the motion that yields is in force already
         elif action in (Action.HOLD, Action.STOP):
-            motion = guard.brake(self._why, state, now_s, on_sight=self._unsure)
+            motion = self._in_time(guard.brake)
         elif action <= Action.SLOW:
             guard.resume()
         if motion is not None:
             self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
         if action is Action.STOP:
             guard.settle(state, now_s)
+
+    def _in_time(self, way: Callable[..., Trajectory | None]) -> Trajectory | None:
+        """The guard's own motion, made anew where this process was kept waiting while it was made."""
+        for attempt in range(1 + AGAIN):
+            began_s = time.monotonic()
+            motion = way(self._why, self._monitor.state, self.now_s(), on_sight=self._unsure)
+            if motion is None or self._took_s(began_s) <= SLACK_S or attempt == AGAIN:
+                break
+            self._remade += 1
+            self._guard.retract()
+        return motion
+
+    def _took_s(self, began_s: float) -> float:
+        """Time [s] that has passed for the arm; simulated time stands still while this process decides, as far as it knows."""
+        return 0.0 if self._simulated else time.monotonic() - began_s
 
     # -- plans --------------------------------------------------------------------------------------------------------
 
@@ -328,8 +347,12 @@ class GuardNode(Part[GuardParameters]):
         self._evaluate()
         now_s = self.now_s()
         self._decided_id, self._plan_age_s = msg.id, now_s - convert.seconds(msg.plan_stamp)
-        known = self._guard.situation(self._monitor.state, now_s)
+        known, began_s = self._guard.situation(self._monitor.state, now_s), time.monotonic()
         candidate, self._verdict = self._judge(msg, now_s)
+        decided_s = now_s + self._took_s(began_s)
+        if self._verdict.ok and late_refusal(candidate, self._setup.transport_s - SLACK_S, decided_s):
+            self._guard.retract()
+            known, self._verdict = replace(known, now_s=decided_s), late_refusal(candidate, self._setup.transport_s, decided_s)
         self._monitor.decided(self._verdict, self._now())
         if self._verdict.ok:
             forwarded = convert.trajectory_to_msg(self._guard.forward, self._profile.joint_names)
