@@ -10,7 +10,6 @@ arrive late. The judge reads true states. Knows no world model: whatever one ima
 from __future__ import annotations
 
 import os
-import signal
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,8 +25,10 @@ from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile, load_profile
 from foresight.safety.collision import Scene
 from foresight.safety.guard import Guard
+from foresight.workers import deaf_to_interrupts
 from sim.arena import TOUCHED, Arena, Mismatch
 from sim.proposals import WAYS, Adversary
+from sim.scenes import check_robot
 
 TURN_S, PERIOD_S = 0.01, 0.1  # [s] between joint states; between proposals
 STILL_S, STILL_RAD_S = 0.5, 0.02  # [s] after the end of what is in force; then each joint is slower than that
@@ -165,12 +166,15 @@ class Bout:
 
 def run(config: AdversaryConfig, progress: Callable[[AdversaryResult], None] = lambda result: None) -> list[AdversaryResult]:
     """All episodes, in order of their index; each depends on its seed alone. Ctrl-C ends the processes."""
+    check_robot(load_profile(config.robot))
     jobs = config.jobs or os.cpu_count() or 1
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the new processes when they load their libraries
     results: list[AdversaryResult] = []
     pool = ProcessPoolExecutor(min(jobs, config.episodes), get_context("spawn"), _begin_worker, (config,))
     try:
-        for future in as_completed([pool.submit(_work, index) for index in range(config.episodes)]):
+        with deaf_to_interrupts():
+            waiting = [pool.submit(_work, index) for index in range(config.episodes)]
+        for future in as_completed(waiting):
             results.append(future.result())
             progress(results[-1])
     except BaseException:  # an error or Ctrl-C: the episodes still running are worth nothing
@@ -187,7 +191,6 @@ _own: tuple[Arena, MujocoKinematics, AdversaryConfig] | None = None  # of a work
 
 def _begin_worker(config: AdversaryConfig) -> None:
     global _own
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     profile = load_profile(config.robot)
     _own = Arena(profile), MujocoKinematics(profile), config
 

@@ -9,7 +9,6 @@ through the graph.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -25,6 +24,7 @@ from foresight.data import RobotState, Trajectory
 from foresight.evaluation.config import EvaluateConfig
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
+from foresight.workers import deaf_to_interrupts
 
 PERIOD_S = 0.1  # [s] between two plans, of simulated time
 WATCHES = 5  # looks of the guard at the joint states in that time; through ROS there are more
@@ -207,7 +207,8 @@ def _run(config: EvaluateConfig, jobs: list[Job], build: Build) -> Iterator[tupl
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the new processes when they load their libraries
     pool = ProcessPoolExecutor(min(config.jobs, len(jobs)), get_context("spawn"), _begin_worker)
     try:
-        waiting = {pool.submit(_work, config, job, build): job for job in jobs}
+        with deaf_to_interrupts():
+            waiting = {pool.submit(_work, config, job, build): job for job in jobs}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
     except BaseException:  # an error or Ctrl-C: the episodes still running are worth nothing
@@ -219,7 +220,6 @@ def _run(config: EvaluateConfig, jobs: list[Job], build: Build) -> Iterator[tupl
 
 
 def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     import cv2
     import torch
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from foresight.contract import CameraContract, Contract
 from foresight.robots.model import robot_spec
-from foresight.robots.profile import RobotProfile
+from foresight.robots.profile import RobotProfile, available_robots, load_profile
 
 Look = Literal["fast", "full"]
 Shift = Literal["none", "colour", "camera"]
@@ -87,6 +87,21 @@ def shifted_appearance(shift: Shift, rng: np.random.Generator) -> Appearance:
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         return Appearance(front_offset=tuple(0.03 * direction[0]), wrist_offset=tuple(0.005 * direction[1]))
     raise ValueError(f"Shift '{shift}' is unknown. Available: none, colour, camera.")
+
+
+def check_robot(profile: RobotProfile) -> None:
+    """Raises ValueError where the scene cannot be built: the gripper pushes the cube and carries a camera."""
+
+    def fits(robot: RobotProfile) -> bool:
+        if robot.model is None:
+            return False
+        bodies = {body.name for body in robot_spec(robot).bodies}
+        return bodies >= {robot.model.gripper_prefix + name for name in ("base", "left_follower", "right_follower")}
+
+    if not fits(profile):
+        lacks = "no model" if profile.model is None else "not the gripper that pushes the cube and carries the camera"
+        there = ", ".join(name for name in available_robots() if fits(load_profile(name)))
+        raise ValueError(f"Robot '{profile.name}' cannot be simulated in this scene: it has {lacks}. Available: {there}.")
 
 
 def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: bool = False) -> mujoco.MjModel:

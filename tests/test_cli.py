@@ -1,8 +1,11 @@
 """The command line: help with units and defaults, and one line for whatever cannot be used."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,13 @@ def test_overview_loads_no_heavy_library():
         (["evaluate", "--seed", "10000"], ["--seed", "9999", "got 10000"]),
         (["evaluate", "--epsodes", "3"], ["--epsodes"]),
         (["evaluate", "--checkpoint", "nowhere"], ["Checkpoint nowhere does not exist", "foresight train"]),
+        (["evaluate", "--task", "reach", "push", "reach"], ["--task names a task twice: reach push reach"]),
+        (["collect", "--episodes", "1e99"], ["--episodes", "1e99"]),
+        (["train", "--model.latent", "9" * 12], ["latent must be at least 1 and at most 10000"]),
+        (["bench", "adversary", "--duration-s", "nan"], ["--duration-s", "got nan"]),
+        (["bench", "planner", "--limit-s", "nan"], ["--limit-s", "got nan"]),
+        (["bench", "planner", "--json", "a.png"], ["a.png is the name of the picture beside it"]),
+        (["demo", "--episodes", "-1"], ["--episodes", "got -1"]),
         (["report", "nowhere"], ["nowhere/report.json does not exist", "foresight evaluate --report"]),
         (["env"], []),
     ],
@@ -108,6 +118,137 @@ def test_a_folder_is_no_file_for_figures(capsys, tmp_path):
     """--json with the name of a folder is refused before the episodes, not after them."""
     assert cli.main(["evaluate", "--json", str(tmp_path), "--episodes", "1"]) == 2
     assert f"{tmp_path} is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["collect", "--out"],
+        ["train", "--out"],
+        ["evaluate", "--json"],
+        ["evaluate", "--report"],
+        ["demo", "--out"],
+        ["replay", "nowhere", "--json"],
+        ["replay", "nowhere", "--picture"],
+        ["bench", "guard", "--json"],
+        ["bench", "adversary", "--json"],
+        ["bench", "planner", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(capsys, tmp_path, words):
+    """A file stands where the folder should be made: one line that names the flag, at once."""
+    (tmp_path / "file").write_text("kept")
+    code, _, err = run(capsys, *words, str(tmp_path / "file" / "results" / "a.png"[: None if "--picture" in words else 1]))
+    assert code == 2 and f"{words[-1]}: cannot write in" in err and len(err.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("words", [["collect", "--out"], ["replay", "nowhere", "--json"], ["bench", "adversary", "--json"]])
+def test_a_folder_is_no_file(capsys, tmp_path, words):
+    """The name of a folder where a file is wanted is refused before the work."""
+    code, _, err = run(capsys, *words, str(tmp_path))
+    assert code == 2 and f"{words[-1]}: {tmp_path} is a folder" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["years of work", "[]", '{"tasks": {}}'])
+def test_an_evaluation_replaces_nothing_but_reports(capsys, tmp_path, content):
+    """--json and --report leave what Foresight did not write as it is; one line before the first episode."""
+    file, folder = tmp_path / "mine.json", tmp_path / "thesis"
+    folder.mkdir()
+    for path in (file, folder / "report.html"):
+        path.write_text(content)
+    for words in (["evaluate", "--json", str(file)], ["evaluate", "--report", str(folder)], ["demo", "--out", str(folder)]):
+        code, _, err = run(capsys, *words)
+        assert (
+            code == 2
+            and "would be replaced" in err + "would be replaced" * ("would replace" in err)
+            and len(err.splitlines()) == 1
+        )
+    assert file.read_text() == (folder / "report.html").read_text() == content
+
+
+def test_an_evaluation_may_replace_its_own_report(tmp_path):
+    """The same command twice is no error; neither is a folder in which only a graph's log came to stand."""
+    from foresight.evaluation.config import EvaluateConfig
+    from foresight.evaluation.report import write_report
+    from tests.evaluation.test_report import EPISODES, summary
+
+    write_report(tmp_path / "report", summary(), EPISODES)
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed/graph.log").touch()
+    for folder in ("report", "failed"):
+        cli._check_places(EvaluateConfig(json=tmp_path / "report/report.json", report=tmp_path / folder))
+
+
+def test_a_report_quotes_the_card_of_its_own_model(capsys, tmp_path):
+    """The shipped model's card stands on a page about the shipped model only; another checkpoint is refused."""
+    from foresight.evaluation.report import write_report
+    from foresight.world_model.checkpoint import fingerprint
+    from tests.evaluation.test_report import EPISODES, summary
+
+    shipped = cli.ROOT / "models/ur5e"
+    for model_id, quoted in ((fingerprint(shipped), True), ("of-another", False)):
+        write_report(tmp_path, replace(summary(), model_id=model_id), EPISODES)
+        code, out, _ = run(capsys, "report", str(tmp_path))
+        assert code == 0 and ("World model for ur5e" in (tmp_path / "report.html").read_text()) == quoted
+        assert ("No model card on the page" in out and "of-another" in out) != quoted
+    code, _, err = run(capsys, "report", str(tmp_path), "--checkpoint", str(shipped))
+    assert code == 2 and "the report is of of-another" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("key", ["sigterm", "ctrl-c"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["collect", "--episodes", "1000", "--jobs", "2", "--out", "play.h5"],
+        ["evaluate", "--episodes", "1000", "--jobs", "2"],
+        ["bench", "guard", "--jobs", "2", "--timed", "1"],
+        ["bench", "adversary", "--jobs", "2"],
+    ],
+    ids=lambda words: " ".join(words[: 1 + (words[0] == "bench")]),
+)
+def test_an_interrupted_command_ends_with_its_workers(tmp_path, words, key):
+    """Code 130, one line, no trace, and no process is left of those that it has started, workers still starting included."""
+    command = [sys.executable, "-m", "foresight.cli", *words]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        until(lambda: process.poll() is not None or len(session(process.pid)) >= 4, "two workers beside the command and a helper")
+        if key == "ctrl-c":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            time.sleep(1.0)
+            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does, right after it
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
+        until(lambda: not session(process.pid), "nobody is left")
+    finally:
+        for pid in session(process.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def until(holds, what: str) -> None:
+    end_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end_s, what
+        time.sleep(0.05)
+
+
+def session(leader: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of, *_ = stat.read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(of) == leader and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
 
 
 def test_a_defect_keeps_its_trace(monkeypatch):

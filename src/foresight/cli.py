@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, explain, up, inject, bench, report, replay, security, demo, env.
+"""The `foresight` command: collect, train, evaluate, explain, up, pursue, inject, bench, report, replay, security, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 from time import strftime
 from typing import TYPE_CHECKING
 
-from foresight.command_line import InputError, parse
+from foresight.command_line import InputError, check_file, check_folder, interrupt_on_sigterm, parse
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if words[0] not in COMMANDS:
         return _fail(f"Command '{words[0]}' is unknown. Commands: {', '.join(COMMANDS)}. See `foresight --help`.")
+    interrupt_on_sigterm()
     try:
         return COMMANDS[words[0]](words[1:]) or 0
     except KeyboardInterrupt:
@@ -71,6 +73,7 @@ def collect(words: list[str]) -> int:
     from sim.collect import collect as run
 
     config = parse(CollectConfig, "collect", collect.__doc__, words)
+    check_file("--out", config.out, "play.h5")
     _prepare_rendering()
     columns = ("collecting", BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left", TimeRemainingColumn())
     bar = Progress(*columns)
@@ -88,11 +91,12 @@ def train(words: list[str]) -> int:
     """Train the world model, actor, critic and readouts from a collected file (resumable)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from foresight.training.train import TrainConfig
+    from foresight.training.train import CollapseError, TrainConfig
     from foresight.training.train import train as run
 
     config = parse(TrainConfig, "train", train.__doc__, words)
     _check_replaceable(config.out)
+    check_folder("--out", config.out.parent)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -114,7 +118,10 @@ def train(words: list[str]) -> int:
             if separator:  # the health of the latents stays on the screen
                 bar.console.print(f"{stage} {step}/{steps}: {health.strip()}", highlight=False)
 
-        path = run(config, show)
+        try:
+            path = run(config, show)
+        except CollapseError as error:
+            return _fail(str(error), code=1)
     print(f"Checkpoint in {path}. Next: foresight evaluate --checkpoint {path} --episodes 20")
     return 0
 
@@ -155,19 +162,18 @@ def demo(words: list[str]) -> int:
 
     config = parse(Demo, "demo", demo.__doc__, words)
     folder = config.out or Path("runs/demo") / strftime("%Y-%m-%d_%H-%M-%S")
-    checkpoint = find_checkpoint(config.checkpoint)
-    return _run_in_ros(
-        EvaluateConfig(
-            task=("reach", "push"),
-            episodes=config.episodes,
-            seed=config.seed,
-            checkpoint=checkpoint,
-            random_episodes=config.episodes,
-            report=folder,
-            videos=config.episodes,
-            ros=True,
-        )
+    evaluation = EvaluateConfig(
+        task=("reach", "push"),
+        episodes=config.episodes,
+        seed=config.seed,
+        checkpoint=find_checkpoint(config.checkpoint),
+        random_episodes=config.episodes,
+        report=folder,
+        videos=config.episodes,
+        ros=True,
     )
+    _check_places(evaluation, "--out")
+    return _run_in_ros(evaluation)
 
 
 def report(words: list[str]) -> int:
@@ -177,7 +183,10 @@ def report(words: list[str]) -> int:
     from foresight.evaluation.results import read_results
 
     summary, episodes = read_results(config.folder)
-    print(write_report(config.folder, summary, episodes, find_checkpoint(config.checkpoint, required=False)))
+    checkpoint = _checkpoint_of(summary.model_id, config.checkpoint)
+    if checkpoint is None:
+        print(f"No model card on the page: no checkpoint in models/ is {summary.model_id}. Name its folder with --checkpoint.")
+    print(write_report(config.folder, summary, episodes, checkpoint))
     return 0
 
 
@@ -203,10 +212,14 @@ def replay(words: list[str]) -> int:
 
     from foresight.files import write_atomically
     from foresight.incidents.pack import Pack
-    from foresight.incidents.picture import draw
+    from foresight.incidents.picture import check_name, draw
     from foresight.incidents.replay import replay as run
     from foresight.incidents.table import print_replay
 
+    check_file("--json", config.json, "replay.json")
+    if config.picture:
+        check_name(config.picture)
+        check_file("--picture", config.picture, "replay.png")
     pack = Pack(config.incident)
     result = run(pack)
     print_replay(result, pack.summary)
@@ -233,6 +246,11 @@ def inject(words: list[str]) -> int:
     return _become([sys.executable, "-m", "foresight_nodes.inject", *words])
 
 
+def pursue(words: list[str]) -> int:
+    """Give a goal to a running graph: a tip position, an object position or pictures; tells how it goes, Ctrl-C cancels."""
+    return _become([sys.executable, "-m", "foresight_nodes.pursue", *words])
+
+
 def bench(words: list[str]) -> int:
     """Measure: the guard against a million plans, dead processes and a planner that means ill; memory; the time of a plan."""
     if not words or words[0] in ("-h", "--help"):
@@ -254,7 +272,7 @@ def bench_guard(words: list[str]) -> int:
     from foresight.files import write_atomically
 
     config = parse(BenchGuardConfig, "bench guard", bench_guard.__doc__, words)
-    _check_writable("--json", config.json and config.json.parent, config.json)
+    check_file("--json", config.json)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "plans", TimeElapsedColumn(), "left", TimeRemainingColumn()
     )  # fmt: skip
@@ -285,15 +303,17 @@ def bench_adversary(words: list[str]) -> int:
     from sim.adversary import run as run_adversary
 
     config = parse(AdversaryConfig, "bench adversary", bench_adversary.__doc__, words)
+    check_file("--json", config.json)
     columns = (BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left", TimeRemainingColumn())
     began, bad = perf_counter(), 0
-    with Progress(*columns, TextColumn("{task.description}")) as bar:
-        task = bar.add_task("", total=config.episodes)
+    bar = Progress(*columns, TextColumn("{task.description}"))
+    task = bar.add_task("", total=config.episodes)
+    with _shown_once_used(bar) as use:
 
         def show(result) -> None:
             nonlocal bad
             bad += bool(result.violations or any(result.touches.values()) or not result.at_rest)
-            bar.update(task, advance=1, description=f"{bad} bad" if bad else "none bad")
+            use().update(task, advance=1, description=f"{bad} bad" if bad else "none bad")
 
         results = run_adversary(config, show)
     figures = summarise(config, results, perf_counter() - began)
@@ -326,6 +346,8 @@ def bench_planner(words: list[str]) -> int:
 
     config = parse(BenchPlannerConfig, "bench planner", bench_planner.__doc__, words)
     config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    check_file("--json", config.json)
+    check_file("--json, for the picture beside it", config.json.with_suffix(".png"))
     for path in write(config.json, run(config, lambda line: print(line, flush=True))):
         print(f"Written: {path}")
     return 0
@@ -345,7 +367,7 @@ def env(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
-    "explain": explain, "up": up, "inject": inject, "bench": bench, "security": security, "env": env,
+    "explain": explain, "up": up, "pursue": pursue, "inject": inject, "bench": bench, "security": security, "env": env,
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
@@ -372,8 +394,8 @@ class ReportCommand:
 
     folder: Path
     """Folder that holds report.json and episodes.json, as `foresight evaluate --report` writes them."""
-    checkpoint: Path = Path("models/ur5e")
-    """Checkpoint whose model card is quoted."""
+    checkpoint: Path | None = None
+    """Checkpoint whose model card is quoted, the one that was evaluated; by default the one in models/ that it was."""
 
 
 @dataclass(frozen=True)
@@ -388,13 +410,11 @@ class ReplayCommand:
     """File (.png, .svg or .pdf) for joints, limits, verdicts and the stop over time."""
 
 
-def find_checkpoint(path: Path, required: bool = True) -> Path:
+def find_checkpoint(path: Path) -> Path:
     """The checkpoint's folder, looked for from here and from the checkout; says what exists when it is missing."""
     for candidate in (path, ROOT / path):
         if (candidate / "config.json").is_file():
             return candidate
-    if not required:
-        return path
     there = sorted(p.parent.name for p in (ROOT / "models").glob("*/config.json"))
     available = f"Available: {', '.join('models/' + name for name in there)}" if there else "None is shipped in models/"
     raise InputError(f"Checkpoint {path} does not exist or has no config.json. {available}. Make one with `foresight train`.")
@@ -416,7 +436,7 @@ def _shown_once_used(bar: "Progress") -> Iterator[Callable[[], "Progress"]]:
 
 
 def _run_in_ros(config: "EvaluateConfig") -> int:
-    """The same evaluation by the ROS runner, in the ROS environment; Ctrl-C is the runner's to answer."""
+    """The same evaluation by the ROS runner, in the ROS environment; Ctrl-C and SIGTERM are the runner's to answer."""
     folder = config.report or Path("runs/evaluate") / strftime("%Y-%m-%d_%H-%M-%S")
     absolute = replace(
         config, checkpoint=config.checkpoint.resolve(), report=folder.resolve(), json=config.json and config.json.resolve()
@@ -424,9 +444,11 @@ def _run_in_ros(config: "EvaluateConfig") -> int:
     runner = subprocess.Popen(
         [sys.executable, "-m", "foresight_nodes.run_episodes", *absolute.to_arguments()], env=_ros_environment()
     )
+    signal.signal(signal.SIGTERM, lambda number, frame: runner.terminate())
     while True:
         try:
-            return runner.wait()
+            code = runner.wait()
+            return 130 if code in (-signal.SIGINT, -signal.SIGTERM) else code  # before it could answer
         except KeyboardInterrupt:  # the terminal sent it to the runner too, which stops the arm and the graph
             continue
 
@@ -436,8 +458,8 @@ def _become(command: list[str]) -> int:
     environment = _ros_environment()
     try:
         os.execvpe(command[0], command, environment)
-    except FileNotFoundError:
-        raise InputError(f"Command '{command[0]}' is not installed, or not on the PATH.") from None
+    except (FileNotFoundError, PermissionError):
+        raise InputError(f"Command '{command[0]}' is not installed, not on the PATH, or no program.") from None
 
 
 def _ros_environment() -> dict[str, str]:
@@ -468,8 +490,49 @@ def _check_before_work(config: "EvaluateConfig") -> None:
             f"Checkpoint {config.checkpoint} was trained on robot '{trained}', --robot is '{robot}'. "
             f"Give the checkpoint of '{robot}' or train one."
         )
-    _check_writable("--json", config.json and config.json.parent, config.json)
-    _check_writable("--report", config.report)
+    _check_places(config)
+
+
+def _check_places(config: "EvaluateConfig", folder: str = "--report") -> None:
+    """That the results can be written, and replace nothing but results. `folder` is the flag that names the report's."""
+    check_file("--json", config.json)
+    check_folder(folder, config.report)
+    if config.json and config.json.exists() and not _is_report(config.json):
+        raise InputError(f"--json: {config.json} is no report of Foresight and would be replaced. Give another name.")
+    if config.report:
+        there = [name for name in ("report.json", "report.html", "episodes.json") if (config.report / name).exists()]
+        if there and not _is_report(config.report / "report.json"):
+            raise InputError(
+                f"{folder}: {config.report} holds {', '.join(there)} that Foresight did not write and would replace. "
+                "Give another folder."
+            )
+
+
+def _is_report(file: Path) -> bool:
+    """Whether the file is a summary as `foresight evaluate` writes it, of this version or another."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):  # of JSON and of UTF-8 too
+        return False
+    return isinstance(content, dict) and {"tasks", "latency_ms", "model_id", "seed"} <= content.keys()
+
+
+def _checkpoint_of(model_id: str, given: Path | None) -> Path | None:
+    """The checkpoint with this id, which `given` must be; None where none was given and none in models/ is it."""
+    from foresight.world_model.checkpoint import fingerprint
+
+    if given is not None:
+        folder = find_checkpoint(given)
+        if fingerprint(folder) != model_id:
+            raise InputError(
+                f"--checkpoint: {given} is model {fingerprint(folder)}, the report is of {model_id}. "
+                "Give the checkpoint that was evaluated, or leave it out."
+            )
+        return folder
+    shipped = sorted(
+        path.parent for path in (ROOT / "models").glob("*/model.safetensors") if (path.parent / "config.json").is_file()
+    )
+    return next((folder for folder in shipped if fingerprint(folder) == model_id), None)
 
 
 def _check_replaceable(out: Path) -> None:
@@ -485,24 +548,6 @@ def _check_replaceable(out: Path) -> None:
             f"--out: {out} holds what is no checkpoint ({', '.join(others[:3])}), and would be replaced. Give a new folder, or a "
             f"checkpoint's, which holds {', '.join(files)}."
         )
-
-
-def _check_writable(flag: str, folder: Path | None, file: Path | None = None) -> None:
-    """That a file can be made in the folder, which is made where it is missing, and that `file` is none."""
-    from tempfile import TemporaryFile
-
-    if not folder:
-        return
-    if file is not None and file.is_dir():
-        raise InputError(f"{flag}: {file} is a folder; give the name of a file, for example {file / 'report.json'}.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder) as trial:
-            trial.write(b"0" * 4096)
-    except OSError as error:
-        raise InputError(
-            f"{flag}: cannot write in {folder} ({error.strerror}). Choose a folder that you may write to, with space left."
-        ) from error
 
 
 def _remove_empty(folder: Path | None) -> None:
@@ -527,9 +572,9 @@ def _overview() -> str:
     return "\n".join(["usage: foresight COMMAND [--help]", "", "Robot arms that imagine before they move.", "", *lines])
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     print(f"foresight: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

@@ -102,7 +102,13 @@ def test_the_bench_is_reproducible_and_written(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"), [(("--plans", "0"), "--plans and --timed must be at least 1"), (("--profiles", "puma"), "'puma'")]
+    ("flags", "said"),
+    [
+        (("--plans", "0"), "--plans must lie between 1 and"),
+        (("--plans", "9" * 30), "--plans must lie between 1 and"),
+        (("--profiles", "ur5e", "ur5e"), "--profiles names a robot twice"),
+        (("--profiles", "puma"), "'puma'"),
+    ],
 )
 def test_bad_flags_give_one_line(capsys, flags, said):
     """A robot without a profile or no plans at all is an error of one line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import yaml
 
 from foresight import cli
 from foresight.incidents import pack as packs
-from foresight.incidents.pack import Definition, IncidentError, Pack, write_pack
+from foresight.incidents.pack import Definition, IncidentError, Pack, remove_oldest, write_pack
 from foresight.incidents.picture import draw
 from foresight.incidents.replay import replay
 from foresight.incidents.ring import Recorded
@@ -69,6 +70,21 @@ def test_an_incident_is_never_overwritten(tmp_path):
     assert folder_name(tmp_path, when, "stop now").name == "2026-01-02_03-04-05_stop_now_2"
     with pytest.raises(FileExistsError):
         write_pack(first, [], DEFINITIONS, told())
+
+
+def test_only_the_oldest_whole_incidents_are_removed(tmp_path):
+    """By the time in their names; what is being written, a renamed one, a link and other folders stay."""
+    when = [datetime(2026, 1, day, 3, 4, 5) for day in (3, 1, 2, 2)]
+    made = [write_pack(folder_name(tmp_path, moment, "stop"), MESSAGES, DEFINITIONS, told()) for moment in when]
+    kept = write_pack(tmp_path / "the_crash_of_january", MESSAGES, DEFINITIONS, told())
+    half = tmp_path / ".2025-01-01_00-00-00_stop.17.partial"
+    shutil.copytree(kept, half)
+    (tmp_path / "2025-01-01_00-00-00_notes").mkdir()
+    (tmp_path / "2025-01-01_00-00-00_link").symlink_to(kept)
+    others = {half.name, kept.name, "2025-01-01_00-00-00_notes", "2025-01-01_00-00-00_link"}
+    assert remove_oldest(tmp_path, 4) == []
+    assert remove_oldest(tmp_path, 2) == [made[1], made[2]]
+    assert {path.name for path in tmp_path.iterdir()} == {made[0].name, made[3].name} | others
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_the_sum_counts_what_is_late_and_what_broke_a_limit():
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--trials", "-1"], "--trials must be at least 0, got -1"),
+        (["--trials", "-1"], "--trials must lie between 0 and 1000000, got -1"),
         (["--profiles", "r2d2"], "Robot 'r2d2' has no profile. Available:"),
         (["--matrix", "--nodes", "moon"], "no node 'moon'. There are: guard"),
     ],

@@ -67,6 +67,17 @@ def test_other_images_are_refused(encoding: str, count: int, said: str):
         convert.image_from_msg(message)
 
 
+@pytest.mark.parametrize(
+    ("frame", "camera", "called"), [("", "wrist", "wrist"), ("lens", "", "lens"), ("", "", "a camera without frame_id")]
+)
+def test_a_bad_image_is_named_by_its_camera(frame: str, camera: str, called: str):
+    """By the camera that it came from, else by its frame; a driver may leave the frame empty."""
+    for message in (Image(encoding="mono8"), Image(encoding="rgb8", height=2, width=2)):
+        message.header.frame_id = frame
+        with pytest.raises(ValueError, match=f"Image of '{called}'"):
+            convert.image_from_msg(message, camera)
+
+
 def test_joint_states_come_in_any_order():
     """Joints are found by name; others are left out."""
     state = RobotState(2.0, np.array([1.0, 2.0, 9.0]), np.array([3.0, 4.0, 9.0]))

@@ -91,6 +91,9 @@ def test_a_number_that_the_system_gave_to_another_process_is_not_signalled(plann
         (["kill", "--node", "moon"], "--node must be one of planner; got 'moon'"),
         (["camera_black", "--node", "planner"], "camera_black is a fault of sim, not of 'planner'"),
         (["freeze", "--node", "planner", "--set", "depth=2"], "freeze has no parameters, got depth=2"),
+        (["camera_black", "--namespace", "bad name!"], "--namespace: Namespace 'bad name!' is none: expected words of letters"),
+        (["camera_black", "--set", "depth=nan"], "--set takes finite numbers, got 'depth=nan'"),
+        (["kill", "--node", "planner", "--duration-s", "nan"], "--duration-s must lie between 0 and 3600 s, got nan"),
         (["kill", "--node", "planner", "--duration-s", "-1"], "--duration-s must lie between 0 and 3600 s, got -1.0"),
     ],
 )

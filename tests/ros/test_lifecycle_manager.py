@@ -79,6 +79,26 @@ def test_nodes_come_up_in_order_and_go_down_in_reverse(bench: Bench, story: list
     assert story[4:] == ["second deactivate", "first deactivate"] and manager.exit_code is None
 
 
+@pytest.mark.parametrize("ends", ["before it was asked", "while it was asked"])
+def test_a_node_that_has_ended_is_not_waited_for_at_the_end(bench: Bench, story: list[str], ends: str, monkeypatch):
+    """Ctrl-C ends every process at once: a node that is gone is at rest, and nobody says that it does not answer."""
+    manager = managed(bench, Toy("first", story), gone := Toy("gone", story))
+    bench.until(lambda: manager.up, "the graph is up")
+    said, client = [], manager._managed["gone"].change_client
+    monkeypatch.setattr(type(manager.get_logger()), "info", lambda self, text, **_: said.append(text))
+    if ends == "before it was asked":
+        bench.kill(gone)
+        until_s = time.monotonic() + 1.0
+        manager._ended = True  # the end of all has begun: nobody is brought back
+        bench.until(lambda: time.monotonic() > until_s, "its last sign of life is a while ago")
+    else:
+        call = client.call_async
+        monkeypatch.setattr(client, "call_async", lambda request: (bench.kill(gone), call(request))[1])
+    begin_s = time.monotonic()
+    manager.stop()
+    assert said == [] and story[-1] == "first deactivate" and time.monotonic() - begin_s < 1.5
+
+
 def test_it_says_whether_the_graph_is_active(bench: Bench, story: list[str]):
     """No, with autostart off, and nothing happens to the nodes; yes once they are up."""
     idle = managed(bench, Toy("alone", story), autostart=False)

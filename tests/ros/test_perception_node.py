@@ -122,7 +122,7 @@ def test_a_wrong_size_is_refused_with_both_sizes(sensed: Sensed):
 def test_a_wrong_encoding_is_refused(sensed: Sensed):
     """Only rgb8 and bgr8 are known."""
     sensed.frames(encoding="yuv422")
-    assert "encoding 'yuv422'; expected rgb8 or bgr8" in sensed.refusal()
+    assert "Image of 'front' has encoding 'yuv422'; expected rgb8 or bgr8" in sensed.refusal()
 
 
 def test_a_calibration_of_another_size_is_refused(sensed: Sensed):

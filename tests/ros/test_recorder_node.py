@@ -183,6 +183,17 @@ def test_stops_in_quick_succession_give_one_incident(recorded: Recorded):
     assert len(recorded.packs()) == 1
 
 
+def test_only_the_newest_incidents_stay(bench: Bench, profile, kinematics, start, tmp_path):
+    """With room for two, the third incident ends the first."""
+    bench.listen(topics.PLAN)
+    recorded = Recorded(bench, profile, kinematics, start, tmp_path / "incidents", keep_packs=2)
+    names = []
+    for _ in range(3):
+        answer = bench.call(topics.RECORDER_SNAPSHOT, recorded.recorder, Trigger.Request())
+        names.append(answer.message)
+    assert answer.success and [str(path) for path in recorded.packs()] == names[1:] and recorded.recorder._written == 3
+
+
 def test_memory_is_bounded_and_verdicts_outlive_images(bench: Bench, profile, kinematics, start, tmp_path):
     """At 1 MB, images give way; the verdict from before them is still there."""
     bench.listen(topics.PLAN)

@@ -205,6 +205,17 @@ def test_names_follow_the_arguments():
     assert "/left/guard/reset" in made["/foresight/left/operator"]["/_ros2cli_*"].requests
 
 
+@pytest.mark.parametrize("out", ["{}", "{}/file/policies.xml"])
+def test_policies_that_cannot_be_written_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture, out: str):
+    """A folder, or a name below a file; the same for a namespace that ROS 2 does not take."""
+    (tmp_path / "file").touch()
+    assert policies.main(["--out", out.format(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert policies.main(["namespace:=bad name!"]) == 2
+    told = capsys.readouterr().err
+    assert "Namespace 'bad name!' is none" in told and len(told.splitlines()) == 1
+
+
 def test_a_node_without_declared_access_is_named():
     """Whoever adds a node is told where its permissions belong."""
     with pytest.raises(ValueError, match=r"No access is declared for heater\. .*access\.py"):

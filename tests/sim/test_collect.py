@@ -1,13 +1,16 @@
 """Collection gives whole datasets, resumes, and its episodes hold what they say."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
+from foresight import cli
 from foresight.contract import Contract
-from foresight.training.dataset import load
+from foresight.training.dataset import DatasetError, load
 from sim import collect as collection
 from sim.collect import CollectConfig, collect
 
@@ -60,6 +63,75 @@ def test_an_interrupted_collection_goes_on(tmp_path, monkeypatch):
     assert seen[0] >= 1 and seen[-1] == 2
     with h5py.File(config.out) as file, h5py.File(tmp_path / "whole.h5") as whole:
         np.testing.assert_array_equal(file["pixels_front"][:4], whole["pixels_front"][:])
+
+
+@pytest.mark.parametrize("there", ["text", "another_seed", "fewer_episodes", "old_parts"])
+def test_what_is_there_is_not_replaced(dataset, tmp_path, there):
+    """Somebody's file, and a dataset of another configuration, stay byte for byte; the line says what to do."""
+    out = tmp_path / "play.h5"
+    config = CollectConfig(out=out, episodes=3, steps=12, seed=1, jobs=1)
+    if there == "text":
+        out.write_text("years of work")
+    elif there == "old_parts":
+        (tmp_path / "play.parts").mkdir()
+        (tmp_path / "play.parts" / "thesis.txt").write_text("years of work")
+    else:
+        shutil.copy(dataset, out)
+        config = replace(config, **({"seed": 2} if there == "another_seed" else {"episodes": 2}))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(
+        ValueError, match="another --out" if there == "old_parts" else "Give another name, or --overwrite"
+    ) as told:
+        collect(config)
+    assert "\n" not in str(told.value)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_dataset_is_not_collected_again(dataset):
+    """The same command once more leaves it as it is, and says that all is done."""
+    seen, before = [], dataset.stat()
+    assert collect(CollectConfig(out=dataset, episodes=3, steps=12, seed=1), lambda *done: seen.append(done)) == dataset
+    assert seen == [(3, 3)] and dataset.stat() == before and len(list(dataset.parent.iterdir())) == 1
+
+
+def test_overwrite_replaces(tmp_path):
+    """On purpose, whatever it was."""
+    out = tmp_path / "play.h5"
+    out.write_text("no dataset")
+    assert len(load(collect(CollectConfig(out=out, episodes=2, steps=4, jobs=1, overwrite=True))).length) == 2
+
+
+@pytest.mark.parametrize("column", ["pixels_wrist", "q", "ep_len"])
+def test_damaged_bytes_are_noticed(dataset, tmp_path, column):
+    """One byte of a column that the disk has changed: reading it is an error with one line, in the dataset and in a part."""
+    harmed = tmp_path / "play.h5"
+    content = bytearray(dataset.read_bytes())
+    with h5py.File(dataset) as file:
+        content[file[column].id.get_chunk_info(0).byte_offset + 5] ^= 0x40
+    harmed.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"damaged.*foresight collect --overwrite") as told:
+        load(harmed)
+    assert "\n" not in str(told.value)
+    with pytest.raises(ValueError, match="Delete it and run the same command again"):
+        collection._read(harmed)
+
+
+@pytest.mark.parametrize("robot", ["so101", "xarm6", "tea_robot"])
+def test_a_robot_that_the_scene_cannot_have_is_named(tmp_path, robot, capsys):
+    """One line with those that it can have, from both commands that simulate, before anything is written or started."""
+    for command in (["collect", "--out", str(tmp_path / "a.h5")], ["bench", "adversary", "--episodes", "1"]):
+        assert cli.main([*command, "--robot", robot]) == 2
+        told = capsys.readouterr().err
+        assert robot in told and "Available: fr3, panda, " in told and "ur5e" in told and len(told.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [{"episodes": 10**30}, {"steps": -1}, {"jobs": 10**6}, {"seed": 2**64}])
+def test_numbers_out_of_range_are_refused_by_name(wrong):
+    """Nothing is begun that could never end."""
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"--{name} must lie between .* got {value}"):
+        CollectConfig(**wrong)
 
 
 def test_parts_of_another_collection_are_not_mixed_in(tmp_path):

@@ -58,3 +58,22 @@ def test_a_truncated_file_is_refused(play):
     play.write_bytes(play.read_bytes()[:2000])
     with pytest.raises(DatasetError, match="damaged"):
         load(play)
+
+
+@pytest.mark.parametrize("harm", ["shorter", "no_contract", "empty"])
+def test_columns_that_do_not_fit_are_refused(play, harm):
+    """A column shorter than the episodes, a contract that is no JSON and no episodes at all: one line each."""
+    with h5py.File(play, "a") as file:
+        if harm == "shorter":
+            kept = file["pixels_wrist"][:-5]
+            del file["pixels_wrist"]
+            file["pixels_wrist"] = kept
+        elif harm == "no_contract":
+            file.attrs["contract"] = "{"
+        else:
+            for name in ("ep_len", "ep_offset"):
+                del file[name]
+                file[name] = np.zeros(0, int)
+    with pytest.raises(DatasetError, match=r"damaged or incomplete.*--overwrite") as told:
+        load(play)
+    assert "\n" not in str(told.value)

@@ -63,6 +63,35 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(saved, harm):
     assert "\n" not in message and str(path) in message and ("train" in message.lower())
 
 
+def test_weights_of_another_size_are_named(saved):
+    """Which array, its shape, and the shape that config.json makes."""
+    config = saved / checkpoint.CONFIG
+    raw = json.loads(config.read_text())
+    raw["model"]["latent"] *= 2
+    config.write_text(json.dumps(raw))
+    with pytest.raises(
+        CheckpointError, match=r"does not fit config.json: '[\w.]+' is \[.*\], the configuration makes \[.*\], and"
+    ):
+        load(saved)
+
+
+@pytest.mark.parametrize("harm", ["bit", "config"])
+def test_weights_that_are_not_those_of_the_configuration_are_refused(tiny, saved, tmp_path, harm):
+    """One bit of a weight, or the weights of another training of the same sizes: the checksum tells."""
+    weights = saved / checkpoint.WEIGHTS
+    if harm == "bit":
+        content = bytearray(weights.read_bytes())
+        content[-9] ^= 1
+        weights.write_bytes(content)
+    else:
+        tiny.readout[0].weight.data[0, 0] += 1
+        save(tiny, tmp_path / "other", "", {"seed": 2})
+        weights.write_bytes((tmp_path / "other" / checkpoint.WEIGHTS).read_bytes())
+    with pytest.raises(CheckpointError, match=r"another checkpoint than config.json") as told:
+        load(saved)
+    assert "\n" not in str(told.value)
+
+
 def test_an_interrupted_save_leaves_the_old_checkpoint(tiny, saved, monkeypatch):
     """A disk that fills up while saving costs the new checkpoint, not the old one."""
     before = checkpoint.fingerprint(saved)

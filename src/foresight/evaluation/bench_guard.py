@@ -7,7 +7,6 @@ Every plan joins a motion that is going on, so joining is part of the test, and 
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from foresight.safety.checks import check
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.guard import Guard
+from foresight.workers import deaf_to_interrupts
 
 CHUNK = 2000  # plans a worker makes before it reports
 TRANSPORT_S = 0.045  # [s] to the controller, as the guard node allows by default
@@ -59,11 +59,11 @@ class BenchGuardConfig:
     """File for the figures."""
 
     def __post_init__(self) -> None:
-        if self.plans < 1 or self.timed < 1 or self.jobs < 0 or self.seed < 0:
-            raise ValueError(
-                "--plans and --timed must be at least 1, --jobs and --seed at least 0, "
-                f"got {self.plans}, {self.timed}, {self.jobs} and {self.seed}."
-            )
+        for name, low, high in (("plans", 1, 10**9), ("timed", 1, 10**6), ("seed", 0, 2**31), ("jobs", 0, 256)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"--{name} must lie between {low} and {high}, got {getattr(self, name)}.")
+        if len(set(self.profiles)) < len(self.profiles):
+            raise ValueError(f"--profiles names a robot twice: {' '.join(self.profiles)}. Name each once.")
         for name in self.profiles:
             load_profile(name)  # says which there are
 
@@ -123,7 +123,9 @@ def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = 
     with_collision = check_times("fr3", collision=True, repeats=config.timed)
     found["check_ms"] |= {f"{name}_with_collision": with_collision[name] for name in ("p50", "p99", "p999")}
     jobs = config.jobs or cpu_count() or 1
-    with multiprocessing.get_context("forkserver").Pool(jobs, initializer=_deaf) as pool:  # leaving the block ends the workers
+    with deaf_to_interrupts():
+        workers = multiprocessing.get_context("forkserver").Pool(jobs)
+    with workers as pool:  # leaving the block ends them
         for name in names:
             total = Tally()
             for tally in pool.imap_unordered(_chunk, list(chunks(config, name))):
@@ -157,11 +159,6 @@ def summary(found: dict) -> str:
         f"p99.9 {times['p999']:.2f} ms"
     )
     return "\n".join(lines)
-
-
-def _deaf() -> None:
-    """Ctrl-C is the parent's to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @cache

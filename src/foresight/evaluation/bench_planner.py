@@ -71,9 +71,11 @@ class BenchPlannerConfig:
     """Model of an arm whose planning is timed too."""
 
     def __post_init__(self) -> None:
-        for name in ("threads", "repeats", "limit_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name)}.")
+        for name, most in (("threads", 256), ("repeats", 10_000), ("limit_s", 86_400)):
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(f"--{name.replace('_', '-')} must be above 0 and at most {most}, got {getattr(self, name)}.")
+        if self.json.suffix == ".png":
+            raise ValueError(f"--json: {self.json} is the name of the picture beside it. Give a name that ends in .json.")
 
 
 def bench(

@@ -54,6 +54,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if not self.task:
             raise ValueError("--task needs at least one of reach, push, push_object_goal.")
+        if len(set(self.task)) < len(self.task):
+            raise ValueError(f"--task names a task twice: {' '.join(self.task)}. Name each once; its scenes count once.")
         if self.ros and not self.guard:
             raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
         if self.ros and self.keep_out != "none":

@@ -7,6 +7,7 @@ Foxglove and by `ros2 bag` without the workspace that wrote it. Knows no ROS.
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,20 @@ def write_pack(
         (partial / BAG).write_text(yaml.safe_dump(_bag(messages, definitions), sort_keys=False))
 
     return write_folder_atomically(folder, fill)
+
+
+def remove_oldest(parent: Path, keep: int) -> list[Path]:
+    """Removes incidents below `parent` until the `keep` newest by name are left; returns what was removed.
+
+    Only whole incidents under the name that they were given: one being written has another, and one renamed by a person stays.
+    """
+    named = [path for path in parent.glob("????-??-??_??-??-??_*") if path.is_dir() and not path.is_symlink()]
+    packs = [path for path in named if all((path / name).is_file() for name in (MCAP, SUMMARY, BAG))]
+    packs.sort(key=lambda path: (path.name[:19], path.stat().st_mtime_ns))
+    oldest = packs[: max(0, len(packs) - keep)]
+    for path in oldest:
+        shutil.rmtree(path, ignore_errors=True)
+    return oldest
 
 
 def _write_mcap(path: Path, messages: Iterable[Recorded], definitions: dict[str, Definition]) -> None:

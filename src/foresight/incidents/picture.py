@@ -16,10 +16,15 @@ STATE = "sensor_msgs/msg/JointState"
 LIMIT, STOP = {"color": "tab:red", "linestyle": "--", "linewidth": 0.8}, {"color": "black", "linewidth": 1.2}
 
 
-def draw(pack: Pack, replay: Replay, path: Path) -> Path:
-    """Writes a .png, .svg or .pdf. Raises ValueError for another suffix."""
+def check_name(path: Path) -> None:
+    """Raises ValueError for a picture that is not a .png, .svg or .pdf."""
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"A picture's name must end in .png, .svg or .pdf, got {path}.")
+
+
+def draw(pack: Pack, replay: Replay, path: Path) -> Path:
+    """Writes a .png, .svg or .pdf. Raises ValueError for another suffix."""
+    check_name(path)
     import matplotlib
 
     matplotlib.use("Agg")

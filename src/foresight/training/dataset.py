@@ -5,6 +5,7 @@ Reads the HDF5 layout that `sim.collect` writes; knows no networks.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from foresight.contract import Contract
 
 HELD_OUT_SHARE = 0.05  # of the episodes, the last ones: never trained on
+HASHED_ROWS = 2000  # whose images a fingerprint looks at
 REACHED_M = 0.010  # a part of a goal counts as reached within this distance
 
 
@@ -47,6 +49,15 @@ class PlayData:
     @property
     def training(self) -> Int[np.ndarray, "M"]:
         return np.arange(len(self.first))[: -len(self.held_out)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that name this data: every number, and the images of some rows all over it."""
+        digest = hashlib.sha256(f"{self.contract.fingerprint} {self.seed} {self.images.shape}".encode())
+        images = self.images[:: max(1, len(self.images) // HASHED_ROWS)]
+        for column in (images, self.proprio, self.action, self.tip, self.object, self.first, self.length):
+            digest.update(np.ascontiguousarray(column))
+        return digest.hexdigest()[:12]
 
     def starts(self, episodes: Int[np.ndarray, "M"], steps: int) -> Int[np.ndarray, "W"]:
         """Rows from which `steps` further rows lie in the same episode."""
@@ -88,8 +99,11 @@ def load(path: Path, episodes: int | None = None) -> PlayData:
                 length,
                 int(file.attrs["seed"]),
             )
-    except (OSError, KeyError) as error:
-        raise DatasetError(f"Dataset {path} is damaged or incomplete ({error}). Collect it again.") from error
+    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:  # of HDF5, of JSON, and of columns that do not fit
+        told = " ".join(str(error).split())
+        raise DatasetError(
+            f"Dataset {path} is damaged or incomplete ({told}). Collect it again with `foresight collect --overwrite`."
+        ) from error
 
 
 @dataclass(frozen=True)

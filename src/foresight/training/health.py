@@ -24,7 +24,13 @@ class Health:
 
     @property
     def collapsed(self) -> bool:
-        return not np.isfinite(self.std) or self.std < COLLAPSED_STD or self.rank < COLLAPSED_RANK
+        return bool(self.collapse)
+
+    @property
+    def collapse(self) -> str:
+        """Which figures say that the latents have collapsed; empty while they are alive."""
+        limits = (("std", self.std, COLLAPSED_STD), ("rank", self.rank, COLLAPSED_RANK))
+        return ", ".join(f"{name} {value:.2f}, alive from {least} on" for name, value, least in limits if not value >= least)
 
     def __str__(self) -> str:
         text = (
@@ -57,6 +63,8 @@ def measure(
     obj: Float[Tensor, "N 3"],
 ) -> Health:
     """Health from latents one block apart, what was foreseen for the later ones, and true positions at the earlier."""
+    if not now.isfinite().all():
+        return Health(np.nan, np.nan, np.nan, np.nan, np.nan)
     persistence = (later - now).square().mean()
     skill = 1 - float((foreseen - later).square().mean() / persistence.clamp_min(1e-12))
     return Health(float(now.std(0).mean()), effective_rank(now), skill, 100 * probe_error(now, tip), 100 * probe_error(now, obj))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -65,16 +66,19 @@ class TrainConfig:
     model: ModelConfig = ModelConfig()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "head_steps", "decoder_steps", "sigreg_slices", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name, most in (
+            ("steps", 10_000_000), ("head_steps", 10_000_000), ("decoder_steps", 10_000_000),
+            ("batch", 100_000), ("sigreg_slices", 100_000), ("threads", 256),
+        ):  # fmt: skip
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be at least 1 and at most {most}, got {getattr(self, name)}.")
         if not 0 < self.lr <= 1:
             raise ValueError(f"lr must be above 0 and at most 1, got {self.lr}.")
         for name in (n for n in asdict(self) if n.endswith("_weight") or n == "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}.")
+        if not 0 <= self.seed <= 2**31:
+            raise ValueError(f"seed must be at least 0 and at most {2**31}, got {self.seed}.")
         if self.episodes is not None and self.episodes < 2:
             raise ValueError(f"episodes must be at least 2 (one is held out), got {self.episodes}.")
 
@@ -96,7 +100,7 @@ def train(config: TrainConfig, report: Report = lambda *_: None) -> Path:
     torch.manual_seed(config.seed)
     model = WorldModel(data.contract, config.model)
     set_statistics(model, data)
-    state = Resume(config)
+    state = Resume(config, data.fingerprint)
     spent = state.load()
     health = train_world_model(model, data, config, state, report)
     model.eval().requires_grad_(False)
@@ -164,10 +168,11 @@ def train_world_model(model: WorldModel, data: PlayData, config: TrainConfig, st
                 health = measure_health(model, data)
                 bad_checks = bad_checks + 1 if health.collapsed and step >= 300 else 0
                 state.save(STAGES[0], learned, optimiser)
-                if bad_checks >= 3:
+                if bad_checks >= 3 or (health.collapsed and step + 1 == config.steps):
                     raise CollapseError(
-                        f"The latents collapsed ({health}). Raise --sigreg-weight (now {config.sigreg_weight}) "
-                        f"or lower --lr (now {config.lr})."
+                        f"The latents collapsed ({health.collapse}), so no checkpoint was made. Raise --sigreg-weight (now "
+                        f"{config.sigreg_weight}), lower --lr (now {config.lr}) or raise --steps (now {config.steps}), and add "
+                        "--fresh."
                     )
             if check or step % 10 == 0:
                 report(
@@ -424,9 +429,9 @@ def optimise(optimiser: torch.optim.Optimizer, loss: Tensor, parameters: nn.Modu
 class Resume:
     """The state of an interrupted run, beside the checkpoint to be: of each stage begun its step, weights and optimiser."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, data: str) -> None:
         self.path = config.out.with_name(config.out.name + ".training.pt")
-        self.settings = command_line(config)
+        self.settings, self.data = command_line(config), data
         self.step, self._began, self._spent = 0, time.monotonic(), 0.0
         self._stages: dict[str, dict] = {}
         if config.fresh:
@@ -435,11 +440,19 @@ class Resume:
     def load(self) -> float:
         """Seconds already spent on this run; 0 for a new one."""
         if self.path.exists():
-            saved = torch.load(self.path, weights_only=True)
+            try:
+                saved = torch.load(self.path, weights_only=True)
+            except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+                raise ValueError(f"{self.path}, an interrupted run, is damaged. Add --fresh to forget it.") from error
             if saved["settings"] != self.settings:
                 raise ValueError(
                     f"{self.path} holds an interrupted run of `{saved['settings']}`, this one is `{self.settings}`. "
                     "Add --fresh to forget it."
+                )
+            if saved.get("data") != self.data:
+                raise ValueError(
+                    f"{self.path} holds an interrupted run on other data ({saved.get('data', 'unnamed')}) than the dataset now "
+                    f"is ({self.data}). Put that dataset back, or add --fresh to begin anew on this one."
                 )
             self._stages, self._spent = saved["stages"], saved["spent_s"]
         return self._spent
@@ -458,7 +471,7 @@ class Resume:
     def save(self, stage: str, learned: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         self._stages[stage] = {"step": self.step, "learned": learned.state_dict(), "optimiser": optimiser.state_dict()}
         spent = self._spent + time.monotonic() - self._began
-        state = {"settings": self.settings, "spent_s": spent, "stages": self._stages}
+        state = {"settings": self.settings, "data": self.data, "spent_s": spent, "stages": self._stages}
         write_atomically(self.path, lambda path: torch.save(state, path))
 
     def clear(self) -> None:

@@ -16,6 +16,8 @@ from foresight.contract import Contract
 from foresight.files import write_folder_atomically
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from foresight.world_model.model import WorldModel
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "MODEL_CARD.md"
@@ -37,7 +39,8 @@ def save(model: WorldModel, path: Path, card: str, training: dict) -> str:
 
     def fill(folder: Path) -> None:
         save_file(state, folder / WEIGHTS)
-        (folder / CONFIG).write_text(json.dumps(config, indent=1))
+        checksum = {"weights_sha256": _sha256(folder / WEIGHTS)}
+        (folder / CONFIG).write_text(json.dumps(config | checksum, indent=1))
         (folder / CARD).write_text(card)
 
     new, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
@@ -57,6 +60,10 @@ def fingerprint(path: Path) -> str:
     for name in (CONFIG, WEIGHTS):
         digest.update((path / name).read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def read_config(path: Path) -> dict:
@@ -105,7 +112,17 @@ def load(path: Path | str, device: str = "cpu") -> WorldModel:
     try:
         model = WorldModel(Contract.from_json(config["contract"]), ModelConfig(**config["model"]))
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path / WEIGHTS).items()}
+        misfit = _misfit(model, state)
+        if misfit:
+            raise CheckpointError(f"Checkpoint {path}: {WEIGHTS} does not fit {CONFIG}: {misfit}. Fetch or train it again.")
+        if config.get("weights_sha256", _sha256(path / WEIGHTS)) != _sha256(path / WEIGHTS):  # older checkpoints have none
+            raise CheckpointError(
+                f"Checkpoint {path}: {WEIGHTS} is damaged or of another checkpoint than {CONFIG} (checksum). "
+                "Fetch or train it again."
+            )
         model.load_state_dict(state)
+    except CheckpointError:
+        raise
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         summary = str(error).splitlines()[0]
         raise CheckpointError(
@@ -118,3 +135,14 @@ def load(path: Path | str, device: str = "cpu") -> WorldModel:
         )
     model.model_id = fingerprint(path)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _misfit(model: WorldModel, state: dict[str, Tensor]) -> str:
+    """What of the weights has another shape than the configuration makes, is missing or is too much; empty when all fit."""
+    made, found = ({name: list(value.shape) for name, value in of.items()} for of in (model.state_dict(), state))
+    words = [
+        f"'{name}' is {found.get(name, 'missing')}, the configuration makes {made.get(name, 'none')}"
+        for name in sorted(made.keys() | found.keys())
+        if made.get(name) != found.get(name)
+    ]
+    return words[0] + (f", and {len(words) - 1} more" if len(words) > 1 else "") if words else ""

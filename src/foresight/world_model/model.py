@@ -31,8 +31,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+            if not 1 <= value <= 10_000:
+                raise ValueError(f"{name} must be at least 1 and at most 10000, got {value}.")
 
 
 class WorldModel(nn.Module):

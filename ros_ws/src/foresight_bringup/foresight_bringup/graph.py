@@ -6,6 +6,7 @@ The launch files and `foresight up` both read this. Knows names only: imports ne
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
@@ -78,6 +79,17 @@ class Arguments:
 Value = str | bool | int | float | tuple[str, ...]
 
 
+def namespace_of(text: str) -> str:
+    """A namespace without slashes around it. Raises ValueError for what ROS 2 does not take."""
+    namespace = text.strip("/")
+    if namespace and not re.fullmatch(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", namespace, re.ASCII):
+        raise ValueError(
+            f"Namespace '{text}' is none: expected words of letters, digits and _ that begin with no digit, joined by /. "
+            "For example: left_arm."
+        )
+    return namespace
+
+
 def enclave(namespace: str, name: str) -> str:
     """Path of an enclave: SROS2's name for a place in the keystore. Means nothing while security is off."""
     return "/".join(["/foresight", *([namespace] if namespace else []), name])
@@ -139,7 +151,7 @@ def graph(situation: str, arguments: Arguments) -> Graph:
         raise ValueError(f"Argument log_level must be one of {', '.join(LOG_LEVELS)}, got '{arguments.log_level}'.")
     if situation == "sim" and not arguments.seed.isdecimal():
         raise ValueError(f"Argument seed must be a whole number >= 0, got '{arguments.seed}'.")
-    namespace, autostart = arguments.namespace.strip("/"), arguments.flag("autostart")
+    namespace, autostart = namespace_of(arguments.namespace), arguments.flag("autostart")
     manager = {"autostart": autostart, "respawn": arguments.flag("use_respawn"), "bond_timeout_s": _seconds(arguments)}
     # On a machine too slow for real time the simulated arm stands still at times; its clock must then stand still for all.
     common = {"use_sim_time": arguments.flag("use_sim_time") if arguments.use_sim_time else situation == "sim"}

@@ -16,8 +16,8 @@ from foresight_nodes import topics
 
 STOP = "guard/stop"  # anybody in the graph may stop the arm
 RESET = "guard/reset"  # only an operator lets it move again
-# A person's tools: the `ros2` command's nodes, `foresight evaluate --ros`, `foresight inject`.
-OPERATORS = ("/_ros2cli_*", "episode_runner", "foresight_inject_*")
+# A person's tools: the `ros2` command's nodes, `foresight evaluate --ros`, `foresight inject`, `foresight pursue`.
+OPERATORS = ("/_ros2cli_*", "episode_runner", "foresight_inject_*", "foresight_pursue_*")
 LAUNCHER = "foresight_up_*"  # `foresight up`, which hears whether the graph is active
 DRIVER_SAYS = (PROGRAM_RUNNING, SPEED_SCALING, CONTROLLER_ACTIVE)
 CAMERAS = ("front", "wrist")

@@ -22,7 +22,7 @@ import numpy as np
 from foresight_bringup.processes import Child, ending_with_parent, stop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from foresight.command_line import InputError, parse
+from foresight.command_line import InputError, check_file, parse
 from foresight.files import write_atomically
 from foresight.robots.profile import load_profile
 from foresight_nodes.run import leave
@@ -60,9 +60,13 @@ class FaultsConfig:
     """Nodes of the matrix; empty: all."""
 
     def __post_init__(self) -> None:
-        for name, least in (("trials", 0), ("guard_trials", 0), ("round_trip_s", 0), ("parallel", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}.")
+        for name, low, high in (
+            ("trials", 0, 10**6), ("guard_trials", 0, 10**6), ("round_trip_s", 0, 86_400), ("parallel", 1, 90), ("seed", 0, 2**31)
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"--{name.replace('_', '-')} must lie between {low} and {high}, got {getattr(self, name)}.")
+        if len(set(self.profiles)) < len(self.profiles):
+            raise ValueError(f"--profiles names a robot twice: {' '.join(self.profiles)}. Name each once.")
         for robot in self.profiles:
             load_profile(robot)
 
@@ -200,6 +204,7 @@ def main(words: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         config = parse(FaultsConfig, "bench faults", __doc__, sys.argv[1:] if words is None else words)
+        check_file("--json", config.json)
         if config.matrix:
             from foresight_nodes.crash_matrix import run_matrix, told_matrix
 

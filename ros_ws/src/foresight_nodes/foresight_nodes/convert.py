@@ -72,16 +72,15 @@ def optical_frame(camera: str) -> str:
 # -- cameras ----------------------------------------------------------------------------------------------------------
 
 
-def image_from_msg(msg: Image) -> np.ndarray:
-    """RGB uint8 (height, width, 3)."""
+def image_from_msg(msg: Image, camera: str = "") -> np.ndarray:
+    """RGB uint8 (height, width, 3). `camera` is how errors call it; empty: by its frame."""
+    name = camera or msg.header.frame_id or "a camera without frame_id"
     if msg.encoding not in ENCODINGS:
-        raise ValueError(
-            f"Image of '{msg.header.frame_id}' has encoding '{msg.encoding}'; expected rgb8 or bgr8. Set the camera's encoding."
-        )
+        raise ValueError(f"Image of '{name}' has encoding '{msg.encoding}'; expected rgb8 or bgr8. Set the camera's encoding.")
     row = 3 * msg.width
     if msg.step < row or len(msg.data) != msg.step * msg.height:
         raise ValueError(
-            f"Image of '{msg.header.frame_id}' is {msg.width}x{msg.height} px with step {msg.step}: "
+            f"Image of '{name}' is {msg.width}x{msg.height} px with step {msg.step}: "
             f"expected {row * msg.height} bytes and step {row}, got {len(msg.data)} bytes."
         )
     rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, :row]

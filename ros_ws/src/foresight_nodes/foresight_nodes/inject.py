@@ -8,6 +8,7 @@ nothing of what the faults do there.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import signal
@@ -19,7 +20,7 @@ from typing import Annotated
 
 import tyro
 from foresight_bringup import record
-from foresight_bringup.graph import enclave
+from foresight_bringup.graph import enclave, namespace_of
 from foresight_msgs.srv import Inject
 
 from foresight.command_line import InputError, parse
@@ -52,6 +53,11 @@ class InjectConfig:
             raise InjectError(f"Fault '{self.fault}' is unknown. Available: {', '.join(NAMES)}.")
         if not 0 <= self.duration_s <= 3600:
             raise InjectError(f"--duration-s must lie between 0 and 3600 s, got {self.duration_s}.")
+        try:
+            object.__setattr__(self, "namespace", namespace_of(self.namespace))
+        except ValueError as error:
+            raise InjectError(f"--namespace: {error}") from None
+        self.values()
 
     def values(self) -> dict[str, float]:
         found = {}
@@ -61,6 +67,8 @@ class InjectConfig:
                 found[name] = float(value)
             except ValueError:
                 raise InjectError(f"--set takes name=number, got '{word}'.") from None
+            if not math.isfinite(found[name]):
+                raise InjectError(f"--set takes finite numbers, got '{word}'.")
         return found
 
 

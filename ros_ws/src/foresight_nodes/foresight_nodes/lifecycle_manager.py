@@ -156,9 +156,9 @@ class LifecycleManager(PossibleClock):
         """Deactivates what is active of these, last first."""
         for node in reversed(nodes):
             if node.active:
-                trouble = yield from node.deactivate(time.monotonic() + DEACTIVATE_S)
+                trouble = yield from node.deactivate(time.monotonic() + DEACTIVATE_S, lambda node=node: self._there(node))
                 if trouble:
-                    self.get_logger().info(f"{trouble} It may have ended already.")
+                    self.get_logger().info(trouble)
 
     # -- when something goes wrong ------------------------------------------------------------------------------------
 

@@ -123,7 +123,7 @@ class PerceptionNode(Part[PerceptionParameters]):
         self._judge("joint_states", partial(self._take_joint_state, msg))
 
     def _take_image(self, camera: CameraContract, stamp_s: float, msg: Image) -> None:
-        _raise(self._perception.add_image(camera.name, stamp_s, convert.image_from_msg(msg)))
+        _raise(self._perception.add_image(camera.name, stamp_s, convert.image_from_msg(msg, camera.name)))
 
     def _take_joint_state(self, msg: JointState) -> None:
         _raise(self._perception.add_state(convert.robot_state_from_msg(msg, self._profile.joint_names)))

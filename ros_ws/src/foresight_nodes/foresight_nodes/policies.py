@@ -15,6 +15,7 @@ from xml.etree import ElementTree as xml
 
 from foresight_bringup.graph import Arguments, Process, enclave, graph
 
+from foresight.command_line import InputError, check_file
 from foresight.files import write_atomically
 from foresight.robots.profile import load_profile
 from foresight_nodes.access import CAMERAS, LAUNCHER, OPERATORS, Access, table
@@ -122,8 +123,9 @@ def main(words: list[str] | None = None) -> int:
             if not separator or name not in ARGUMENTS:
                 raise ValueError(f"Unknown argument '{word}'. Known, as name:=value: {', '.join(ARGUMENTS)}.")
             given[name] = value
+        check_file("--out", out, "policies.xml")
         text = policies(Arguments(**given))
-    except (ValueError, FileNotFoundError) as error:
+    except (InputError, ValueError, FileNotFoundError) as error:
         print(f"foresight security: {error}", file=sys.stderr)
         return 2
     if out is None:

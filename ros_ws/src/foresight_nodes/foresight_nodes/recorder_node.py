@@ -22,7 +22,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from foresight.evaluation.results import git_commit
-from foresight.incidents.pack import Definition, write_pack
+from foresight.incidents.pack import Definition, remove_oldest, write_pack
 from foresight.incidents.ring import Ring
 from foresight.incidents.summary import Stop, folder_name, summary
 from foresight.robots.profile import load_profile
@@ -45,12 +45,13 @@ class RecorderParameters:
     window_s: float = 30.0  # [s] before the stop that are kept
     aftermath_s: float = 0.5  # [s] after the stop that are kept
     interval_s: float = 10.0  # [s] at least between two incidents that stops cause
+    keep_packs: int = 50  # incidents that stay in the folder; the oldest go when there are more
     memory_max_mb: int = 128  # [MB] of messages at most; images are the first to be shortened
     images_hz: float = 5.0  # of each camera that are kept
     clock_hz: float = 10.0  # of /clock that are kept
 
     def __post_init__(self) -> None:
-        for name in ("window_s", "memory_max_mb", "images_hz", "clock_hz"):
+        for name in ("window_s", "memory_max_mb", "images_hz", "clock_hz", "keep_packs"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and greater than 0, got {getattr(self, name)}.")
         if not 0 <= self.aftermath_s < self.window_s or self.interval_s < 0:
@@ -172,8 +173,14 @@ class RecorderNode(Part[RecorderParameters]):
         messages = self._ring.messages(now_ns)
         about = summary(stop, messages, self._definitions, self._chosen.window_s, self._ring.dropped, self._facts())
         folder = folder_name(Path(self._chosen.folder), datetime.fromtimestamp(stop.received_ns * 1e-9), stop.reason)
-        self._writing = self._writer.submit(write_pack, folder, messages, self._definitions, about)
+        self._writing = self._writer.submit(self._write_and_tidy, folder, messages, self._definitions, about)
         return self._writing
+
+    def _write_and_tidy(self, folder: Path, *content) -> Path:
+        """In the writing thread, which writes one incident after the other: none that it removes is being written."""
+        written = write_pack(folder, *content)
+        remove_oldest(folder.parent, self._chosen.keep_packs)
+        return written
 
     def _facts(self) -> dict[str, object]:
         """What only decoded messages tell."""

@@ -38,6 +38,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from foresight.command_line import interrupt_on_sigterm
 from foresight.evaluation.config import EvaluateConfig
 from foresight.evaluation.report import SLOW, write_report
 from foresight.evaluation.results import EpisodeResult, Report, summarise
@@ -54,18 +55,6 @@ ASK_AGAIN_S = 3.0  # [s] real time without an answer after which a service is as
 SILENCE_S = 5.0  # [s] real time without the simulator's state after which the run is given up
 SETTLE_S = 0.8  # [s] simulated, for the judge to see the arm at rest after the planner is done
 FRAME_S = 0.1  # [s] between two frames of a video
-RESULTS = (
-    "REACHED",
-    "TIMED_OUT",
-    "UNREACHABLE",
-    "CANCELLED",
-    "STALE",
-    "STOPPED",
-    "REPLACED",
-    "REFUSED",
-    "DEACTIVATED",
-    "INFEASIBLE",
-)
 EVERY_ONE = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)  # measured, so none may be lost
 
 
@@ -343,6 +332,7 @@ def _random_floor(config: EvaluateConfig, table: LiveTable) -> list[EpisodeResul
 
     table.status("the random policy, for comparison")
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupt_on_sigterm()
     return random_floor(config, table.add)
 
 
@@ -386,7 +376,7 @@ def _warn_if_slow(heard: Heard, label: str, table: LiveTable) -> None:
 
 def _reason(state: SimState, outcome: Pursue.Result) -> str:
     """How it ended, in the planner's words, and the judge's where they differ."""
-    said = next((name.lower() for name in RESULTS if getattr(Pursue.Result, name) == outcome.reason), f"reason {outcome.reason}")
+    said = topics.ending(outcome)
     if state.success:
         return "reached"
     if outcome.reason == Pursue.Result.REACHED:

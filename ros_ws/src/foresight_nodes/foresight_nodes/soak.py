@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import rclpy
-import tyro
 from diagnostic_msgs.msg import DiagnosticArray
 from foresight_bringup import record
 from foresight_bringup.graph import enclave
@@ -32,6 +31,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from foresight.command_line import InputError, check_file, parse
 from foresight.files import write_atomically
 from foresight.safety.monitor import MonitorConfig
 from foresight_nodes import topics
@@ -228,12 +228,14 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
 def main(words: list[str] | None = None) -> int:
     """0 when memory stood still and no sign of life was missed, 1 otherwise, 2 when it could not run."""
     try:
-        config = tyro.cli(SoakConfig, prog="foresight bench soak", args=words)
+        config = parse(SoakConfig, "bench soak", __doc__, sys.argv[1:] if words is None else words)
+        check_file("--json", config.json)
+        check_file("--log", config.log, "graph.log")
         figures = run(config, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         print("\nforesight bench soak: interrupted; the graph has ended, nothing was written.", file=sys.stderr)
         return 130
-    except (GraphError, ValueError, OSError) as error:
+    except (InputError, GraphError, ValueError, OSError) as error:
         print(f"foresight bench soak: {error}", file=sys.stderr)
         return 2
     if config.json:

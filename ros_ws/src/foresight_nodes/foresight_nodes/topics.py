@@ -91,6 +91,18 @@ BOND = Topic("bond", Bond, SENSOR, HISTORY)  # all -> lifecycle_manager, 10 Hz
 GRAPH_STATE = Topic("graph_state", GraphState, LATCHED, LATCHED)  # manager -> `foresight up`, people; 5 Hz and on change
 
 PURSUE = ("pursue", Pursue)  # action of the planner
+ENDINGS = (
+    "REACHED",
+    "TIMED_OUT",
+    "UNREACHABLE",
+    "CANCELLED",
+    "STALE",
+    "STOPPED",
+    "REPLACED",
+    "REFUSED",
+    "DEACTIVATED",
+    "INFEASIBLE",
+)  # of it
 GUARD_STOP = Service("~/stop", Trigger)  # of the guard: brings the arm to rest and refuses motion until reset
 GUARD_RESET = Service("~/reset", Trigger)  # of the guard: allows motion again
 RECORDER_SNAPSHOT = Service("~/snapshot", Trigger)  # of the recorder: writes what it holds
@@ -138,3 +150,8 @@ def trajectory(controller_topic: str) -> Topic:
 def in_force(controller_topic: str) -> Topic:
     """The same for the planner, which after a restart must know the motion that it joins."""
     return Topic(controller_topic, JointTrajectory, COMMANDS, COMMANDS)
+
+
+def ending(result: Pursue.Result) -> str:
+    """How a pursuit ended, in a word."""
+    return next((n.lower() for n in ENDINGS if getattr(Pursue.Result, n) == result.reason), f"reason {result.reason}")

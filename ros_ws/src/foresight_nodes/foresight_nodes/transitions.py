@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 
 from lifecycle_msgs.msg import State, Transition
@@ -89,14 +89,18 @@ class Managed:
                 raise Failure((yield from self.reason("activate")))
             yield from pause(0.2)
 
-    def deactivate(self, deadline_s: float) -> Steps:
-        """A node that does not answer in time is left alone: it may have ended already. Returns what was wrong, if anything."""
+    def deactivate(self, deadline_s: float, there: Callable[[], bool]) -> Steps:
+        """Asks a node for as long as it is there: one that has ended is at rest. Returns what was wrong, if anything."""
         self.active = False
-        try:
-            if self.change_client.service_is_ready():
-                yield from self.change(Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE, deadline_s)
-        except Failure as failure:
-            return str(failure)
+        asking = self.change(Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE, deadline_s)
+        while there():
+            try:
+                yield next(asking)
+            except StopIteration:
+                break
+            except Failure as failure:
+                return str(failure)
+        return ""
 
     def change(self, transition: int, goal: int, deadline_s: float):
         """Whether the node made the transition. An answer may get lost; then its state tells, or it is asked again."""
