@@ -325,7 +325,7 @@ def test_no_message_ends_a_node_or_gets_past_the_guard(name: str, request: pytes
     assert fuzzed.works() and sent >= COUNT
     print(f"{name}: {sent} messages, {len(fuzzed.published)} published")
     if name == "guard":  # else nothing would have been judged
-        assert sum(topic.endswith("joint_trajectory") for topic, _ in fuzzed.published) > 20
+        assert sum(topic.endswith("joint_trajectory") for topic, _ in fuzzed.published) > 5
         told = {message.reason for topic, message in fuzzed.published if topic.endswith("guard_state")}
         assert len(told - {"ok"}) > 3, told
 

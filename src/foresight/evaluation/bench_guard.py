@@ -10,6 +10,7 @@ import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from os import cpu_count
@@ -123,15 +124,22 @@ def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = 
     with_collision = check_times("fr3", collision=True, repeats=config.timed)
     found["check_ms"] |= {f"{name}_with_collision": with_collision[name] for name in ("p50", "p99", "p999")}
     jobs = config.jobs or cpu_count() or 1
-    with deaf_to_interrupts():
-        workers = multiprocessing.get_context("forkserver").Pool(jobs)
-    with workers as pool:  # leaving the block ends them
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    try:
         for name in names:
             total = Tally()
-            for tally in pool.imap_unordered(_chunk, list(chunks(config, name))):
-                total.add(tally)
+            with deaf_to_interrupts():
+                waiting = [pool.submit(_chunk, chunk) for chunk in chunks(config, name)]
+            for future in as_completed(waiting):
+                total.add(future.result())
                 progress(name, total.plans, config.plans)
             found["profiles"][name] = total.to_json()
+    except BaseException:  # an error or Ctrl-C: what is still being offered is worth nothing
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    pool.shutdown()
     return found
 
 

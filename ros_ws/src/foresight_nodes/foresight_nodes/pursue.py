@@ -31,7 +31,7 @@ from foresight.command_line import InputError, parse
 from foresight_nodes import convert, topics
 from foresight_nodes.run import leave
 
-PATIENCE_S = 5.0  # [s] real time for the planner to be found, and for each of its answers; discovery may take 4
+PATIENCE_S = 15.0  # [s] real time for the planner to be found, and for each of its answers; discovery may take 4, or more
 SILENT_S = 10.0  # [s] real time without feedback after which the goal is given up: the planner may have ended
 TELL_S = 1.0  # [s] between two lines of feedback where there is no terminal to write on one
 
