@@ -158,10 +158,10 @@ class Bench:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Processes talk in real time here, on cores that others may have: what fails once is tried once more, and reported as such."""
+    """Processes talk in real time here, on cores that others may have: what fails is tried twice more, and reported as such."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.fixture(scope="session", autouse=True)
