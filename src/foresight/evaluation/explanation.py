@@ -171,11 +171,7 @@ def _distances(axis, account: Account) -> None:
     tips = constraints.kinematics.tips(q)
     room = np.minimum(tips - constraints.profile.workspace_min, constraints.profile.workspace_max - tips).min(1)
     axis.plot(times - account.plan.stamp_s, room, label="tip to the workspace's nearest wall")
-    axis.axhline(0.0, color=CHOSEN, linestyle="--", linewidth=0.8)
-    axis.set_xlabel("time from the observation [s], to the end of the stop")
-    axis.set_ylabel("left [m]")
-    axis.set_title("margins: distances")
-    axis.legend(fontsize=7)
+    _to_the_stop(axis, 0.0, "left [m]", "margins: distances")
 
 
 def _shares(axis, account: Account) -> None:
@@ -195,10 +191,15 @@ def _shares(axis, account: Account) -> None:
     }
     for name, share in used.items():
         axis.plot(times - account.plan.stamp_s, share, label=name, linewidth=1.0)
-    axis.axhline(1.0, color=CHOSEN, linestyle="--", linewidth=0.8)
+    _to_the_stop(axis, 1.0, "share of the limit used", "margins: limits, the joint that is nearest to its own")
+
+
+def _to_the_stop(axis, limit: float, what: str, title: str) -> None:
+    """Labels of a chart along the joint trajectory and its stop, with a line at its limit."""
+    axis.axhline(limit, color=CHOSEN, linestyle="--", linewidth=0.8)
     axis.set_xlabel("time from the observation [s], to the end of the stop")
-    axis.set_ylabel("share of the limit used")
-    axis.set_title("margins: limits, the joint that is nearest to its own")
+    axis.set_ylabel(what)
+    axis.set_title(title)
     axis.legend(fontsize=7)
 
 
