@@ -10,7 +10,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from foresight.control.trajectory import cut, derivatives, hold, sample
+from foresight.control.braking import braking
+from foresight.control.trajectory import cut, derivatives, hold, join, sample
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
 from foresight.robots.profile import VelocityLaw
 from foresight.safety.checks import check
@@ -293,6 +294,39 @@ def test_jerk_is_judged_over_a_control_period(judge, profile, start):
     assert judge(quick, profile=replace(profile, jerk_max=np.full(6, 47.0))).ok
     verdict = judge(quick, profile=replace(profile, jerk_max=np.full(6, 46.0)))
     assert verdict.reason is Reason.JERK_LIMIT and "allowed 46.0 rad/s^3" in verdict.detail
+
+
+def test_jerk_counts_what_was_executed_in_the_period_in_which_the_arm_changes_over(judge, profile, start):
+    """The control period that ends on the new motion began on the motion in force: together they keep the limit."""
+    slow = replace(profile, controller_rate_hz=100.0, jerk_max=np.full(6, 60.0))
+    in_force = by_jerks(start, -0.105, [(0.1, 0.0), (0.005, 100.0), (0.1, 0.0)])  # 100 rad/s^3 for half a period until now
+
+    def then(jerk: float) -> Verdict:
+        head = by_jerks(start, -0.105, [(0.1, 0.0), (0.005, 100.0), (0.005, jerk)])
+        tail = braking(head.q[-1], head.dq[-1], replace(slow, jerk_max=np.full(6, 59.0)), float(head.times_s[-1]), head.ddq[-1])
+        return judge(cut(join(head, tail), 0.0), in_force=in_force, profile=slow)
+
+    assert then(10.0).ok  # 55 rad/s^3 over the period
+    verdict = then(50.0)
+    assert verdict.reason is Reason.JERK_LIMIT and "would reach 75.0" in verdict.detail
+
+
+def by_jerks(start: np.ndarray, begin_s: float, phases: list[tuple[float, float]]) -> Trajectory:
+    """The last joint from rest, by how long which jerk lasts."""
+    state, times, points = np.zeros(3), [begin_s], [np.zeros(3)]
+    for h, jerk in phases:
+        position, velocity, acceleration = state
+        state = np.array(
+            [
+                position + velocity * h + acceleration * h**2 / 2 + jerk * h**3 / 6,
+                velocity + acceleration * h + jerk * h**2 / 2,
+                acceleration + jerk * h,
+            ]
+        )
+        times.append(times[-1] + h)
+        points.append(state)
+    last = np.array(points)[:, :, None] * (np.arange(6) == 5)
+    return Trajectory(np.array(times), start + last[:, 0], last[:, 1], last[:, 2])
 
 
 def test_position_dependent_velocity_limit_holds(judge, profile, start):

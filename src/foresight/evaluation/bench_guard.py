@@ -245,7 +245,7 @@ class Sequence:
                     return True
                 self.guard.restore(before[0])
                 self.controller.points = before[1]
-        return False
+        return self.tally.plans >= plans
 
     def _offer(self, candidate: Candidate, legal: bool) -> bool:
         tally = self.tally

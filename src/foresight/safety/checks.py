@@ -64,9 +64,8 @@ def examine(
     for part in refusals:  # generators: a check runs only when those before it have passed
         for verdict in part:
             return Finding(verdict)
-    return examine_motion(
-        commanded(in_force, trajectory, state, config, now_s, transport_s), profile, kinematics, config, now_s, scene
-    )
+    motion = commanded(in_force, trajectory, state, config, now_s, transport_s)
+    return examine_motion(motion, profile, kinematics, config, now_s, scene, in_force)
 
 
 def examine_motion(
@@ -76,9 +75,13 @@ def examine_motion(
     config: GuardConfig,
     now_s: float,
     scene: Scene | None = None,
+    before: Trajectory | None = None,
 ) -> Finding:
-    """The first limit that a well-formed motion breaks, or OK: what holds for a candidate and for a stop alike."""
-    for finding in findings(motion, profile, kinematics, config, now_s):
+    """The first limit that a well-formed motion breaks, or OK: what holds for a candidate and for a stop alike.
+
+    `before` is what the controller executes until the motion begins.
+    """
+    for finding in findings(motion, profile, kinematics, config, now_s, before):
         return finding
     for verdict in _collision(motion, scene, now_s):
         return Finding(verdict)

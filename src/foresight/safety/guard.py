@@ -163,6 +163,9 @@ class Guard:
             candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s, self.scene, self.transport_s
         )
 
+    def _examine_own(self, motion: Trajectory, now_s: float) -> Verdict:
+        return examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene, self.in_force).verdict
+
     def _graded_share(self, motion: Trajectory) -> tuple[float, float]:
         return graded_share(motion, self.profile, self.config, self._tip_speeds, self.clearance)
 
@@ -266,7 +269,7 @@ class Guard:
         for jerk_share in JERK_SHARES:
             refused = set()
             for motion in self._ways_to_rest(q, dq, ddq, now_s, jerk_share):
-                verdict = examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene).verdict
+                verdict = self._examine_own(motion, now_s)
                 if verdict.ok:
                     return motion
                 refused.add(verdict.reason)
@@ -321,7 +324,7 @@ class Guard:
             motion = coming_to(state.q, q, dq, ddq, self.profile, self.config.relief_rad_s, begin_s)
         except BrakingError:
             return None
-        if not examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene).verdict.ok:
+        if not self._examine_own(motion, now_s).ok:
             return None
         self.reliefs += 1
         return self._begin(motion, now_s)

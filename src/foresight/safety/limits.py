@@ -39,14 +39,19 @@ class Finding(NamedTuple):
 
 
 def findings(
-    motion: Trajectory, profile: RobotProfile, kinematics: MotionKinematics | None, config: GuardConfig, now_s: float
+    motion: Trajectory,
+    profile: RobotProfile,
+    kinematics: MotionKinematics | None,
+    config: GuardConfig,
+    now_s: float,
+    before: Trajectory | None = None,
 ) -> Iterator[Finding]:
     """What breaks a limit, cheap checks first; each is computed only when those before it found nothing.
 
-    The motion has at least two points, increasing finite times and finite numbers. Without kinematics neither tip nor torque
-    is looked at.
+    The motion has at least two points, increasing finite times and finite numbers. It takes over from the motion `before`, in the
+    midst of a control period. Without kinematics neither tip nor torque is looked at.
     """
-    polynomials = Motion(motion)
+    polynomials = Motion(motion, _until(before, float(motion.times_s[0]), 1 / profile.controller_rate_hz))
     yield from _rest(motion, profile, config)
     yield from _greatest(Reason.ACCELERATION_LIMIT, polynomials.greatest_acceleration, profile, config.limit_tolerance)
     yield from _jerk(motion, polynomials, profile, config)
@@ -57,6 +62,16 @@ def findings(
         return
     yield from _tip(samples, polynomials.greatest_jerk, profile, kinematics, config, now_s)
     yield from _torque(samples, polynomials, profile, kinematics, config, now_s)
+
+
+def _until(before: Trajectory | None, begin_s: float, period_s: float) -> Motion | None:
+    """The motion before, in the control period in which another takes over; None where it is at rest by then."""
+    if before is None or len(before.times_s) < 2 or before.times_s[-1] <= begin_s - period_s:
+        return None
+    first = max(0, int(np.searchsorted(before.times_s, begin_s - period_s, side="right")) - 1)
+    last = max(first + 1, int(np.searchsorted(before.times_s, begin_s)))
+    kept = slice(first, last + 1)
+    return Motion(Trajectory(before.times_s[kept], before.q[kept], before.dq[kept], before.ddq[kept]))
 
 
 def _rate_hz(polynomials: Motion, profile: RobotProfile) -> float:
@@ -96,18 +111,26 @@ def _greatest(reason: Reason, greatest: Float[np.ndarray, "J"], profile: RobotPr
 def _jerk(motion: Trajectory, polynomials: Motion, profile: RobotProfile, config: GuardConfig) -> Iterator[Finding]:
     """Change of the commanded acceleration over one control period, wherever the period begins, the step into rest included.
 
+    The first is the one in which the motion takes over, so what the motion before did in it counts.
+
     The exact jerk bounds it; only where that is above the limit (for less than a period, perhaps) are the periods looked at:
     those of a fine grid, and those that begin or end at a point or where the acceleration turns.
     """
     period_s = 1 / profile.controller_rate_hz
     into_rest = np.abs(motion.ddq[-1]) / period_s
-    if (polynomials.greatest_jerk + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
+    if (_greatest_jerk(polynomials) + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
         return
     edges, grid = _periods(polynomials, period_s)
     greatest, _ = greatest_between(
         lambda begins: polynomials.change(begins, period_s) / period_s, grid, edges, WORTH * profile.jerk_max
     )
-    yield from _greatest(Reason.JERK_LIMIT, greatest, profile, config.limit_tolerance / 2)
+    yield from _greatest(Reason.JERK_LIMIT, greatest, profile, config.limit_tolerance)
+
+
+def _greatest_jerk(polynomials: Motion) -> Float[np.ndarray, "J"]:
+    if polynomials.before is None:
+        return polynomials.greatest_jerk
+    return np.maximum(polynomials.greatest_jerk, polynomials.before.greatest_jerk)
 
 
 def _periods(polynomials: Motion, period_s: float) -> tuple[Float[np.ndarray, "E"], Float[np.ndarray, "M"]]:
@@ -116,7 +139,8 @@ def _periods(polynomials: Motion, period_s: float) -> tuple[Float[np.ndarray, "E
     The grid is finer where a segment lasts so few periods that the acceleration may turn twice in one of them.
     """
     bends = polynomials.edges(period_s)
-    around, begin_s = np.concatenate([bends, bends - period_s]), float(bends[0])
+    begin_s = float(polynomials.starts_s[0]) - (0.0 if polynomials.before is None else period_s)
+    around = np.concatenate([bends, bends - period_s])
     fine = np.arange(begin_s, bends[-1], period_s / FINE_PHASES)
     short = polynomials.lengths_s < SHORT_PERIODS * period_s
     first = (polynomials.starts_s[short] - period_s - begin_s) / period_s * FINE_PHASES
@@ -270,7 +294,7 @@ def _torque_rate(
     drift, turning = np.diff(bias, axis=0) / step, np.diff(inertia, axis=0) / step[..., None]
     limit, period_s = SURE * profile.torque_rate_max, 1 / profile.controller_rate_hz
     slow = np.abs(drift) + np.abs(turning) @ np.abs(samples.ddq).max(0)
-    if (np.abs(inertia).max(0) @ polynomials.greatest_jerk + slow.max(0) <= limit).all():
+    if (np.abs(inertia).max(0) @ _greatest_jerk(polynomials) + slow.max(0) <= limit).all():
         return
 
     def rate(begins: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from foresight.control.trajectory import coefficients
 from foresight.data import Trajectory
 
+AT_EDGE_S = 1e-6  # [s] before and after a step, where it is seen from both sides; wall clocks count in quarters of it
 GOLDEN, GOLDEN_STEPS = 0.618, 8  # eight steps leave a fiftieth of the way
 
 
@@ -35,9 +36,10 @@ class Samples:
 
 
 class Motion:
-    """The polynomials of a trajectory of at least two points with accelerations."""
+    """The polynomials of a trajectory of at least two points with accelerations, and of the motion before it."""
 
-    def __init__(self, trajectory: Trajectory) -> None:
+    def __init__(self, trajectory: Trajectory, before: Motion | None = None) -> None:
+        self.before = before
         self.starts_s, self.lengths_s = trajectory.times_s[:-1], np.diff(trajectory.times_s)
         self.last = tuple(value[-1:] for value in (trajectory.q, trajectory.dq, trajectory.ddq))
         self.end_s = float(trajectory.times_s[-1])
@@ -97,13 +99,17 @@ class Motion:
         """Times [s] at which a period's change of acceleration can be greatest: points, and turns within a period of one."""
         short = self.lengths_s < period_s
         turns = self.starts_s[short, None] + self.turns()[:, short]
-        return np.concatenate([self.starts_s, np.unique(turns), [self.end_s]])
+        earlier = np.empty(0) if self.before is None else self.before.edges(period_s)
+        earlier = earlier[(earlier > self.starts_s[0] - period_s) & (earlier < self.starts_s[0])]
+        return np.concatenate([earlier, self.starts_s, np.unique(turns), [self.end_s - AT_EDGE_S, self.end_s + AT_EDGE_S]])
 
     def acceleration(self, times_s: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M J"]:
-        """Acceleration [rad/s^2] at times; zero after the end."""
+        """Acceleration [rad/s^2] at times; zero after the end, and before the beginning that of the motion before."""
         i = np.clip(np.searchsorted(self.starts_s, times_s, side="right") - 1, 0, len(self.starts_s) - 1)
         value = self._at(self.ddq, i, (times_s - self.starts_s[i])[:, None])
         value[times_s > self.end_s] = 0.0
+        if self.before is not None and (early := times_s < self.starts_s[0]).any():
+            value[early] = self.before.acceleration(times_s[early])
         return value
 
 
