@@ -18,7 +18,8 @@ from foresight.control.trajectory import derivatives
 from foresight.ros_environment import environment
 
 TRIAL = {
-    "robot": "ur5e", "signal": "kill", "rest_s": 0.2, "bound_s": 0.28, "speed": 0.77, "violations": [], "stalls": 1, "unmatched": 0,
+    "robot": "ur5e", "signal": "kill", "rest_s": 0.2, "bound_s": 0.28, "speed": 0.77, "violations": [], "stalls": 1,
+    "unmatched": 0,
 }  # fmt: skip
 
 
