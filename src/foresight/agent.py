@@ -66,7 +66,7 @@ class Agent:
     @classmethod
     def load(cls, path: Path | str, profile_name: str = "ur5e", policy: Policy = "both", seed: int = 0, **search) -> "Agent":
         """An agent from a checkpoint; `search` overrides fields of PlannerConfig."""
-        return cls(checkpoint.load(path), profile_name, PlannerConfig(policy=policy, seed=seed, **search))
+        return cls(checkpoint.load_for_planning(path), profile_name, PlannerConfig(policy=policy, seed=seed, **search))
 
     def reset(self) -> None:
         """Forgets everything but the model: a new episode, or an arm that was moved by hand."""

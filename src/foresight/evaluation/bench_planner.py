@@ -177,7 +177,7 @@ def _of(kind: str, times: list[Took]) -> float:
 
 def _arm_rows(config: BenchPlannerConfig) -> list[dict]:
     """Plans of the shipped arm model, as the planner node makes them but without a deadline."""
-    model = checkpoint.load(config.checkpoint)
+    model = checkpoint.load_for_planning(config.checkpoint)
     profile = load_profile(model.contract.robot)
     wanted = [("both", threads) for threads in sorted({1, config.threads})] + [("search", 1), ("actor", 1)]
     return [_arm_row(model, profile, policy, threads) for policy, threads in wanted]

@@ -92,7 +92,7 @@ class Imagination:
         start_velocity = torch.as_tensor(self.start.velocity, dtype=torch.float32)
         committed = torch.as_tensor(self.start.committed, dtype=torch.float32)
         position, velocity = p[:, -6:-3], start_velocity.expand(count, -1)
-        positions, velocities, latents, to_go = [], [], [], []
+        positions, velocities, latents, proprios = [], [], [], []
         for h in range(self.config.horizon):
             wanted = source(h, z, p, self.goal, velocity)
             displacements = []
@@ -109,10 +109,12 @@ class Imagination:
                 displacements.append(position - before)
             z, p = self.model.imagine(z, p, torch.cat(displacements, -1))
             latents.append(z)
-            to_go.append(self.model.blocks_to_go(z, p, self.goal))
+            proprios.append(p)
+        ahead = torch.stack(latents, 1)
+        to_go = self.model.blocks_to_go(ahead.flatten(0, 1), torch.stack(proprios, 1).flatten(0, 1), self.goal)
         foreseen = Foreseen(
-            torch.stack(to_go, 1),
-            torch.stack(latents, 1),
+            to_go.unflatten(0, ahead.shape[:2]),
+            ahead,
             torch.stack(positions, 1),
             torch.stack(velocities, 1),
             start_velocity,

@@ -147,8 +147,8 @@ class WorldModel(nn.Module):
         """What actor and critic see: the latent, its readouts, proprioception, and the way to each given part of the goal."""
         n, scale = len(latent), self.position_std / 4  # a quarter of the workspace's spread is about a push
         tip, obj = self.read(latent)
+        goal_reads = torch.cat(self.read(goal_latent), -1)  # one goal is read once
         goal_latent, goal_tip, goal_object, given = (x.expand(n, -1) for x in (goal_latent, goal_tip, goal_object, given))
-        goal_reads = torch.cat(self.read(goal_latent), -1)
         image, point, thing = given.split(1, -1)
         here = torch.cat([tip, obj], -1)
         return torch.cat(

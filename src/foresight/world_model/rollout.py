@@ -247,10 +247,10 @@ def _run(layer, dtype: torch.dtype) -> Linear:
 
 def _cast(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Linear:
     as_run = lambda x: x.detach().to(dtype).contiguous()  # noqa: E731
-    return Linear(as_run(weight), None if bias is None else as_run(bias), _pack(as_run(weight)))
+    return Linear(as_run(weight), None if bias is None else as_run(bias), pack(as_run(weight)))
 
 
-def _pack(weight: Tensor) -> Tensor | None:
+def pack(weight: Tensor) -> Tensor | None:
     """What torch's own compiler does with frozen weights; None where this build or device has no such thing."""
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None

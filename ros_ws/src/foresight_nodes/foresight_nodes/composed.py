@@ -17,6 +17,6 @@ def nodes(**options) -> list[Part]:
 
     @cache
     def load_once(path: str, device: str) -> WorldModel:
-        return checkpoint.load(path, device)
+        return checkpoint.load_for_planning(path, device)
 
     return [PerceptionNode(**options), WorldModelNode(load_once, **options), PlannerNode(load_once, **options)]

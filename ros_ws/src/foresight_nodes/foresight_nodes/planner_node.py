@@ -85,7 +85,7 @@ class Chase:
 class PlannerNode(Part[PlannerParameters]):
     """Belief + goal -> Plan."""
 
-    def __init__(self, load: LoadModel = checkpoint.load, **options) -> None:
+    def __init__(self, load: LoadModel = checkpoint.load_for_planning, **options) -> None:
         super().__init__("planner", PlannerParameters, **options)
         self._load = load
         self._model = self._planner = self._server = None
