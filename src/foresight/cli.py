@@ -252,7 +252,7 @@ def pursue(words: list[str]) -> int:
 
 
 def bench(words: list[str]) -> int:
-    """Measure: the guard against a million plans, dead processes and a planner that means ill; memory; the time of a plan."""
+    """Measure: the guard against a million plans, dead processes and ill will; memory; time of plans; what latency costs."""
     if not words or words[0] in ("-h", "--help"):
         print("usage: foresight bench NAME [--help]\n")
         print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
@@ -329,6 +329,55 @@ def bench_adversary(words: list[str]) -> int:
     return 1 if figures["bad"] else 0
 
 
+def bench_latency(words: list[str]) -> int:
+    """Success with latency injected between observation and motion, planned from where the arm will be then, or was."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.files import write_atomically
+    from sim.latency import LatencyConfig, summary
+    from sim.latency import bench as run
+
+    config = parse(LatencyConfig, "bench latency", bench_latency.__doc__, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    check_file("--json", config.json)
+    cells = list(config.cells())
+    _check_before_work(cells[0])
+    _prepare_rendering()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left")
+    bar = Progress(*columns, TimeRemainingColumn())
+    task = bar.add_task("", total=len(cells) * len(config.task) * config.episodes)
+    with _shown_once_used(bar) as use:
+        found = run(config, lambda cell, result: use().update(task, advance=1, description=f"{cell.latency_ms:g} ms"))
+    print(summary(found))
+    if config.json:
+        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    return 0
+
+
+def bench_cycles(words: list[str]) -> int:
+    """Plan against the clock: durations, misses and what covers them, jumps between plans (1 where something jumped)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.evaluation.config import EvaluateConfig
+    from foresight.files import write_atomically
+    from sim.cycles import CyclesConfig, summary
+    from sim.cycles import bench as run
+
+    config = parse(CyclesConfig, "bench cycles", bench_cycles.__doc__, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    check_file("--json", config.json)
+    _check_before_work(EvaluateConfig(checkpoint=config.checkpoint, robot=config.robot))
+    _prepare_rendering()
+    bar = Progress(BarColumn(), MofNCompleteColumn(), "cycles", TimeElapsedColumn(), "left", TimeRemainingColumn())
+    task = bar.add_task("", total=config.cycles)
+    with _shown_once_used(bar) as use:
+        found = run(config, lambda done: use().update(task, completed=done))
+    print(summary(found))
+    if config.json:
+        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    return 0 if found["ok"] else 1
+
+
 def bench_faults(words: list[str]) -> int:
     """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
     return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
@@ -371,6 +420,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
+    "latency": bench_latency, "cycles": bench_cycles,
 }  # fmt: skip
 
 

@@ -46,6 +46,10 @@ class EvaluateConfig:
     """Videos of successful episodes kept for each task, with --report; every failure is kept."""
     jobs: int = 2
     """Processes, one thread each; in-process only."""
+    latency_ms: float = 0.0
+    """Injected between an observation and the motion that it leads to [ms], from 0 to below 250; in-process only."""
+    compensate: bool = True
+    """Plan from where the arm will be after the latency; without, from where it was seen; in-process only."""
     guard: bool = True
     """Without it whatever was planned is sent to the simulated arm, to measure what the guard costs; in-process only."""
     ros: bool = False
@@ -60,6 +64,14 @@ class EvaluateConfig:
             raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
         if self.ros and self.keep_out != "none":
             raise ValueError("--keep-out is for runs in process. Leave --ros or --keep-out out.")
+        if not 0 <= self.latency_ms < 250:
+            raise ValueError(
+                f"--latency-ms must be at least 0 and below 250, which is where the guard refuses, got {self.latency_ms}."
+            )
+        if self.ros and (self.latency_ms or not self.compensate):
+            raise ValueError(
+                "--latency-ms and --no-compensate are for runs in process; through ROS the latency is what it is. Leave them out."
+            )
         for name, low, high in (
             ("episodes", 1, 100_000),
             ("seed", 0, 9_999),
