@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, explain, up, pursue, inject, bench, report, replay, security, demo, env.
+"""The `foresight` command: collect, train, evaluate, explain, export, up, pursue, inject, bench, report, replay, security, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -231,6 +231,23 @@ def replay(words: list[str]) -> int:
     return 0 if result.same else 1
 
 
+def export(words: list[str]) -> int:
+    """Write a checkpoint's encoder and rollout as ONNX files, compared with the model before they appear."""
+    from foresight.world_model.checkpoint import load
+    from foresight.world_model.export import ExportConfig, require
+    from foresight.world_model.export import export as run
+
+    config = parse(ExportConfig, "export", export.__doc__, words)
+    if config.out.exists():
+        raise InputError(f"--out: {config.out} exists. Give the name of a new folder.")
+    require()
+    check_folder("--out", config.out.parent)
+    differences = run(load(find_checkpoint(config.checkpoint)), config.out, config.horizon)
+    worst = ", ".join(f"{name} {apart:.0e}" for name, apart in differences.items())
+    print(f"Written: {config.out}. Differences from the model, of the largest number: {worst}.")
+    return 0
+
+
 def up(words: list[str]) -> int:
     """Start the ROS graph (sim, stack or robot) where `ros2 launch` is not installed; arguments as in the launch files."""
     return _become([sys.executable, "-m", "foresight_bringup.up", *words])
@@ -378,6 +395,22 @@ def bench_cycles(words: list[str]) -> int:
     return 0 if found["ok"] else 1
 
 
+def bench_onnx(words: list[str]) -> int:
+    """Time encoder and rollout of the shipped model in torch, ONNX Runtime and, where it is installed, OpenVINO."""
+    from foresight.evaluation.bench_onnx import BenchOnnxConfig, summary
+    from foresight.evaluation.bench_onnx import bench as run
+    from foresight.files import write_atomically
+
+    config = parse(BenchOnnxConfig, "bench onnx", bench_onnx.__doc__, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    check_file("--json", config.json)
+    found = run(config)
+    print(summary(found))
+    if config.json:
+        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    return 0
+
+
 def bench_faults(words: list[str]) -> int:
     """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
     return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
@@ -417,10 +450,11 @@ def env(words: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
     "explain": explain, "up": up, "pursue": pursue, "inject": inject, "bench": bench, "security": security, "env": env,
+    "export": export,
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
-    "latency": bench_latency, "cycles": bench_cycles,
+    "latency": bench_latency, "cycles": bench_cycles, "onnx": bench_onnx,
 }  # fmt: skip
 
 
