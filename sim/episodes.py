@@ -256,6 +256,7 @@ def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
         seed=0,
         latency_s=config.latency_ms / 1e3,
         compensates=config.compensate,
+        device=config.device,
         deadline_s=float("inf"),  # simulated time stands still meanwhile: outcomes must not depend on load
     )
     return Simulation(0, load_profile(config.robot), zone=config.keep_out != "none"), agent

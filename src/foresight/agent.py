@@ -84,11 +84,12 @@ class Agent:
         seed: int = 0,
         latency_s: float = 0.0,
         compensates: bool = True,
+        device: str = "cpu",
         **search,
     ) -> "Agent":
-        """An agent from a checkpoint; `search` overrides fields of PlannerConfig."""
+        """An agent from a checkpoint; `device` as `checkpoint.load` has it, `search` overrides fields of PlannerConfig."""
         config = PlannerConfig(policy=policy, seed=seed, **search)
-        return cls(checkpoint.load(path), profile_name, config, latency_s=latency_s, compensates=compensates)
+        return cls(checkpoint.load(path, device), profile_name, config, latency_s=latency_s, compensates=compensates)
 
     def reset(self) -> None:
         """Forgets everything but the model: a new episode, or an arm that was moved by hand."""

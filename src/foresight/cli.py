@@ -236,15 +236,18 @@ def export(words: list[str]) -> int:
     from foresight.world_model.checkpoint import load
     from foresight.world_model.export import ExportConfig, require
     from foresight.world_model.export import export as run
+    from foresight.world_model.onnx_model import beside
 
     config = parse(ExportConfig, "export", export.__doc__, words)
-    if config.out.exists():
-        raise InputError(f"--out: {config.out} exists. Give the name of a new folder.")
+    checkpoint = find_checkpoint(config.checkpoint)
+    out = config.out or beside(checkpoint)
+    if out.exists():
+        raise InputError(f"--out: {out} exists. Remove it, or give the name of a new folder.")
     require()
-    check_folder("--out", config.out.parent)
-    differences = run(load(find_checkpoint(config.checkpoint)), config.out, config.horizon)
+    check_folder("--out", out.parent)
+    differences = run(load(checkpoint), out, config.horizon)
     worst = ", ".join(f"{name} {apart:.0e}" for name, apart in differences.items())
-    print(f"Written: {config.out}. Differences from the model, of the largest number: {worst}.")
+    print(f"Written: {out}. Differences from the model, of the largest number: {worst}.")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 TaskName = Literal["reach", "push", "push_object_goal"]
 ShiftName = Literal["none", "colour", "camera"]
 KeepOutName = Literal["none", "told", "untold"]
+DeviceName = Literal["cpu", "onnx"]
 PolicyName = Literal["actor", "search", "both", "random"]
 
 
@@ -50,6 +51,8 @@ class EvaluateConfig:
     """Injected between an observation and the motion that it leads to [ms], from 0 to below 250; in-process only."""
     compensate: bool = True
     """Plan from where the arm will be after the latency; without, from where it was seen; in-process only."""
+    device: DeviceName = "cpu"
+    """Where the model runs: cpu (torch), or onnx (ONNX Runtime, from the files of `foresight export`); in-process only."""
     guard: bool = True
     """Without it whatever was planned is sent to the simulated arm, to measure what the guard costs; in-process only."""
     ros: bool = False
@@ -68,6 +71,8 @@ class EvaluateConfig:
             raise ValueError(
                 f"--latency-ms must be at least 0 and below 250, which is where the guard refuses, got {self.latency_ms}."
             )
+        if self.ros and self.device != "cpu":
+            raise ValueError("--device is for runs in process; nodes have the parameter `device`. Leave --ros or --device out.")
         if self.ros and (self.latency_ms or not self.compensate):
             raise ValueError(
                 "--latency-ms and --no-compensate are for runs in process; through ROS the latency is what it is. Leave them out."

@@ -1,10 +1,10 @@
 """A checkpoint's encoder and rollout as ONNX files, each compared with the model that it was made of. Knows no planner.
 
-    foresight export --checkpoint models/ur5e --out runs/ur5e_onnx
+    foresight export --checkpoint models/ur5e          (into models/ur5e_onnx)
 
 `encoder.onnx`: prepared `images` (B, C, h, w, 3) uint8 to `latent` (B, D). `rollout.onnx`: `latent` (S, D), `proprio` (S, P) and
 `blocks` (S, H, A), in physical units as `WorldModel.imagine` takes them, to `latents` (S, H, D) and `proprios` (S, H, P). B and S
-are free, H is fixed. Needs the packages of the extra `onnx`, which nothing else does.
+are free, H is fixed; `dynamics.onnx` is the same for H = 1. Needs the packages of the extra `onnx`, which nothing else does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from foresight.world_model.model import WorldModel
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-ENCODER, ROLLOUT, CONFIG = "encoder.onnx", "rollout.onnx", "config.json"
+ENCODER, ROLLOUT, DYNAMICS, CONFIG = "encoder.onnx", "rollout.onnx", "dynamics.onnx", "export.json"
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of the largest number of an output, by which a file may differ from its model
 
@@ -42,10 +42,10 @@ class ExportError(RuntimeError):
 class ExportConfig:
     """What to export and where to."""
 
-    out: Path = Path("runs/onnx")
-    """New folder for encoder.onnx, rollout.onnx and config.json."""
     checkpoint: Path = Path("models/ur5e")
     """Folder of the checkpoint; the default is the one shipped."""
+    out: Path | None = None
+    """New folder for the files; by default beside the checkpoint, its name with _onnx, where device onnx looks for it."""
     horizon: int = 4
     """Blocks of the rollout, as many as the planner looks ahead."""
 
@@ -82,20 +82,22 @@ class Rollout(nn.Module):
 
 
 def export(model: WorldModel, out: Path, horizon: int) -> dict[str, float]:
-    """Writes the folder, complete or not at all, once both files agree with the model; by how much they differ [of the largest].
+    """Writes the folder, complete or not at all, once its files agree with the model; by how much they differ [of the largest].
 
     Raises ExportError where a package is missing or a file does not agree, FileExistsError where `out` exists.
     """
     require()
     differences: dict[str, float] = {}
+    write_folder_atomically(out, lambda folder: differences.update(fill(model, folder, horizon)))
+    return differences
 
-    def fill(folder: Path) -> None:
-        write(model, folder, horizon)
-        differences.update(parity(model, folder, horizon))
-        told = {"model_id": model.model_id, "horizon": horizon, "contract": model.contract.to_json(), "differences": differences}
-        (folder / CONFIG).write_text(json.dumps(told, indent=1) + "\n")
 
-    write_folder_atomically(out, fill)
+def fill(model: WorldModel, folder: Path, horizon: int) -> dict[str, float]:
+    """The same into a folder that is there."""
+    write(model, folder, horizon)
+    differences = parity(model, folder, horizon)
+    told = {"model_id": model.model_id, "horizon": horizon, "contract": model.contract.to_json(), "differences": differences}
+    (folder / CONFIG).write_text(json.dumps(told, indent=1) + "\n")
     return differences
 
 
@@ -110,37 +112,44 @@ def require() -> None:
 
 
 def write(model: WorldModel, folder: Path, horizon: int) -> None:
-    """Both files."""
+    """The three files."""
     rows = torch.export.Dim("S", min=1, max=4096)
-    images, arguments = examples(model, 2, horizon)
+    images = examples(model, 2, horizon)[0]
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             Encode(model).eval(), (images,), folder / ENCODER, dynamo=True, external_data=False, verbose=False,
             input_names=["images"], output_names=["latent"], dynamic_shapes=({0: rows},),
         )  # fmt: skip
-        torch.onnx.export(
-            Rollout(model, horizon).eval(), arguments, folder / ROLLOUT, dynamo=True, external_data=False, verbose=False,
-            input_names=["latent", "proprio", "blocks"], output_names=["latents", "proprios"],
-            dynamic_shapes=({0: rows}, {0: rows}, {0: rows}),
-        )  # fmt: skip
+        for name, blocks in ((ROLLOUT, horizon), (DYNAMICS, 1)):
+            torch.onnx.export(
+                Rollout(model, blocks).eval(), examples(model, 2, blocks)[1], folder / name, dynamo=True, external_data=False,
+                verbose=False, input_names=["latent", "proprio", "blocks"], output_names=["latents", "proprios"],
+                dynamic_shapes=({0: rows}, {0: rows}, {0: rows}),
+            )  # fmt: skip
 
 
 def parity(model: WorldModel, folder: Path, horizon: int) -> dict[str, float]:
     """By how much the files' outputs differ from the model's, at several batch sizes; raises ExportError where too much."""
-    encoder, rollout = session(folder / ENCODER), session(folder / ROLLOUT)
+    encoder = session(folder / ENCODER)
     worst = {"latent": 0.0, "latents": 0.0, "proprios": 0.0}
+
+    def compare(name: str, ours: Tensor, theirs: np.ndarray) -> None:
+        apart = float(np.abs(theirs - ours.numpy()).max()) / max(float(ours.abs().max()), 1e-9)
+        worst[name] = max(worst[name], apart) if np.isfinite(apart) else float("inf")
+
     for rows in (1, 3, 17):
-        images, arguments = examples(model, rows, horizon, seed=rows)
+        images = examples(model, rows, horizon, seed=rows)[0]
         with torch.no_grad():
-            expected = (model.encode(images), *Rollout(model, horizon)(*arguments))
-        names = ("latent", "proprio", "blocks")
-        found = (
-            *encoder.run(None, {"images": images.numpy()}),
-            *rollout.run(None, {name: x.numpy() for name, x in zip(names, arguments, strict=True)}),
-        )
-        for name, ours, theirs in zip(worst, expected, found, strict=True):
-            apart = float(np.abs(theirs - ours.numpy()).max()) / max(float(ours.abs().max()), 1e-9)
-            worst[name] = max(worst[name], apart) if np.isfinite(apart) else float("inf")
+            compare("latent", model.encode(images), encoder.run(None, {"images": images.numpy()})[0])
+    for file, blocks in ((ROLLOUT, horizon), (DYNAMICS, 1)):
+        one = session(folder / file)
+        for rows in (1, 3, 17):
+            arguments = examples(model, rows, blocks, seed=rows)[1]
+            with torch.no_grad():
+                expected = Rollout(model, blocks)(*arguments)
+            named = dict(zip(("latent", "proprio", "blocks"), (x.numpy() for x in arguments), strict=True))
+            for name, ours, theirs in zip(("latents", "proprios"), expected, one.run(None, named), strict=True):
+                compare(name, ours, theirs)
     wrong = [f"{name} by {apart:.1e}" for name, apart in worst.items() if not apart <= TOLERANCE]
     if wrong:
         raise ExportError(
