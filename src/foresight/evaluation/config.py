@@ -32,7 +32,7 @@ class EvaluateConfig:
     shift: ShiftName = "none"
     """What differs from training: nothing, another table colour, or cameras moved by 3 cm."""
     keep_out: KeepOutName = "none"
-    """A keep-out box on the straight way of tip or cube to the goal that the planner is told of, or is not; in-process only."""
+    """A keep-out box on the straight way of tip or cube to the goal that the planner is told of, or is not."""
     random_episodes: int | None = None
     """Episodes of the random floor for each task, on the same seeds; by default the number of episodes, at most 50."""
     checkpoint: Path = Path("models/ur5e")
@@ -65,8 +65,6 @@ class EvaluateConfig:
             raise ValueError(f"--task names a task twice: {' '.join(self.task)}. Name each once; its scenes count once.")
         if self.ros and not self.guard:
             raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
-        if self.ros and self.keep_out != "none":
-            raise ValueError("--keep-out is for runs in process. Leave --ros or --keep-out out.")
         if not 0 <= self.latency_ms < 250:
             raise ValueError(
                 f"--latency-ms must be at least 0 and below 250, which is where the guard refuses, got {self.latency_ms}."
