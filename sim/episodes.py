@@ -172,6 +172,8 @@ def evaluate(
         keep_out=config.keep_out,
         model_id=_model_id(config, build),
         guarded=config.guard,
+        injected_ms=config.latency_ms,
+        compensated=config.compensate,
         interrupted=interrupted,
     )
     return report, episodes
@@ -247,9 +249,17 @@ def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
     from sim.unguarded import UnguardedAgent
 
     kind = Agent if config.guard else UnguardedAgent
-    return Simulation(0, load_profile(config.robot), zone=config.keep_out != "none"), kind.load(
-        config.checkpoint, config.robot, policy=policy, seed=0, deadline_s=float("inf")
-    )  # simulated time stands still meanwhile: outcomes must not depend on load
+    agent = kind.load(
+        config.checkpoint,
+        config.robot,
+        policy=policy,
+        seed=0,
+        latency_s=config.latency_ms / 1e3,
+        compensates=config.compensate,
+        device=config.device,
+        deadline_s=float("inf"),  # simulated time stands still meanwhile: outcomes must not depend on load
+    )
+    return Simulation(0, load_profile(config.robot), zone=config.keep_out != "none"), agent
 
 
 def _model_id(config: EvaluateConfig, build: Build) -> str:

@@ -95,7 +95,13 @@ def explain(config: ExplainConfig, build: Build = _build) -> tuple[Path, str]:
     if out.suffix != ".png":
         raise ValueError(f"--out must end in .png, got {out}.")
     again = EvaluateConfig(
-        checkpoint=config.checkpoint, robot=config.robot, guard=report.guarded, keep_out=report.keep_out, policy=report.policy
+        checkpoint=config.checkpoint,
+        robot=config.robot,
+        guard=report.guarded,
+        keep_out=report.keep_out,
+        policy=report.policy,
+        latency_ms=report.injected_ms,
+        compensate=report.compensated,
     )
     torch.set_num_threads(1)
     simulation, agent = build(again, episode.policy)

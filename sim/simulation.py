@@ -121,6 +121,10 @@ class Simulation:
         """Offers a trajectory to the arm's controller; False when it lies wholly in the past."""
         return self._controller.accept(trajectory, self.time_s)
 
+    def setpoints(self, times_s: Float[np.ndarray, "N"]) -> tuple[Float[np.ndarray, "N J"], Float[np.ndarray, "N J"]]:
+        """Position [rad] and velocity [rad/s] that the controller asks of the joints then, if no other command comes before."""
+        return self._controller.setpoints(times_s)
+
     def halt(self) -> None:
         """The arm's own driver brakes it, whatever was commanded."""
         self._controller.halt(self.profile, self.time_s)

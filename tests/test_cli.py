@@ -68,6 +68,9 @@ def test_overview_loads_no_heavy_library():
         (["collect", "--episodes", "1e99"], ["--episodes", "1e99"]),
         (["train", "--model.latent", "9" * 12], ["latent must be at least 1 and at most 10000"]),
         (["bench", "adversary", "--duration-s", "nan"], ["--duration-s", "got nan"]),
+        (["evaluate", "--latency-ms", "300"], ["--latency-ms", "got 300"]),
+        (["bench", "latency", "--latencies-ms", "50"], ["--latencies-ms must be 0 and then others"]),
+        (["bench", "cycles", "--period-ms", "0"], ["--period-ms", "got 0"]),
         (["bench", "planner", "--limit-s", "nan"], ["--limit-s", "got nan"]),
         (["bench", "planner", "--json", "a.png"], ["a.png is the name of the picture beside it"]),
         (["demo", "--episodes", "-1"], ["--episodes", "got -1"]),
@@ -133,6 +136,8 @@ def test_a_folder_is_no_file_for_figures(capsys, tmp_path):
         ["bench", "guard", "--json"],
         ["bench", "adversary", "--json"],
         ["bench", "planner", "--json"],
+        ["bench", "latency", "--json"],
+        ["bench", "cycles", "--json"],
     ],
     ids=" ".join,
 )

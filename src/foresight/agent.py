@@ -24,11 +24,14 @@ from foresight.planning.pursuit import Outcome, Pursuit, PursuitConfig
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
 from foresight.safety.collision import Scene
+from foresight.safety.config import GuardConfig
 from foresight.safety.guard import Guard
 from foresight.world_model import checkpoint
 from foresight.world_model.belief import BeliefFilter
 from foresight.world_model.goals import goal_from_images
 from foresight.world_model.model import WorldModel
+
+LATENCY_MAX_S = GuardConfig().start_ahead_max_s  # [s] at which a motion may begin after it is offered
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,17 @@ class Agent:
         profile_name: str,
         config: PlannerConfig = PlannerConfig(),
         clock: Callable[[], float] = time.monotonic,
+        latency_s: float = 0.0,
+        compensates: bool = True,
     ) -> None:
-        self.model, self.clock = model, clock
+        """`latency_s` passes between an observation and the motion that it leads to.
+
+        An agent that compensates plans from where the motion in force will have brought the arm by then; one that does not takes
+        what it sees for how things stand then.
+        """
+        if not 0 <= latency_s < LATENCY_MAX_S:
+            raise ValueError(f"latency_s must be at least 0 and below {LATENCY_MAX_S} s, as the guard has it, got {latency_s}.")
+        self.model, self.clock, self.latency_s, self.compensates = model, clock, latency_s, compensates
         self.profile = load_profile(profile_name)
         self.kinematics = MujocoKinematics(self.profile)
         self.scene = Scene(self.profile)
@@ -64,9 +76,20 @@ class Agent:
         self.reset()
 
     @classmethod
-    def load(cls, path: Path | str, profile_name: str = "ur5e", policy: Policy = "both", seed: int = 0, **search) -> "Agent":
-        """An agent from a checkpoint; `search` overrides fields of PlannerConfig."""
-        return cls(checkpoint.load_for_planning(path), profile_name, PlannerConfig(policy=policy, seed=seed, **search))
+    def load(
+        cls,
+        path: Path | str,
+        profile_name: str = "ur5e",
+        policy: Policy = "both",
+        seed: int = 0,
+        latency_s: float = 0.0,
+        compensates: bool = True,
+        device: str = "cpu",
+        **search,
+    ) -> "Agent":
+        """An agent from a checkpoint; `device` as `checkpoint.load` has it, `search` overrides fields of PlannerConfig."""
+        config = PlannerConfig(policy=policy, seed=seed, **search)
+        return cls(checkpoint.load_for_planning(path, device), profile_name, config, latency_s=latency_s, compensates=compensates)
 
     def reset(self) -> None:
         """Forgets everything but the model: a new episode, or an arm that was moved by hand."""
@@ -108,11 +131,13 @@ class Agent:
         belief = self.filter.update(observation)
         if self.goal is None or self.pursuit is None:
             return Step(belief=belief)
-        start = start_of(self.guard.in_force, belief.stamp_s, now_s, self.model.contract.step_s, self.kinematics)
-        juncture = Juncture(self.goal_constraints, self.guard.in_force, state, now_s)
+        join_s = now_s + self.latency_s
+        believed = belief if self.compensates else replace(belief, stamp_s=belief.stamp_s + self.latency_s)
+        start = start_of(self.guard.in_force, believed.stamp_s, join_s, self.model.contract.step_s, self.kinematics)
+        juncture = Juncture(self.goal_constraints, self.guard.in_force, state, join_s)
         plan, verdict = None, None
         try:
-            plan = self.planner.plan(belief, self.goal, start, self.generator, self.clock, self.last_plan, juncture)
+            plan = self.planner.plan(believed, self.goal, start, self.generator, self.clock, self.last_plan, juncture)
             outcome = self.pursuit.update(plan, belief, now_s)
         except NoPlan as error:
             verdict = Verdict(error.reason, str(error))

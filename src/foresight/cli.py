@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, explain, up, pursue, inject, bench, report, replay, security, demo, env.
+"""The `foresight` command: collect, train, evaluate, explain, export, up, pursue, inject, bench, report, replay, security, demo, env.
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -231,6 +231,26 @@ def replay(words: list[str]) -> int:
     return 0 if result.same else 1
 
 
+def export(words: list[str]) -> int:
+    """Write a checkpoint's encoder and rollout as ONNX files, compared with the model before they appear."""
+    from foresight.world_model.checkpoint import load
+    from foresight.world_model.export import ExportConfig, require
+    from foresight.world_model.export import export as run
+    from foresight.world_model.onnx_model import beside
+
+    config = parse(ExportConfig, "export", export.__doc__, words)
+    checkpoint = find_checkpoint(config.checkpoint)
+    out = config.out or beside(checkpoint)
+    if out.exists():
+        raise InputError(f"--out: {out} exists. Remove it, or give the name of a new folder.")
+    require()
+    check_folder("--out", out.parent)
+    differences = run(load(checkpoint), out, config.horizon)
+    worst = ", ".join(f"{name} {apart:.0e}" for name, apart in differences.items())
+    print(f"Written: {out}. Differences from the model, of the largest number: {worst}.")
+    return 0
+
+
 def up(words: list[str]) -> int:
     """Start the ROS graph (sim, stack or robot) where `ros2 launch` is not installed; arguments as in the launch files."""
     return _become([sys.executable, "-m", "foresight_bringup.up", *words])
@@ -252,7 +272,7 @@ def pursue(words: list[str]) -> int:
 
 
 def bench(words: list[str]) -> int:
-    """Measure: the guard against a million plans, dead processes and a planner that means ill; memory; the time of a plan."""
+    """Measure: the guard against a million plans, dead processes and ill will; memory; time of plans; what latency costs."""
     if not words or words[0] in ("-h", "--help"):
         print("usage: foresight bench NAME [--help]\n")
         print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
@@ -329,6 +349,71 @@ def bench_adversary(words: list[str]) -> int:
     return 1 if figures["bad"] else 0
 
 
+def bench_latency(words: list[str]) -> int:
+    """Success with latency injected between observation and motion, planned from where the arm will be then, or was."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.files import write_atomically
+    from sim.latency import LatencyConfig, summary
+    from sim.latency import bench as run
+
+    config = parse(LatencyConfig, "bench latency", bench_latency.__doc__, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    check_file("--json", config.json)
+    cells = list(config.cells())
+    _check_before_work(cells[0])
+    _prepare_rendering()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "episodes", TimeElapsedColumn(), "left")
+    bar = Progress(*columns, TimeRemainingColumn())
+    task = bar.add_task("", total=len(cells) * len(config.task) * config.episodes)
+    with _shown_once_used(bar) as use:
+        found = run(config, lambda cell, result: use().update(task, advance=1, description=f"{cell.latency_ms:g} ms"))
+    print(summary(found))
+    if config.json:
+        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    return 0
+
+
+def bench_cycles(words: list[str]) -> int:
+    """Plan against the clock: durations, misses and what covers them, jumps between plans (1 where something jumped)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.evaluation.config import EvaluateConfig
+    from foresight.files import write_atomically
+    from sim.cycles import CyclesConfig, summary
+    from sim.cycles import bench as run
+
+    config = parse(CyclesConfig, "bench cycles", bench_cycles.__doc__, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    check_file("--json", config.json)
+    _check_before_work(EvaluateConfig(checkpoint=config.checkpoint, robot=config.robot))
+    _prepare_rendering()
+    bar = Progress(BarColumn(), MofNCompleteColumn(), "cycles", TimeElapsedColumn(), "left", TimeRemainingColumn())
+    task = bar.add_task("", total=config.cycles)
+    with _shown_once_used(bar) as use:
+        found = run(config, lambda done: use().update(task, completed=done))
+    print(summary(found))
+    if config.json:
+        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    return 0 if found["ok"] else 1
+
+
+def bench_onnx(words: list[str]) -> int:
+    """Time encoder and rollout of the shipped model in torch, ONNX Runtime and, where it is installed, OpenVINO."""
+    from foresight.evaluation.bench_onnx import BenchOnnxConfig, summary
+    from foresight.evaluation.bench_onnx import bench as run
+    from foresight.files import write_atomically
+
+    config = parse(BenchOnnxConfig, "bench onnx", bench_onnx.__doc__, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    check_file("--json", config.json)
+    found = run(config)
+    print(summary(found))
+    if config.json:
+        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    return 0
+
+
 def bench_faults(words: list[str]) -> int:
     """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
     return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
@@ -368,9 +453,11 @@ def env(words: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
     "explain": explain, "up": up, "pursue": pursue, "inject": inject, "bench": bench, "security": security, "env": env,
+    "export": export,
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
+    "latency": bench_latency, "cycles": bench_cycles, "onnx": bench_onnx,
 }  # fmt: skip
 
 

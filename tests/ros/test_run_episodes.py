@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from foresight_bringup.graph import Arguments, graph
 from foresight_msgs.action import Pursue
 from foresight_msgs.msg import Belief, Plan, SimState
 from foresight_msgs.srv import ResetSimulation
@@ -14,7 +15,10 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
+from foresight.evaluation.config import EvaluateConfig
+
 TICK_S = 0.05  # [s] simulated for each turn of the runner
+BOX = (0.4, -0.1, 0.0, 0.5, 0.1, 0.2)
 PICTURE = np.full((48, 64, 3), 90, np.uint8)
 
 
@@ -22,8 +26,14 @@ class FakeGraph:
     """Simulator, guard, world model and planner in one node: once pursued, the distance falls by 0.1 m/s until it is zero."""
 
     def __init__(
-        self, reaches: bool = True, gives_up_after_s: float = math.inf, refuses: bool = False, dies: bool = False
+        self,
+        reaches: bool = True,
+        gives_up_after_s: float = math.inf,
+        refuses: bool = False,
+        dies: bool = False,
+        keep_out: tuple[float, ...] = (),
     ) -> None:
+        self.keep_out = keep_out
         self.reaches, self.gives_up_after_s, self.refuses, self.dies = reaches, gives_up_after_s, refuses, dies
         self.node = Node("fake_graph")
         self.executor = SingleThreadedExecutor()
@@ -51,7 +61,7 @@ class FakeGraph:
         self.scenes.append((request.task, request.seed, request.shift))
         self.reset_s, self.distance, self.held_s, self.handle = self.now_s, 0.3, 0.0, None
         response.ok, response.message = not self.refuses, "no such task" if self.refuses else ""
-        response.time_limit_s, response.stamp = 6.0, convert.stamp(self.now_s)
+        response.time_limit_s, response.stamp, response.keep_out = 6.0, convert.stamp(self.now_s), list(self.keep_out)
         response.goal_images = [convert.image_to_msg(PICTURE, self.now_s, camera) for camera in self.images]
         return response
 
@@ -92,7 +102,7 @@ class FakeGraph:
         header = convert.header(self.now_s)
         self.state.publish(SimState(
             header=header, task="reach", elapsed_s=self.now_s - self.reset_s, time_limit_s=6.0, success=self.held_s > 0.5,
-            held_s=self.held_s,
+            held_s=self.held_s, entered=2 if self.keep_out else 0,
             distance=self.distance, real_time_factor=1.0, camera_to_command_s=0.1 + 0.001 * self.plans,
         ))  # fmt: skip
         self.belief.publish(Belief(header=header, model_id="toy", surprise=1.25))
@@ -113,11 +123,11 @@ def play():
     """Runs one episode against a fake graph of the given behaviour."""
     opened = []
 
-    def run(task="reach", **behaviour):
+    def run(task="reach", asked="none", **behaviour):
         graph = FakeGraph(**behaviour)
         runner = Runner(graph.turn, ("front", "wrist"))
         opened.extend([runner, graph])
-        return graph, *runner.episode(task, 700, "camera", lambda line: None)
+        return graph, *runner.episode(task, 700, "camera", lambda line: None, asked)
 
     yield run
     for each in opened:
@@ -165,6 +175,29 @@ def test_object_goals_are_asked_for_as_such(play):
     """push_object_goal tells the planner that the arm in the goal images does not matter."""
     graph, *_ = play(task="push_object_goal")
     assert graph.goals[0].object_only
+
+
+@pytest.mark.parametrize(("asked", "told"), [("told", list(BOX)), ("untold", [])])
+def test_the_planner_is_told_of_a_keep_out_or_is_not(play, asked, told):
+    """The goal brings the scene's box, or nothing; either way the judge's count of the times the arm came into it is kept."""
+    graph, result, _, _ = play(asked=asked, keep_out=BOX)
+    assert list(graph.goals[0].keep_outs) == told and result.keep_outs_entered == 2
+
+
+def test_without_a_keep_out_none_is_counted_and_one_that_is_missing_is_told(play):
+    """Nothing to come into is no 0; a simulator that puts no box where one is asked for is no run with keep-outs."""
+    assert play()[1].keep_outs_entered is None
+    with pytest.raises(GraphError, match="0 keep-outs, asked for was 'told'"):
+        play(asked="told")
+
+
+@pytest.mark.parametrize(("keep_out", "put"), [("told", True), ("untold", True), ("none", None)])
+def test_the_graph_of_a_run_with_keep_outs_puts_them(keep_out, put):
+    """The runner starts the graph with arguments that it knows, and the simulator has a keep-out in each scene or none."""
+    command = run_episodes._graph_command(EvaluateConfig(ros=True, keep_out=keep_out))
+    arguments = Arguments(**dict(word.split(":=", 1) for word in command if ":=" in word))
+    (simulator,) = (process for process in graph("sim", arguments).processes if process.executable == "sim")
+    assert dict(simulator.parameters).get("keep_out") is put
 
 
 def test_a_refused_scene_and_a_dying_graph_give_one_line(play):

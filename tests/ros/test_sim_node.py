@@ -15,6 +15,9 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from std_srvs.srv import SetBool
 
+from foresight.robots.profile import load_profile
+from sim.simulation import Simulation
+from sim.tasks import TIME_LIMIT_S
 from tests.motions import minimum_jerk
 from tests.ros.conftest import PATIENCE_S, parameters
 
@@ -104,9 +107,32 @@ def test_reset_gives_a_goal_and_the_same_seed_the_same_one(simulated: Simulated)
     """One goal image per camera, where tip and object should be, and the time allowed."""
     first, again = (simulated.call(topics.SIM_RESET, ResetSimulation.Request(task="push", seed=5)) for _ in range(2))
     assert first.ok and [i.header.frame_id for i in first.goal_images] == ["front", "wrist"] and first.time_limit_s == 12.0
+    assert len(first.keep_out) == 0
     assert first.goal_object == again.goal_object and first.goal_images[0].data == again.goal_images[0].data
     simulated.until(lambda: simulated.truth[-1].task == "push" and simulated.truth[-1].seed == 5, "the judge knows")
     assert convert.seconds(again.stamp) >= convert.seconds(first.stamp)  # the clock does not go back
+
+
+def test_scenes_with_a_keep_out_say_where_it_is_and_allow_twice_the_time(monkeypatch):
+    """The same box as in process, and the judge's count of the times the arm came into it is published."""
+    node = SimNode(parameter_overrides=parameters(use_sim_time=True, robot="ur5e", keep_out=True))
+    alone = Simulation(0, load_profile("ur5e"), zone=True)
+    try:
+        assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+        answer = node._on_reset(ResetSimulation.Request(task="reach", seed=10_300_000), ResetSimulation.Response())
+        box = alone.reset("reach", 10_300_000).keep_out
+        np.testing.assert_array_equal(np.array(answer.keep_out).reshape(2, 3), [box.low, box.high])
+        published = []
+        monkeypatch.setattr(node, "publish", lambda publisher, message: published.append(message))
+        node._simulation._entered = 3
+        node._publish_truth(1.0)
+        assert answer.ok and answer.time_limit_s == 2 * TIME_LIMIT_S["reach"] and published[0].entered == 3
+    finally:
+        alone.close()
+        node.stop()
+        node.trigger_cleanup()
+        node.destroy_node()
 
 
 @pytest.mark.parametrize(

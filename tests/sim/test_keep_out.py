@@ -5,7 +5,6 @@ import pytest
 
 from foresight.control.motion import joint_trajectory
 from foresight.data import Plan
-from foresight.evaluation.config import EvaluateConfig
 from foresight.robots.profile import load_profile
 from foresight.robots.proximity import Proximity
 from sim.simulation import FREE_M, Simulation
@@ -74,9 +73,3 @@ def test_without_one_nothing_is_different():
     plain = Simulation(0, load_profile("ur5e"))
     assert plain.reset("reach", SEED).keep_out is None and plain.judgement().entered == 0
     plain.close()
-
-
-def test_through_ros_it_is_refused():
-    """The message says what to leave out."""
-    with pytest.raises(ValueError, match="--keep-out"):
-        EvaluateConfig(ros=True, keep_out="told")

@@ -9,6 +9,7 @@ from typing import Literal
 TaskName = Literal["reach", "push", "push_object_goal"]
 ShiftName = Literal["none", "colour", "camera"]
 KeepOutName = Literal["none", "told", "untold"]
+DeviceName = Literal["cpu", "onnx"]
 PolicyName = Literal["actor", "search", "both", "random"]
 
 
@@ -31,7 +32,7 @@ class EvaluateConfig:
     shift: ShiftName = "none"
     """What differs from training: nothing, another table colour, or cameras moved by 3 cm."""
     keep_out: KeepOutName = "none"
-    """A keep-out box on the straight way of tip or cube to the goal that the planner is told of, or is not; in-process only."""
+    """A keep-out box on the straight way of tip or cube to the goal that the planner is told of, or is not."""
     random_episodes: int | None = None
     """Episodes of the random floor for each task, on the same seeds; by default the number of episodes, at most 50."""
     checkpoint: Path = Path("models/ur5e")
@@ -46,6 +47,12 @@ class EvaluateConfig:
     """Videos of successful episodes kept for each task, with --report; every failure is kept."""
     jobs: int = 2
     """Processes, one thread each; in-process only."""
+    latency_ms: float = 0.0
+    """Injected between an observation and the motion that it leads to [ms], from 0 to below 250; in-process only."""
+    compensate: bool = True
+    """Plan from where the arm will be after the latency; without, from where it was seen; in-process only."""
+    device: DeviceName = "cpu"
+    """Where the model runs: cpu (torch), or onnx (ONNX Runtime, from the files of `foresight export`); in-process only."""
     guard: bool = True
     """Without it whatever was planned is sent to the simulated arm, to measure what the guard costs; in-process only."""
     ros: bool = False
@@ -58,8 +65,16 @@ class EvaluateConfig:
             raise ValueError(f"--task names a task twice: {' '.join(self.task)}. Name each once; its scenes count once.")
         if self.ros and not self.guard:
             raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
-        if self.ros and self.keep_out != "none":
-            raise ValueError("--keep-out is for runs in process. Leave --ros or --keep-out out.")
+        if not 0 <= self.latency_ms < 250:
+            raise ValueError(
+                f"--latency-ms must be at least 0 and below 250, which is where the guard refuses, got {self.latency_ms}."
+            )
+        if self.ros and self.device != "cpu":
+            raise ValueError("--device is for runs in process; nodes have the parameter `device`. Leave --ros or --device out.")
+        if self.ros and (self.latency_ms or not self.compensate):
+            raise ValueError(
+                "--latency-ms and --no-compensate are for runs in process; through ROS the latency is what it is. Leave them out."
+            )
         for name, low, high in (
             ("episodes", 1, 100_000),
             ("seed", 0, 9_999),

@@ -88,6 +88,8 @@ def _header(report: Report, successes: int, total: int) -> str:
     }  # fmt: skip
     if not report.guarded:
         facts["guard"] = "none: whatever was planned was sent"
+    if report.injected_ms:
+        facts["latency"] = f"{report.injected_ms:g} ms injected, {'' if report.compensated else 'not '}compensated"
     if report.interrupted:
         facts["interrupted"] = "not all episodes that were asked for were done; the quick ones end first"
     cells = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(str(value))}</dd></div>" for key, value in facts.items())

@@ -95,6 +95,8 @@ class Report:
     keep_out: str = "none"  # "told" or "untold" to the planner, where one was in the way
     through: str = "in-process"  # or "ros"
     guarded: bool = True  # False: whatever was planned was sent, to measure what the guard costs
+    injected_ms: float = 0.0  # [ms] of latency injected between observation and motion
+    compensated: bool = True  # whether plans begin where the arm will be after it
     interrupted: bool = False  # before all episodes that were asked for were done
 
     def to_json(self) -> dict:
@@ -117,6 +119,8 @@ def summarise(
     keep_out: str = "none",
     through: str = "in-process",
     guarded: bool = True,
+    injected_ms: float = 0.0,
+    compensated: bool = True,
     interrupted: bool = False,
 ) -> Report:
     """The report of the episodes of `policy`; those of policy "random" are the floor they are compared with."""
@@ -157,6 +161,8 @@ def summarise(
         keep_out=keep_out,
         through=through,
         guarded=guarded,
+        injected_ms=injected_ms,
+        compensated=compensated,
         interrupted=interrupted,
     )
 

@@ -101,7 +101,11 @@ def read_contract(path: Path) -> Contract:
 
 
 def load(path: Path | str, device: str = "cpu") -> WorldModel:
-    """The model, in evaluation mode. Raises CheckpointError with one line on anything amiss."""
+    """The model, in evaluation mode. Raises CheckpointError with one line on anything amiss.
+
+    `device`: cpu, cuda, cuda:1 ..., or onnx: on the CPU in ONNX Runtime, from the files that `foresight export` wrote beside it.
+    """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -134,6 +138,10 @@ def load(path: Path | str, device: str = "cpu") -> WorldModel:
             f"Checkpoint {path}: {WEIGHTS} holds numbers that are not finite, first in '{broken[0]}'. Fetch or train it again."
         )
     model.model_id = fingerprint(path)
+    if device == "onnx":
+        from foresight.world_model.onnx_model import OnnxWorldModel, beside
+
+        return OnnxWorldModel(model.eval().requires_grad_(False), beside(path), torch.get_num_threads())
     return model.to(device).eval().requires_grad_(False)
 
 

@@ -54,6 +54,7 @@ class Arguments:
     headless: str = _argument("true", "open no window on the simulation", ["sim"])
     task: str = _argument("reach", "the simulation's first task: reach, push or push_object_goal", ["sim"])
     seed: str = _argument("0", "seed of the simulation's first scene", ["sim"])
+    keep_out: str = _argument("false", "each scene has a keep-out on the straight way to its goal, for the judge", ["sim"])
     front_camera: str = _argument("front", "namespace of the front camera's image_raw and camera_info", ["stack", "robot"])
     wrist_camera: str = _argument("wrist", "namespace of the wrist camera's image_raw and camera_info", ["stack", "robot"])
     joint_states: str = _argument("joint_states", "topic of the measured joint states", ["stack", "robot"])
@@ -176,6 +177,7 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     processes = [process("guard", {**controller, **watched})]
     if simulated:
         scene = {"task": arguments.task, "seed": int(arguments.seed), "headless": arguments.flag("headless")}
+        scene |= {"keep_out": True} if arguments.flag("keep_out") else {}
         processes.append(process("sim", {**robot, **scene}))
     if situation == "robot" and arguments.flag("use_mock_hardware"):
         processes.append(process("mock_driver", {**controller, **seen}, ("driver",)))

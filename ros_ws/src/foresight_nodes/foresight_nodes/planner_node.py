@@ -53,7 +53,7 @@ class PlannerParameters:
     checkpoint: str  # folder of the model
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where the guard sends trajectories; empty: as the profile says
-    device: str = "cpu"  # where the model runs: cpu, cuda, cuda:1 ...
+    device: str = "cpu"  # where the model runs: cpu, cuda, cuda:1 ... or onnx (ONNX Runtime, after `foresight export`)
     threads: int = 0  # torch threads; 0: as torch decides
     margin_s: float = 0.065  # [s] from the guard's receipt of a plan until its motion begins, more than the guard's transport_s
     first_margin_s: float = 0.1  # [s] more where nothing is in force: the arm may be a little off where it was seen

@@ -39,7 +39,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from foresight.command_line import interrupt_on_sigterm
-from foresight.evaluation.config import EvaluateConfig
+from foresight.evaluation.config import EvaluateConfig, KeepOutName
 from foresight.evaluation.report import SLOW, write_report
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.table import LiveTable
@@ -177,12 +177,17 @@ class Runner(Node):
     # -- one episode --------------------------------------------------------------------------------------------------
 
     def episode(
-        self, task: str, seed: int, shift: str, status: Callable[[str], None]
+        self, task: str, seed: int, shift: str, status: Callable[[str], None], keep_out: KeepOutName = "none"
     ) -> tuple[EpisodeResult, Heard, dict[str, np.ndarray]]:
-        """Reset, pursue, and listen until the judge says success, the time is over, or the planner has given up."""
+        """Reset, pursue, and listen until the judge says success, the time is over, or the planner has given up.
+
+        `keep_out`: whether the goal tells of the keep-out on its way; "none" where there is none.
+        """
         scene = self.call(self.reset_client, ResetSimulation.Request(task=task, seed=seed, shift=shift), "The simulator")
         if not scene.ok:
             raise GraphError(f"The simulator refused the scene: {scene.message}")
+        if (len(scene.keep_out) > 0) != (keep_out != "none"):
+            raise GraphError(f"The simulator's scene has {len(scene.keep_out) // 6} keep-outs, asked for was '{keep_out}'.")
         self.begin(convert.seconds(scene.stamp))
         # By then the guard has heard where the arm now is; a leap that it saw after the reset would latch.
         self.spin(lambda: len(self.heard.surprise) >= 2, ANSWER_TIMEOUT_S, "The world model (no beliefs of the new scene)")
@@ -193,7 +198,12 @@ class Runner(Node):
             again_s = time.monotonic() + GUARD_AGAIN_S
             self.spin(lambda until_s=again_s: time.monotonic() > until_s, ANSWER_TIMEOUT_S, "The guard")
         self.spin(self.pursue_client.server_is_ready, ANSWER_TIMEOUT_S, "The planner")
-        goal = Pursue.Goal(goal_images=scene.goal_images, object_only=task == "push_object_goal", time_limit_s=scene.time_limit_s)
+        goal = Pursue.Goal(
+            goal_images=scene.goal_images,
+            object_only=task == "push_object_goal",
+            keep_outs=scene.keep_out if keep_out == "told" else [],
+            time_limit_s=scene.time_limit_s,
+        )
         handle = self.wait(self.pursue_client.send_goal_async(goal), "The planner")
         start_s = self.state.elapsed_s
         if not handle.accepted:
@@ -224,6 +234,7 @@ class Runner(Node):
             camera_to_command_ms=tuple(1e3 * s for s in heard.latency_s),
             surprise=tuple(heard.surprise[before:]),
             real_time=_real_time(heard),
+            keep_outs_entered=None if keep_out == "none" else state.entered,
         )
         return episode, heard, goal_images
 
@@ -261,7 +272,6 @@ def run(config: EvaluateConfig) -> Report:
     folder = config.report
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "graph.log"
-    command = [sys.executable, "-m", "foresight_bringup.up", "sim", f"robot:={config.robot}", f"checkpoint:={config.checkpoint}"]
     episodes: list[EpisodeResult] = []
     planned = {(task, "both"): config.episodes for task in config.task} | {
         (task, "random"): config.random_floor for task in config.task if config.random_floor
@@ -270,7 +280,7 @@ def run(config: EvaluateConfig) -> Report:
         graph = Child(
             "the graph",
             subprocess.Popen(
-                ending_with_parent(command),
+                ending_with_parent(_graph_command(config)),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -294,7 +304,11 @@ def run(config: EvaluateConfig) -> Report:
                 for index in range(config.episodes):
                     label = f"{task} {index + 1}/{config.episodes}: "
                     result, heard, goal_images = runner.episode(
-                        task, config.episode_seed(index), config.shift, lambda line, label=label: table.status(label + line)
+                        task,
+                        config.episode_seed(index),
+                        config.shift,
+                        lambda line, label=label: table.status(label + line),
+                        config.keep_out,
                     )
                     name = f"{task}_{index:03d}.mp4"
                     if index < config.videos or not result.success:
@@ -318,12 +332,19 @@ def run(config: EvaluateConfig) -> Report:
         policy="both",
         seed=config.seed,
         shift=config.shift,
+        keep_out=config.keep_out,
         model_id=model.model_id,
         through="ros",
         interrupted=len(episodes) < sum(planned.values()),
     )
     write_report(folder, report, episodes, config.checkpoint)
     return report
+
+
+def _graph_command(config: EvaluateConfig) -> list[str]:
+    """What starts the graph that the episodes run in."""
+    command = [sys.executable, "-m", "foresight_bringup.up", "sim", f"robot:={config.robot}", f"checkpoint:={config.checkpoint}"]
+    return command if config.keep_out == "none" else [*command, "keep_out:=true"]
 
 
 def _random_floor(config: EvaluateConfig, table: LiveTable) -> list[EpisodeResult]:

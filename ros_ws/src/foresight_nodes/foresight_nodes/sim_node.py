@@ -46,6 +46,7 @@ class SimParameters:
     task: str = "reach"  # of the first episode: reach, push or push_object_goal
     seed: int = 0  # of the first episode
     shift: str = "none"  # of the first episode: none, colour or camera
+    keep_out: bool = False  # each scene has a keep-out on the straight way to its goal, which nobody sees and the judge watches
     look: str = "fast"  # fast (no shadows) or full
     headless: bool = True  # false opens a window that shows the scene; needs a display
     real_time_factor: float = 1.0  # simulated over real time; other than 1 needs use_sim_time
@@ -86,7 +87,7 @@ class SimNode(Part[SimParameters]):
                 "with the wall clock it must be 1."
             )
         self._profile = load_profile(parameters.robot)
-        self._simulation = Simulation(parameters.seed, self._profile, parameters.look)
+        self._simulation = Simulation(parameters.seed, self._profile, parameters.look, zone=parameters.keep_out)
         self._paused, self._factor, self._stalls = False, float("nan"), 0
         self._offset_s = CLOCK_START_S - self._simulation.time_s  # clock minus simulation time, but for faults
         self._faults, self._halted = Faults(np.random.default_rng(parameters.seed)), None
@@ -241,6 +242,7 @@ class SimNode(Part[SimParameters]):
                 distance=judgement.distance_m,
                 violations=judgement.violations,
                 violation_detail=judgement.violation_detail,
+                entered=judgement.entered,
                 paused=self._paused,
                 real_time_factor=0.0 if self._paused else self._factor,
                 commands=self._commands,
@@ -329,6 +331,8 @@ class SimNode(Part[SimParameters]):
         self._frames.next_s = max(self._frames.next_s, self._simulation.time_s + STATE_S)
         response.ok, response.stamp, response.time_limit_s = True, convert.stamp(stamp_s), scenario.time_limit_s
         response.goal_images = [convert.image_to_msg(rgb, stamp_s, camera) for camera, rgb in scenario.goal_images.items()]
+        if scenario.keep_out is not None:
+            response.keep_out = [*scenario.keep_out.low.tolist(), *scenario.keep_out.high.tolist()]
         response.goal_tip, response.goal_object = convert.point(scenario.goal_tip), convert.point(scenario.goal_object)
         return response
 

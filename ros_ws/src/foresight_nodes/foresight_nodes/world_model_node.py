@@ -24,7 +24,7 @@ class WorldModelParameters:
 
     checkpoint: str  # folder of the model
     robot: str  # robot profile by name, or path of its YAML file
-    device: str = "cpu"  # where the model runs: cpu, cuda, cuda:1 ...
+    device: str = "cpu"  # where the model runs: cpu, cuda, cuda:1 ... or onnx (ONNX Runtime, after `foresight export`)
     threads: int = 0  # torch threads; 0: as torch decides
 
 
