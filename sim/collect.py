@@ -27,7 +27,6 @@ CHUNK_ROWS = 60  # of a column that share a checksum
 LAYOUT = ("v110", "v110")  # of HDF5: the first with checksums over its own bookkeeping
 SEED_SPACE = 1_000_000_000  # episode seeds of collection start here; evaluation draws below it
 SHARDS, MARKER = "??????-??????.h5", "config.json"  # in the folder of an unfinished collection
-NOMINAL_SHARE = 0.4  # of the frames; the others are drawn from the randomised family, frame by frame
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,9 @@ def collect_episode(simulation, rng: np.random.Generator, steps: int) -> dict[st
     from foresight.data import Plan
     from foresight.perception.prepare import prepare
     from sim.experts import Player
-    from sim.scenes import Appearance, contract, random_appearance
+    from sim.scenes import contract
     from sim.tasks import draw
+    from sim.variation import PLAIN
 
     profile, kinematics = simulation.profile, simulation.kinematics
     cameras = contract(profile).cameras
@@ -150,7 +150,7 @@ def collect_episode(simulation, rng: np.random.Generator, steps: int) -> dict[st
     }
     in_force = None
     for _ in range(steps):
-        simulation.look_like(Appearance() if rng.random() < NOMINAL_SHARE else random_appearance(rng))
+        simulation.look_like(PLAIN.frame(rng))
         images, state, truth = simulation.images(), simulation.state(), simulation.truth()
         for camera in cameras:
             columns[f"pixels_{camera.name}"].append(prepare(images[camera.name], camera))
