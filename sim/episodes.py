@@ -31,6 +31,7 @@ from sim.tasks import AMONG, GRIPPING
 
 PERIOD_S = 0.1  # [s] between two plans, of simulated time
 WATCHES = 5  # looks of the guard at the joint states in that time; through ROS there are more
+CROWDED = ("objects", "shift")  # suites with rows in which two objects lie beside the cube
 NO_GRIPPER = "the model's actions move the tip and leave the gripper closed"
 SETTLE_S = 0.8  # [s] of simulated time for the judge to see the arm at rest after the agent has ended its pursuit
 
@@ -284,10 +285,9 @@ _built: dict[tuple[str, str], tuple[Any, Acting]] = {}  # of this process, by ch
 
 
 def _work(config: EvaluateConfig, job: Job, build: Build) -> EpisodeResult:
-    crowded = job.task in AMONG or job.shift == "distractors"  # another simulation, and so another key
-    key = (f"{build.__module__}.{build.__qualname__}", f"{config.checkpoint}:{job.policy}:{crowded}")
+    key = (f"{build.__module__}.{build.__qualname__}", f"{config.checkpoint}:{job.policy}")
     if key not in _built:
-        _built[key] = build(replace(config, suite=None, rows=(), task=(job.task,), shift=job.shift), job.policy)
+        _built[key] = build(config, job.policy)
     simulation, agent = _built[key]
     result = run_episode(
         simulation, agent, job.task, job.seed, job.shift, job.policy, job.video, job.keep_success, config.keep_out
@@ -302,8 +302,8 @@ def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
     from sim.simulation import Simulation
     from sim.unguarded import UnguardedAgent
 
-    others = 2 if config.shift == "distractors" or {*config.task} & {*AMONG} else 0
-    simulation = Simulation(0, load_profile(config.robot), zone=config.keep_out != "none", others=others)
+    crowded = config.suite in CROWDED or config.shift == "distractors" or {*config.task} & {*AMONG}
+    simulation = Simulation(0, load_profile(config.robot), zone=config.keep_out != "none", others=2 if crowded else 0)
     if policy == "expert":
         return simulation, Expert(simulation)
     kind = Agent if config.guard else UnguardedAgent

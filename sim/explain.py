@@ -97,8 +97,9 @@ def explain(config: ExplainConfig, build: Build = _build) -> tuple[Path, str]:
     if out.suffix != ".png":
         raise ValueError(f"--out must end in .png, got {out}.")
     again = EvaluateConfig(
-        task=(episode.task,),
-        shift=episode.shift,
+        task=("reach", "push") if report.suite else (episode.task,),
+        suite=report.suite or None,
+        shift="none" if report.suite else episode.shift,
         checkpoint=config.checkpoint,
         robot=config.robot,
         guard=report.guarded,

@@ -5,7 +5,7 @@ Knows no task and no time. Frames: the world frame is the arm's base frame, z up
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -35,10 +35,11 @@ AS_BUILT = 2  # collision bit of what keep-outs meet
 FINGER_COMMAND = 255.0  # closed: the gripper is a pusher
 
 
-def contract(profile: RobotProfile) -> Contract:
-    """What a model trained in this scene is bound to."""
+def contract(profile: RobotProfile, gripper: bool = False) -> Contract:
+    """What a model trained in this scene is bound to; `gripper`: its actions move that too."""
     camera = [CameraContract(name, IMAGE_SIZE, IMAGE_SIZE, (0, 0, IMAGE_SIZE, IMAGE_SIZE), MODEL_SIZE) for name in CAMERAS]
-    return Contract(profile.name, profile.joint_names, tuple(camera))
+    bound = Contract(profile.name, profile.joint_names, tuple(camera))
+    return replace(bound, action=f"{bound.action}; gripper, 0 open, 1 closed") if gripper else bound
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from foresight.data import Trajectory
 from foresight.robots.profile import load_profile
 from sim.scenes import TEXTURES, Appearance
 from sim.simulation import Simulation, Way, scene_of
@@ -108,6 +109,21 @@ def test_the_way_of_the_tip_is_measured():
     for x in 6.0 * t**3 / 6:
         way.add(np.array([x, 0, 0]))
     assert way.path_m == pytest.approx(1.0) and way.jerk_m_s3 == pytest.approx(6.0, rel=1e-3)
+
+
+def test_the_judge_looks_at_even_times_however_time_is_cut(simulation):
+    """The jerk of one motion is the same whether 0.6 s pass in steps of 8 and 60 ms or of 20 ms."""
+    jerks = []
+    for cuts in ((0.06, 0.008, 0.008, 0.008, 0.008, 0.008) * 6, (0.02,) * 30):
+        simulation.restart_clock()
+        simulation.place(draw("reach", np.random.default_rng(1)))
+        q = simulation.state().q
+        goal = simulation.kinematics.solve(simulation.setting.tip + np.array([0, 0.03, 0]), q)
+        simulation.command(Trajectory(np.array([0.0, 0.5]), np.array([q, goal]), np.zeros((2, 6))))
+        for cut in cuts:
+            simulation.advance(cut)
+        jerks.append((simulation.judgement().jerk_m_s3, simulation.judgement().path_m))
+    assert jerks[0] == pytest.approx(jerks[1], rel=1e-6) and jerks[0][1] > 0.02
 
 
 def test_unknown_shifts_are_named():
