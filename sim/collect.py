@@ -1,19 +1,27 @@
-"""Collects play episodes into one HDF5 file: one simulator process per core, resumable, complete or absent.
+"""Collects scripted episodes into one HDF5 file: one simulator process per core, resumable, complete or absent.
 
 Layout: a flat dataset per column, `ep_len` and `ep_offset`, as stable-worldmodel has it, with checksums. Columns:
 `pixels_<camera>` uint8 (T, h, w, 3), prepared as in operation; `q`, `dq`, `tip`, `tip_velocity`, `action` (tip displacement of
-the step that leaves the row, NaN at an episode's end), `object` (true position and quaternion), `step_idx`. Attributes:
-contract, seed, robot.
+the step that leaves the row, NaN at an episode's end), `object` (true position and quaternion), `step_idx`; `look` and `body`
+(what of the family was drawn for the frame and for the episode; names in the attributes `look_names`, `body_names`). Tasks with
+the gripper also have `gripper` (command of the step that leaves the row, 0 open, 1 closed), `opening` (measured, 1 open) and
+`others` (true poses of two more objects, NaN where there is none). Attributes: contract, seed, robot, task, family.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
-import multiprocessing
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import active_children, get_context
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import h5py
 import numpy as np
@@ -22,12 +30,20 @@ from foresight.files import write_atomically
 from foresight.robots.profile import load_profile
 from foresight.workers import deaf_to_interrupts
 
+if TYPE_CHECKING:
+    from sim.variation import Family
+
 SHARD_EPISODES = 25
 CHUNK_ROWS = 60  # of a column that share a checksum
 LAYOUT = ("v110", "v110")  # of HDF5: the first with checksums over its own bookkeeping
 SEED_SPACE = 1_000_000_000  # episode seeds of collection start here; evaluation draws below it
 SHARDS, MARKER = "??????-??????.h5", "config.json"  # in the folder of an unfinished collection
-NOMINAL_SHARE = 0.4  # of the frames; the others are drawn from the randomised family, frame by frame
+BODY_NAMES = ("half_m", "mass_kg", "friction", "latency_s")
+NUMBERS = 80  # at most, besides the pictures, in a row
+
+
+class CollectError(RuntimeError):
+    """The collection could not go on; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,9 @@ class CollectConfig:
     """What to collect and where to put it."""
 
     out: Path = Path("data/ur5e_play.h5")  # file to write
-    episodes: int = 2400  # episodes of play
+    task: Literal["play", "pick", "clutter"] = "play"  # reach and push about; pick and place; the same, one named of three
+    family: Literal["plain", "wide", "shadows"] = "plain"  # plain: colours, light, cameras; wide: textures, bodies, noise too
+    episodes: int = 2400  # episodes to collect
     steps: int = 60  # steps of 0.1 s per episode
     seed: int = 0  # episodes of different seeds differ
     jobs: int = os.cpu_count() or 1  # simulator processes
@@ -61,33 +79,69 @@ def collect(config: CollectConfig, progress: Callable[[int, int], None] = lambda
         progress(config.episodes, config.episodes)
         return config.out
     shards = [range(a, min(a + SHARD_EPISODES, config.episodes)) for a in range(0, config.episodes, SHARD_EPISODES)]
-    folder = _own_folder(config)
-    paths = [folder / f"{s.start:06d}-{s.stop:06d}.h5" for s in shards]
-    todo = [(config, s, p) for s, p in zip(shards, paths, strict=True) if not p.exists()]
-    done = config.episodes - sum(len(s) for _, s, _ in todo)
-    progress(done, config.episodes)
-    if todo:
-        with deaf_to_interrupts():
-            workers = multiprocessing.get_context("spawn").Pool(min(config.jobs, len(todo)))
-        with workers as pool:
-            for count in pool.imap_unordered(_collect_shard, todo):
-                done += count
-                progress(done, config.episodes)
-    _merge(paths, config.out, config)
-    for path in (*folder.glob(SHARDS), folder / MARKER):
-        path.unlink()
-    folder.rmdir()
+    parts = config.out.with_name(config.out.stem + ".parts")
+    paths = [parts / f"{s.start:06d}-{s.stop:06d}.h5" for s in shards]
+    _check_space(config, sum(len(s) for s, p in zip(shards, paths, strict=True) if p.exists()))
+    with _own_folder(config, parts):
+        todo = [(config, s, p) for s, p in zip(shards, paths, strict=True) if not p.exists()]
+        done = config.episodes - sum(len(s) for _, s, _ in todo)
+        progress(done, config.episodes)
+        for count in _work(todo, config.jobs):
+            done += count
+            progress(done, config.episodes)
+        _merge(paths, config.out, config)
+        for path in (*parts.glob(SHARDS), parts / MARKER):
+            path.unlink()
+    parts.rmdir()
     return config.out
+
+
+def _work(todo: list[tuple[CollectConfig, range, Path]], jobs: int) -> Iterator[int]:
+    """Makes the parts in processes; how many episodes each part has, as it is finished. CollectError: a process died."""
+    if not todo:
+        return
+    pool = ProcessPoolExecutor(min(jobs, len(todo)), get_context("spawn"))
+    try:
+        with deaf_to_interrupts():
+            waiting = [pool.submit(_collect_shard, work) for work in todo]
+        for future in as_completed(waiting):
+            yield future.result()
+    except BaseException as error:  # Ctrl-C too: the parts still being made are worth nothing
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in active_children():
+            worker.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise CollectError(
+                "A simulator process was killed, by somebody or for want of memory. The finished parts are kept: run the same "
+                "command again, with fewer --jobs if memory was short."
+            ) from error
+        raise
+    pool.shutdown()
+
+
+def _check_space(config: CollectConfig, done: int) -> None:
+    """Raises OSError (ENOSPC) where the disk has no room for the parts still to come and the file made of all."""
+    from sim.scenes import CAMERAS, MODEL_SIZE
+
+    row = len(CAMERAS) * 3 * MODEL_SIZE**2 + 4 * NUMBERS
+    needed, left = row * config.steps * (2 * config.episodes - done), os.statvfs(_existing(config.out.parent))
+    if left.f_bavail * left.f_frsize < needed:
+        raise OSError(
+            errno.ENOSPC,
+            os.strerror(errno.ENOSPC),
+            f"{config.out} and its parts need {needed / 2**30:.1f} GiB, {left.f_bavail * left.f_frsize / 2**30:.1f} are free",
+        )
 
 
 def _check_same(config: CollectConfig) -> None:
     """Raises ValueError when the file at `out` is not the dataset that this configuration makes."""
-    wanted = {"robot": config.robot, "seed": config.seed, "episodes": config.episodes, "steps": config.steps}
+    wanted = {name: getattr(config, name) for name in ("robot", "seed", "episodes", "steps", "task", "family")}
     try:
         with h5py.File(config.out) as file:
             lengths = file["ep_len"][:]
             found = {"robot": file.attrs["robot"], "seed": int(file.attrs["seed"]), "episodes": len(lengths)}
             found["steps"] = int(lengths[0]) if len(set(lengths)) == 1 else "of several lengths"
+            found |= {"task": file.attrs.get("task", "play"), "family": json.loads(file.attrs.get("family", PLAIN_NAME))["name"]}
     except (OSError, KeyError, ValueError, TypeError) as error:
         found = f"no readable dataset of Foresight ({' '.join(str(error).split())})"
     if found != wanted:
@@ -99,10 +153,21 @@ def _check_same(config: CollectConfig) -> None:
         )
 
 
-def _own_folder(config: CollectConfig) -> Path:
-    """The folder for the parts, with the settings in it. Raises ValueError where it holds something else."""
-    folder = config.out.with_name(config.out.stem + ".parts")
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return folder if folder.exists() or folder == folder.parent else _existing(folder.parent)
+
+
+@contextmanager
+def _own_folder(config: CollectConfig, folder: Path) -> Iterator[None]:
+    """The folder for the parts, with the settings in it, and nobody else's meanwhile.
+
+    Raises ValueError where it holds something else, or where another collection is at work there.
+    """
     settings = {k: str(v) for k, v in asdict(config).items() if k not in ("out", "jobs", "episodes", "overwrite")}
+    for name, plain in (("task", "play"), ("family", "plain")):  # which older collections do not tell
+        if settings[name] == plain:
+            del settings[name]
     marker, what = folder / MARKER, ""
     if folder == config.out or (folder.exists() and not folder.is_dir()):
         what = "is no folder for the parts"
@@ -113,10 +178,18 @@ def _own_folder(config: CollectConfig) -> Path:
     if what:
         raise ValueError(f"{folder} {what}. Delete it or choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(settings))
-    return folder
+    with open(marker, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder} is in use by another collection. Wait for it, or choose another --out.") from None
+        if not lock.tell():
+            lock.write(json.dumps(settings))
+            lock.flush()
+        yield
 
 
+PLAIN_NAME = '{"name": "plain"}'  # of files from before families were told
 _worker = None  # one simulation per process: building it takes a second
 
 
@@ -124,33 +197,45 @@ def _collect_shard(work: tuple[CollectConfig, range, Path]) -> int:
     global _worker
     config, episodes, path = work
     from sim.simulation import Simulation
+    from sim.variation import FAMILIES
 
+    family = FAMILIES[config.family]
     if _worker is None:
-        _worker = Simulation(0, load_profile(config.robot))
-    rows = [collect_episode(_worker, np.random.default_rng([SEED_SPACE + config.seed, e]), config.steps) for e in episodes]
+        others = 2 if family.others or config.task == "clutter" else 0
+        _worker = Simulation(0, load_profile(config.robot), others=others)
+        _worker.judging = False
+    rows = [
+        collect_episode(_worker, np.random.default_rng([SEED_SPACE + config.seed, episode]), config.steps, config.task, family)
+        for episode in episodes
+    ]
     _write(path, {k: np.concatenate([r[k] for r in rows]) for k in rows[0]}, np.array([config.steps] * len(rows)))
     return len(rows)
 
 
-def collect_episode(simulation, rng: np.random.Generator, steps: int) -> dict[str, np.ndarray]:
-    """One episode as columns of `steps` rows."""
+def collect_episode(
+    simulation, rng: np.random.Generator, steps: int, task: str = "play", family: "Family | None" = None
+) -> dict[str, np.ndarray]:
+    """One episode as columns of `steps` rows; the family is the plain one by default."""
     from foresight.control.motion import joint_trajectory
     from foresight.data import Plan
     from foresight.perception.prepare import prepare
     from sim.experts import Player
-    from sim.scenes import Appearance, contract, random_appearance
-    from sim.tasks import draw
+    from sim.scenes import contract
+    from sim.variation import PLAIN
 
+    family = family or PLAIN
     profile, kinematics = simulation.profile, simulation.kinematics
-    cameras = contract(profile).cameras
-    simulation.place(draw("reach", rng))
-    player = Player(rng)
-    columns: dict[str, list] = {
-        k: [] for k in ("q", "dq", "tip", "tip_velocity", "object", *(f"pixels_{c.name}" for c in cameras))
-    }
+    cameras, step = contract(profile).cameras, contract(profile).step_s
+    setting, latency_s, cube_colour = _begin(simulation, rng, task, family)
+    gripping = task != "play"
+    player = Player(rng, gripping, tuple(np.array(other[:2]) for other in setting.others))
+    names = ["q", "dq", "tip", "tip_velocity", "object", "look", "body", *(f"pixels_{c.name}" for c in cameras)]
+    columns: dict[str, list] = {name: [] for name in names + ["gripper", "opening", "others"] * gripping}
+    body = np.array([simulation.body.half_m, simulation.body.mass_kg, simulation.body.friction, latency_s])
     in_force = None
     for _ in range(steps):
-        simulation.look_like(Appearance() if rng.random() < NOMINAL_SHARE else random_appearance(rng))
+        look = cube_colour(family.frame(rng))
+        simulation.look_like(look)
         images, state, truth = simulation.images(), simulation.state(), simulation.truth()
         for camera in cameras:
             columns[f"pixels_{camera.name}"].append(prepare(images[camera.name], camera))
@@ -159,16 +244,50 @@ def collect_episode(simulation, rng: np.random.Generator, steps: int) -> dict[st
         columns["tip"].append(kinematics.tip(state.q))
         columns["tip_velocity"].append(kinematics.tip_velocity(state.q, state.dq))
         columns["object"].append(np.concatenate([truth.object, truth.object_quaternion]))
-        now, step = simulation.time_s, contract(profile).step_s
-        knot = player.velocity(truth.tip, truth.object)[None]
-        plan = Plan(now, "", step, knot, 0.0, {}, 0.0, np.zeros((1, 1), np.float32), 1, 0.0, "script")
-        in_force = joint_trajectory(plan, in_force, state, now, kinematics, profile)
+        columns["look"].append(look.numbers())
+        columns["body"].append(body)
+        wanted = player.velocity(truth.tip, truth.object)
+        if latency_s:
+            simulation.advance(latency_s)
+        if gripping:
+            columns["opening"].append([simulation.opening()])
+            columns["gripper"].append([player.closed])
+            columns["others"].append(simulation.others())
+            simulation.grip(player.closed)
+        now = simulation.time_s
+        plan = Plan(now, "", step, wanted[None], 0.0, {}, 0.0, np.zeros((1, 1), np.float32), 1, 0.0, "script")
+        in_force = joint_trajectory(plan, in_force, simulation.state(), now, kinematics, profile)
         simulation.command(in_force)
-        simulation.advance(step)
+        simulation.advance(step - latency_s)
     out = {k: np.stack(v) if k.startswith("pixels") else np.stack(v).astype(np.float32) for k, v in columns.items()}
     out["action"] = np.concatenate([np.diff(out["tip"], axis=0), np.full((1, 3), np.nan, np.float32)])
     out["step_idx"] = np.arange(steps)
     return out
+
+
+def _begin(simulation, rng: np.random.Generator, task: str, family: "Family") -> tuple:
+    """Puts a scene of the task into the simulation: its setting, its latency [s], and what gives a look its objects' colours."""
+    from sim.scenes import COLOURS
+    from sim.tasks import draw
+    from sim.variation import scatter
+
+    setting = draw("reach" if task == "play" else task, rng)
+    body, latency_s, others = family.bodies(rng)
+    missing = max(0, others - len(setting.others))
+    if missing:
+        near = (setting.cube, setting.tip[:2], *(np.array(other[:2]) for other in setting.others))
+        setting = replace(setting, others=setting.others + scatter(rng, missing, near))
+    simulation.embody(body)
+    simulation.place(setting)
+    rest = tuple(colour for name, colour in COLOURS.items() if name != setting.named)
+    shift = np.array(COLOURS[setting.named]) - np.array(COLOURS["red"])
+
+    def coloured(look):
+        if setting.named == "red":
+            return look
+        return replace(look, cube=tuple(np.clip(np.array(look.cube) + shift, 0, 1)), others=rest)
+
+    return setting, 0.002 * round(latency_s / 0.002), coloured
 
 
 def _write(path: Path, columns: dict[str, np.ndarray], lengths: np.ndarray) -> None:
@@ -182,15 +301,19 @@ def _write(path: Path, columns: dict[str, np.ndarray], lengths: np.ndarray) -> N
 
 def _merge(paths: list[Path], out: Path, config: CollectConfig) -> None:
     """Streams the shards into one file."""
-    from sim.scenes import contract
+    from sim.scenes import Appearance, contract
+    from sim.variation import FAMILIES
 
     def fill(partial: Path) -> None:
         with h5py.File(partial, "w", libver=LAYOUT) as merged:
             lengths = np.concatenate([_read(path, ("ep_len",))["ep_len"] for path in paths])
             for name, value in _episodes(lengths):
                 _column(merged, name, value.shape, value.dtype)[:] = value
-            merged.attrs["contract"] = json.dumps(contract(load_profile(config.robot)).to_json())
-            merged.attrs["seed"], merged.attrs["robot"] = config.seed, config.robot
+            bound = contract(load_profile(config.robot), gripper=config.task != "play")
+            merged.attrs["contract"] = json.dumps(bound.to_json())
+            merged.attrs["seed"], merged.attrs["robot"], merged.attrs["task"] = config.seed, config.robot, config.task
+            merged.attrs["family"] = json.dumps(FAMILIES[config.family].to_json())
+            merged.attrs["look_names"], merged.attrs["body_names"] = json.dumps(Appearance.names()), json.dumps(BODY_NAMES)
             offset = 0
             for path in paths:
                 shard = _read(path)

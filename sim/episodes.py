@@ -1,6 +1,7 @@
 """Episodes in one process: the agent in the simulator, time standing still while it thinks, and the judge's word.
 
     foresight evaluate --task reach --episodes 200 --seed 100 --json reach.json
+    foresight evaluate --suite clean --report runs/clean
 
 Many episodes run in several processes of one thread each. Knows no ROS; `foresight_nodes.run_episodes` does the same
 through the graph.
@@ -25,9 +26,13 @@ from foresight.evaluation.config import EvaluateConfig
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
 from foresight.workers import deaf_to_interrupts
+from sim.suites import Suite, load
+from sim.tasks import AMONG, GRIPPING
 
 PERIOD_S = 0.1  # [s] between two plans, of simulated time
 WATCHES = 5  # looks of the guard at the joint states in that time; through ROS there are more
+CROWDED = ("objects", "shift")  # suites with rows in which two objects lie beside the cube
+NO_GRIPPER = "the model's actions move the tip and leave the gripper closed"
 SETTLE_S = 0.8  # [s] of simulated time for the judge to see the arm at rest after the agent has ended its pursuit
 
 
@@ -56,6 +61,9 @@ class Job:
     seed: int
     video: Path | None  # where to record it
     keep_success: bool  # whether a success's video is kept
+    shift: str = "none"
+    row: str = ""  # of the suite
+    scene: str = ""  # its hash in the manifest
 
 
 Build = Callable[[EvaluateConfig, str], tuple[Any, Acting]]
@@ -74,8 +82,10 @@ def run_episode(
 ) -> EpisodeResult:
     """One episode: reset, show the goal images, then look, plan, command and let 0.1 s pass until success or the limit.
 
-    `keep_out`: whether the agent is told of the keep-out that stands on its way; "none" where none does.
+    `keep_out`: whether the agent is told of the keep-out that stands on its way; "none" where none does. The clock begins at
+    0, so that the same scene gives the same outcome whatever ran before it.
     """
+    simulation.restart_clock()
     scenario = simulation.reset(task, seed, shift)
     start_s = simulation.time_s
     agent.reset()
@@ -85,7 +95,10 @@ def run_episode(
     planning_ms, command_ms, surprise = [], [], []
     with EpisodeVideo(video, scenario.goal_images, round(1 / PERIOD_S)) if video else nullcontext() as recording:
         while True:
-            images, state, now_s = simulation.images(), simulation.state(), simulation.time_s
+            images, state = simulation.images(), simulation.state()
+            if scenario.latency_s:
+                simulation.advance(scenario.latency_s)
+            now_s = simulation.time_s
             began = perf_counter()
             step = agent.step(images, state, now_s)
             if step.trajectory is not None:
@@ -106,7 +119,7 @@ def run_episode(
             if judgement.success or simulation.time_s >= end_s - 1e-6:
                 break
             for _ in range(WATCHES):
-                simulation.advance(PERIOD_S / WATCHES)
+                simulation.advance((PERIOD_S - scenario.latency_s) / WATCHES)
                 relief = agent.watch(simulation.state(), simulation.time_s)
                 if relief is not None:
                     simulation.command(relief)
@@ -140,6 +153,9 @@ def run_episode(
         surprise=tuple(surprise),
         video=f"videos/{video.name}" if kept else "",
         keep_outs_entered=None if keep_out == "none" else int(judgement.entered),
+        near_misses=int(judgement.near_misses),
+        path_m=float(judgement.path_m),
+        jerk_m_s3=float(judgement.jerk_m_s3),
     )
 
 
@@ -152,7 +168,8 @@ def evaluate(
     then is reported as interrupted, or KeyboardInterrupt raised where nothing was.
     """
     build = build or _build
-    jobs = list(_jobs(config))
+    suite, not_run = rows_of(config)
+    jobs = list(_jobs(config, suite))
     results: dict[Job, EpisodeResult] = {}
     interrupted = False
     try:
@@ -175,8 +192,39 @@ def evaluate(
         injected_ms=config.latency_ms,
         compensated=config.compensate,
         interrupted=interrupted,
+        suite=config.suite or "",
+        manifest=suite.fingerprint if suite else "",
+        not_run=not_run,
     )
     return report, episodes
+
+
+def rows_of(config: EvaluateConfig) -> tuple[Suite | None, dict[str, str]]:
+    """The configuration's suite with the rows to run, and why others cannot be; (None, {}) without a suite.
+
+    Raises ManifestError where the manifest and the code differ, ValueError where `rows` names none or nothing is left to run.
+    """
+    if config.suite is None:
+        return None, {}
+    suite = load(config.suite)
+    wrong = [row for row in config.rows if row not in suite.rows]
+    if wrong:
+        raise ValueError(f"--rows: suite '{suite.name}' has no row '{wrong[0]}'. Available: {'; '.join(suite.rows)}.")
+    rows = {name: suite.rows[name] for name in config.rows or suite.rows}
+    cannot = {name for name, entries in rows.items() if entries[0].task in GRIPPING and config.policy != "expert"}
+    if cannot == rows.keys():
+        raise ValueError(f"None of the rows ({'; '.join(rows)}) can be run: {NO_GRIPPER}. Only --policy expert can.")
+    return replace(suite, rows={n: e[: config.episodes] for n, e in rows.items() if n not in cannot}), dict.fromkeys(
+        (name for name in rows if name in cannot), NO_GRIPPER
+    )
+
+
+def planned(config: EvaluateConfig) -> dict[tuple[str, str], int]:
+    """Number of episodes by row or task, and policy."""
+    counted: dict[tuple[str, str], int] = {}
+    for job in _jobs(config, rows_of(config)[0]):
+        counted[job.row or job.task, job.policy] = counted.get((job.row or job.task, job.policy), 0) + 1
+    return counted
 
 
 def random_floor(config: EvaluateConfig, progress: Callable[[EpisodeResult], None] = lambda result: None) -> list[EpisodeResult]:
@@ -187,14 +235,20 @@ def random_floor(config: EvaluateConfig, progress: Callable[[EpisodeResult], Non
     return evaluate(floor, progress)[1]
 
 
-def _jobs(config: EvaluateConfig) -> Iterator[Job]:
+def _jobs(config: EvaluateConfig, suite: Suite | None) -> Iterator[Job]:
     videos = config.report / "videos" if config.report else None
-    for task in config.task:
-        for index in range(config.episodes):
-            video = videos / f"{task}_{index:03d}.mp4" if videos else None
-            yield Job(task, config.policy, index, config.episode_seed(index), video, index < config.videos)
-        for index in range(config.random_floor):
-            yield Job(task, "random", index, config.episode_seed(index), None, False)
+    for row, entries in (suite.rows if suite else dict.fromkeys(config.task)).items():
+        if entries is None:
+            scenes = [(row, config.shift, config.episode_seed(index), "", "") for index in range(config.episodes)]
+        else:
+            scenes = [(e.task, e.shift, e.seed, e.row, e.hash) for e in entries]
+        for index, (task, shift, seed, name, scene) in enumerate(scenes):
+            video = videos / f"{row.replace(', ', '_')}_{index:03d}.mp4" if videos else None
+            yield Job(task, config.policy, index, seed, video, index < config.videos, shift, name, scene)
+        floor = config.random_floor if entries is None or entries[0].shift == "none" else 0
+        for index, (task, shift, seed, name, scene) in enumerate(scenes[:floor]):
+            if task not in GRIPPING:
+                yield Job(task, "random", index, seed, None, False, shift, name, scene)
 
 
 def _run(config: EvaluateConfig, jobs: list[Job], build: Build) -> Iterator[tuple[Job, EpisodeResult]]:
@@ -237,17 +291,23 @@ def _work(config: EvaluateConfig, job: Job, build: Build) -> EpisodeResult:
     if key not in _built:
         _built[key] = build(config, job.policy)
     simulation, agent = _built[key]
-    return run_episode(
-        simulation, agent, job.task, job.seed, config.shift, job.policy, job.video, job.keep_success, config.keep_out
+    result = run_episode(
+        simulation, agent, job.task, job.seed, job.shift, job.policy, job.video, job.keep_success, config.keep_out
     )
+    return replace(result, row=job.row, scene=job.scene)
 
 
 def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
     from foresight.agent import Agent
     from foresight.robots.profile import load_profile
+    from sim.experts import Expert
     from sim.simulation import Simulation
     from sim.unguarded import UnguardedAgent
 
+    crowded = config.suite in CROWDED or config.shift == "distractors" or {*config.task} & {*AMONG}
+    simulation = Simulation(0, load_profile(config.robot), zone=config.keep_out != "none", others=2 if crowded else 0)
+    if policy == "expert":
+        return simulation, Expert(simulation)
     kind = Agent if config.guard else UnguardedAgent
     agent = kind.load(
         config.checkpoint,
@@ -259,15 +319,15 @@ def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
         device=config.device,
         deadline_s=float("inf"),  # simulated time stands still meanwhile: outcomes must not depend on load
     )
-    return Simulation(0, load_profile(config.robot), zone=config.keep_out != "none"), agent
+    return simulation, agent
 
 
 def _model_id(config: EvaluateConfig, build: Build) -> str:
-    if build is not _build:
+    if build is not _build or config.policy == "expert":
         return "none"
-    from foresight.world_model.checkpoint import load
+    from foresight.world_model import checkpoint
 
-    return load(config.checkpoint).model_id
+    return checkpoint.load(config.checkpoint).model_id
 
 
 def _record(

@@ -89,12 +89,17 @@ def explain(config: ExplainConfig, build: Build = _build) -> tuple[Path, str]:
     if not 0 <= config.episode < len(episodes):
         raise ValueError(f"--episode must lie between 0 and {len(episodes) - 1}, as {config.run} has it, got {config.episode}.")
     episode = episodes[config.episode]
+    if episode.policy == "expert":
+        raise ValueError(f"{config.run} was run by the scripted expert, which plans nothing. Explain a run of another policy.")
     if not 0 <= config.step <= episode.steps:
         raise ValueError(f"--step must lie between 0 and {episode.steps}, as episode {config.episode} has it, got {config.step}.")
     out = config.out or config.run / f"explain_{config.episode}_{config.step}.png"
     if out.suffix != ".png":
         raise ValueError(f"--out must end in .png, got {out}.")
     again = EvaluateConfig(
+        task=("reach", "push") if report.suite else (episode.task,),
+        suite=report.suite or None,
+        shift="none" if report.suite else episode.shift,
         checkpoint=config.checkpoint,
         robot=config.robot,
         guard=report.guarded,

@@ -1,11 +1,12 @@
-"""The scene as MuJoCo sees it: the arm on a table, a cube, two cameras, and how each of them may look.
+"""The scene as MuJoCo sees it: the arm on a table, a cube, others beside it, two cameras, and how each of them may look.
 
 Knows no task and no time. Frames: the world frame is the arm's base frame, z up, table top at z = 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Literal
 
 import mujoco
@@ -16,9 +17,12 @@ from foresight.robots.model import robot_spec
 from foresight.robots.profile import RobotProfile, available_robots, load_profile
 
 Look = Literal["fast", "full"]
-Shift = Literal["none", "colour", "camera"]
 
-CUBE_HALF = 0.025  # [m]
+CUBE_HALF, CUBE_KG = 0.025, 0.15  # [m], [kg]
+TABLE_FRICTION, CUBE_FRICTION = 0.6, 0.5  # sliding
+COLOURS = {"red": (0.85, 0.12, 0.10), "green": (0.12, 0.62, 0.20), "blue": (0.12, 0.25, 0.80)}  # of objects that are named
+TEXTURES = ("squares", "plain", "stripes", "speckle", "planks")  # of table and floor
+PARKED_M = -0.4  # [m] height at which objects wait that are not in the scene: under the table
 SQUARE_M = 0.06  # [m] side of the mat's squares
 PHYSICS_STEP_S = 0.002
 CAMERAS = ("front", "wrist")
@@ -31,15 +35,16 @@ AS_BUILT = 2  # collision bit of what keep-outs meet
 FINGER_COMMAND = 255.0  # closed: the gripper is a pusher
 
 
-def contract(profile: RobotProfile) -> Contract:
-    """What a model trained in this scene is bound to."""
+def contract(profile: RobotProfile, gripper: bool = False) -> Contract:
+    """What a model trained in this scene is bound to; `gripper`: its actions move that too."""
     camera = [CameraContract(name, IMAGE_SIZE, IMAGE_SIZE, (0, 0, IMAGE_SIZE, IMAGE_SIZE), MODEL_SIZE) for name in CAMERAS]
-    return Contract(profile.name, profile.joint_names, tuple(camera))
+    bound = Contract(profile.name, profile.joint_names, tuple(camera))
+    return replace(bound, action=f"{bound.action}; gripper, 0 open, 1 closed") if gripper else bound
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """How the scene looks: colours, light, camera offsets. The physics does not depend on it."""
+    """How the scene looks: colours, textures, light, camera offsets and noise. The physics does not depend on it."""
 
     table: tuple[float, float, float] = (0.62, 0.58, 0.52)
     floor: tuple[float, float, float] = (0.32, 0.36, 0.40)
@@ -52,41 +57,22 @@ class Appearance:
     front_turn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # [rad] rotation vector
     wrist_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)  # [m]
     wrist_turn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # [rad]
+    table_texture: str = "squares"  # one of TEXTURES
+    floor_texture: str = "plain"
+    shadow: bool = False  # cast by the lamp; costs several times the frame on a CPU
+    noise: float = 0.0  # [grey levels] standard deviation of each pixel of each frame
+    others: tuple[tuple[float, float, float], ...] = (COLOURS["green"], COLOURS["blue"])  # of the objects beside the cube
 
+    def numbers(self) -> np.ndarray:
+        """All of it as a vector, in the order of `names`; a texture is its place in TEXTURES."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return np.concatenate([np.ravel(TEXTURES.index(v) if isinstance(v, str) else v) for v in values]).astype(np.float32)
 
-def random_appearance(rng: np.random.Generator) -> Appearance:
-    """A look from the family that training draws from."""
-    colour = lambda: tuple(rng.uniform(0.1, 0.95, 3))  # noqa: E731
-    table = colour()
-    while table[0] - max(table[1], table[2]) > 0.35:  # a red cube on a red table is nobody's table
-        table = colour()
-    cube = np.clip(np.array([0.85, 0.12, 0.10]) + rng.uniform(-0.12, 0.12, 3), 0, 1)
-    return Appearance(
-        table=table,
-        floor=colour(),
-        cube=tuple(cube),
-        arm=tuple(np.clip(rng.uniform(0.5, 0.95) + rng.uniform(-0.08, 0.08, 3), 0, 1)),
-        light=rng.uniform(0.45, 0.95),
-        ambient=rng.uniform(0.2, 0.5),
-        light_position=(rng.uniform(-0.3, 1.3), rng.uniform(-1.0, 1.0), rng.uniform(1.3, 2.5)),
-        front_offset=tuple(rng.uniform(-0.04, 0.04, 3)),
-        front_turn=tuple(rng.uniform(-0.03, 0.03, 3)),
-        wrist_offset=tuple(rng.uniform(-0.008, 0.008, 3)),
-        wrist_turn=tuple(rng.uniform(-0.03, 0.03, 3)),
-    )
-
-
-def shifted_appearance(shift: Shift, rng: np.random.Generator) -> Appearance:
-    """The look of an evaluation: nominal, another table colour, or the front camera moved 3 cm and the wrist camera 5 mm."""
-    if shift == "none":
-        return Appearance()
-    if shift == "colour":
-        return Appearance(table=random_appearance(rng).table)
-    if shift == "camera":
-        direction = rng.normal(size=(2, 3))
-        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-        return Appearance(front_offset=tuple(0.03 * direction[0]), wrist_offset=tuple(0.005 * direction[1]))
-    raise ValueError(f"Shift '{shift}' is unknown. Available: none, colour, camera.")
+    @staticmethod
+    def names() -> list[str]:
+        """One name for each number."""
+        sizes = {field.name: np.size(getattr(Appearance(), field.name)) for field in fields(Appearance)}
+        return [name if size == 1 else f"{name}_{i}" for name, size in sizes.items() for i in range(size)]
 
 
 def check_robot(profile: RobotProfile) -> None:
@@ -109,11 +95,12 @@ def check_robot(profile: RobotProfile) -> None:
         raise ValueError(f"Robot '{profile.name}' cannot be simulated in this scene: it has {lacks}. Available: {there}.")
 
 
-def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: bool = False) -> mujoco.MjModel:
+def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: bool = False, others: int = 0) -> mujoco.MjModel:
     """The compiled scene; its looks are changed afterwards by `apply`.
 
     `keep_outs` boxes named "keep_out 0", ... wait far below the floor for somebody to put them in the arm's way. A
-    `zone` is a box of that name that nobody sees and nothing touches, for a judge to watch.
+    `zone` is a box of that name that nobody sees and nothing touches, for a judge to watch. `others` are cubes named
+    "other 0", ... that wait under the table.
     """
     spec = robot_spec(profile)
     spec.option.timestep = PHYSICS_STEP_S
@@ -155,6 +142,7 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
     )
     mat = spec.add_material(name="mat", texrepeat=[1 / (2 * SQUARE_M), 1 / (2 * SQUARE_M)], texuniform=True)
     mat.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "squares"
+    _add_textures(spec)
     world.add_geom(
         name="table",
         material="mat",
@@ -162,7 +150,7 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
         size=[0.55, 0.60, 0.02],
         pos=[0.42, 0, -0.02],
         rgba=[*Appearance().table, 1],
-        friction=[0.6, 0.005, 0.0001],
+        friction=[TABLE_FRICTION, 0.005, 0.0001],
     )
     cube = world.add_body(name="cube", pos=[0.5, 0, CUBE_HALF])
     cube.add_freejoint(name="cube_joint")
@@ -170,9 +158,9 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
         name="cube",
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=[CUBE_HALF] * 3,
-        mass=0.15,
+        mass=CUBE_KG,
         rgba=[*Appearance().cube, 1],
-        friction=[0.5, 0.005, 0.0001],
+        friction=[CUBE_FRICTION, 0.005, 0.0001],
     )
     cube.add_geom(
         name="cube_top",
@@ -184,6 +172,17 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
         contype=0,
         conaffinity=0,
     )
+    for i in range(others):
+        other = world.add_body(name=f"other {i}", pos=[0.3 + 0.1 * i, 0, PARKED_M], gravcomp=1.0)
+        other.add_freejoint(name=f"other {i} joint")
+        other.add_geom(
+            name=f"other {i}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=[CUBE_HALF] * 3,
+            mass=CUBE_KG,
+            rgba=[*Appearance().others[i], 1],
+            friction=[CUBE_FRICTION, 0.005, 0.0001],
+        )
     for i in range(keep_outs):
         world.add_geom(
             name=f"keep_out {i}",
@@ -212,7 +211,7 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
         dir=[0, 0, -1],
         diffuse=[0.75] * 3,
         specular=[0.1] * 3,
-        castshadow=full,
+        castshadow=True,  # where the renderer is asked for shadows
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
     )
     world.add_camera(name="front", pos=FRONT_POSITION, fovy=FRONT_FOV, quat=_look_at(FRONT_POSITION, FRONT_TARGET))
@@ -223,12 +222,30 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
         quat=_look_at(WRIST_POSITION, WRIST_TARGET, up=np.array([0.0, -1.0, 0.0])),
     )
     spec.visual.quality.offsamples = 4 if full else 0
-    spec.visual.quality.shadowsize = 2048 if full else 0
+    spec.visual.quality.shadowsize = 2048 if full else 1024
     spec.visual.headlight.diffuse = [0.0] * 3
     spec.visual.headlight.specular = [0.0] * 3
     spec.visual.headlight.ambient = [Appearance().ambient] * 3
     spec.visual.global_.offwidth = spec.visual.global_.offheight = 640
     return spec.compile()
+
+
+def _add_textures(spec: mujoco.MjSpec) -> None:
+    """A material for each of TEXTURES but the mat's squares and the plain one; the same in every process."""
+    size, rng = 64, np.random.default_rng(0)
+    x, y = np.meshgrid(np.arange(size), np.arange(size))
+    speckle = np.where(rng.random((size, size)) < 0.25, rng.uniform(0.35, 0.8, (size, size)), 1.0)
+    grain = 0.12 * np.sin(0.9 * y + 2 * np.sin(2 * np.pi * x / size)) * (np.arange(size) % 16 > 0)[:, None]
+    grey = {
+        "stripes": np.where((x // 8) % 2, 1.0, 0.6),
+        "speckle": speckle,
+        "planks": np.where(y % 16 == 0, 0.45, 0.85 + grain),
+    }
+    for name, values in grey.items():
+        texture = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, width=size, height=size, nchannel=3)
+        texture.data = np.repeat(np.clip(255 * values, 0, 255).astype(np.uint8)[..., None], 3, axis=2).tobytes()
+        material = spec.add_material(name=name, texrepeat=[1 / (4 * SQUARE_M), 1 / (4 * SQUARE_M)], texuniform=True)
+        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
 
 
 def _simplify_gripper(spec: mujoco.MjSpec, prefix: str) -> None:
@@ -295,13 +312,17 @@ def _look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray = np.array
 
 
 def apply(model: mujoco.MjModel, look: Appearance) -> None:
-    """Gives a compiled scene that appearance."""
+    """Gives a compiled scene that appearance; shadows and noise are the renderer's to make."""
     model.geom("table").rgba[:3] = look.table
     model.geom("floor").rgba[:3] = look.floor
     model.geom("cube").rgba[:3] = look.cube
-    for i in range(model.ngeom):
-        if model.geom_group[i] == 1 and model.geom_matid[i] < 0 and not model.geom(i).name:
-            model.geom_rgba[i, :3] = look.arm
+    for geom, texture in (("table", look.table_texture), ("floor", look.floor_texture)):
+        material = {"plain": -1, "squares": model.material("mat").id}.get(texture)
+        model.geom(geom).matid[:] = model.material(texture).id if material is None else material
+    named, bare = _geoms(model)
+    for geom, colour in zip(named, look.others, strict=False):
+        model.geom_rgba[geom, :3] = colour
+    model.geom_rgba[bare, :3] = look.arm
     model.vis.headlight.ambient[:] = look.ambient
     light = model.light("lamp").id
     model.light_diffuse[light] = look.light
@@ -309,14 +330,16 @@ def apply(model: mujoco.MjModel, look: Appearance) -> None:
     model.light_pos[light] = position
     direction = np.array([0.47, 0.0, 0.0]) - position
     model.light_dir[light] = direction / np.linalg.norm(direction)
-    _place_camera(model, "front", FRONT_POSITION + look.front_offset, _look_at(FRONT_POSITION, FRONT_TARGET), look.front_turn)
-    _place_camera(
-        model,
-        "wrist",
-        WRIST_POSITION + look.wrist_offset,
-        _look_at(WRIST_POSITION, WRIST_TARGET, np.array([0.0, -1.0, 0.0])),
-        look.wrist_turn,
-    )
+    _place_camera(model, "front", FRONT_POSITION + look.front_offset, FRONT_QUATERNION, look.front_turn)
+    _place_camera(model, "wrist", WRIST_POSITION + look.wrist_offset, WRIST_QUATERNION, look.wrist_turn)
+
+
+@lru_cache(maxsize=4)
+def _geoms(model: mujoco.MjModel) -> tuple[list[int], list[int]]:
+    """Geoms of the objects beside the cube, and those of the arm that take its colour."""
+    names = [model.geom(i).name for i in range(model.ngeom)]
+    others = [i for i, name in enumerate(names) if name.startswith("other ")]
+    return others, [i for i, name in enumerate(names) if model.geom_group[i] == 1 and model.geom_matid[i] < 0 and not name]
 
 
 def _place_camera(
@@ -329,3 +352,7 @@ def _place_camera(
     mujoco.mju_mulQuat(rotated, quaternion, extra)
     camera = model.camera(name).id
     model.cam_pos[camera], model.cam_quat[camera] = position, rotated
+
+
+FRONT_QUATERNION = _look_at(FRONT_POSITION, FRONT_TARGET)
+WRIST_QUATERNION = _look_at(WRIST_POSITION, WRIST_TARGET, np.array([0.0, -1.0, 0.0]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -21,6 +21,7 @@ from sim import scenes
 from sim.controller import TrajectoryController
 from sim.tasks import (
     CONTACT_M,
+    LIFTED_M,
     PUSH_TOLERANCE_M,
     REACH_TOLERANCE_M,
     REST_S,
@@ -32,11 +33,19 @@ from sim.tasks import (
     box_between,
     draw,
 )
+from sim.variation import Body, Variation, vary
 
 SERVO_LAG_S = 0.2  # of the package's position servos (damping over stiffness), fed forward as real drives do
 JUDGE_EVERY = 5  # physics steps
 WORKSPACE_SLACK_M = 0.01
 SPEED_SLACK = 1.02
+NEAR_SHARE, NEAR_RAD, NEAR_M = 0.95, 0.05, 0.01  # of a speed limit; from a joint's end; from a keep-out: a near-miss
+EMBODIED = (
+    "geom_size", "geom_rbound", "geom_aabb", "geom_pos", "geom_friction", "body_mass", "body_inertia", "body_subtreemass",
+    "body_invweight0", "dof_invweight0", "dof_M0",
+)  # fmt: skip
+ON_TABLE_M = 0.005  # [m] that a cube may stand higher than it is tall
+OPENS_RAD = 0.8  # of the gripper's driver joint, from open to closed
 BOX_HALVES_M, BOX_SHARES = (0.03, 0.02, 0.01), (0.5, 0.4, 0.6)  # of keep-outs on the way to a goal: the first that fits
 FREE_M = 0.02  # [m] from the arm at its start, and where a goal image shows it, to such a keep-out
 DRAWS = 300  # of settings at most, until a keep-out fits
@@ -54,6 +63,8 @@ class Scenario:
     goal_object: Float[np.ndarray, "3"]  # [m]
     time_limit_s: float
     keep_out: Box | None = None  # on the straight way to the goal; nobody sees it
+    latency_s: float = 0.0  # [s] from a frame's capture until its command is sent, where time stands still meanwhile
+    named: str = "red"  # the object that the goal is about
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,34 @@ class Judgement:
     violations: int  # episodes of breaking a limit, counted when they begin
     violation_detail: str
     entered: int = 0  # times that any part of the arm came into the keep-out
+    near_misses: int = (
+        0  # times that a limit was nearly broken: 95 % of a speed, 0.05 rad, the workspace's slack, 1 cm of a keep-out
+    )
+    path_m: float = 0.0  # way of the tip
+    jerk_m_s3: float = 0.0  # root mean square of the tip's jerk
+    lifted: bool = False  # the cube was off the table
+
+
+class Way:
+    """Length and jerk of the way through positions that come in one by one."""
+
+    def __init__(self, period_s: float) -> None:
+        self.path_m = 0.0
+        self._period_s, self._last, self._squares, self._count = period_s, [], 0.0, 0
+
+    def add(self, position: Float[np.ndarray, "3"]) -> None:
+        self._last = [*self._last[-3:], position]
+        if len(self._last) > 1:
+            self.path_m += float(np.linalg.norm(position - self._last[-2]))
+        if len(self._last) == 4:
+            a, b, c, d = self._last
+            jerk = (d - 3 * c + 3 * b - a) / self._period_s**3
+            self._squares, self._count = self._squares + float(jerk @ jerk), self._count + 1
+
+    @property
+    def jerk_m_s3(self) -> float:
+        """Root mean square; 0 of less than four positions."""
+        return float(np.sqrt(self._squares / self._count)) if self._count else 0.0
 
 
 class Simulation:
@@ -84,17 +123,26 @@ class Simulation:
 
     cameras = scenes.CAMERAS
     judge_every = JUDGE_EVERY
+    judging = True  # False: nobody counts, which saves an eighth of the time of collecting
 
     def __init__(
-        self, seed: int, profile: RobotProfile, look: scenes.Look = "fast", keep_outs: int = 0, zone: bool = False
+        self,
+        seed: int,
+        profile: RobotProfile,
+        look: scenes.Look = "fast",
+        keep_outs: int = 0,
+        zone: bool = False,
+        others: int = 0,
     ) -> None:
-        """`zone`: a reset puts a keep-out on the way to the goal, which the judge watches."""
+        """`zone`: a reset puts a keep-out on the way to the goal, which the judge watches. `others`: objects beside the cube."""
         self.profile, self.look = profile, look
         self.kinematics = MujocoKinematics(profile)
-        self.model = scenes.build(profile, look, keep_outs, zone)
+        self.model = scenes.build(profile, look, keep_outs, zone, others)
         self._zone = self.model.geom("zone").id if zone else None
         self.data = mujoco.MjData(self.model)
-        self.appearance = scenes.Appearance()
+        self.appearance, self.body = scenes.Appearance(), Body()
+        self._sensor = np.random.default_rng(seed)
+        self._nominal = {name: getattr(self.model, name).copy() for name in EMBODIED}
         self._goal_data = mujoco.MjData(self.model)
         self._renderer: mujoco.Renderer | None = None
         self._options = mujoco.MjvOption()
@@ -103,11 +151,14 @@ class Simulation:
         self._tip_site = self.model.site(profile.model.gripper_prefix + profile.model.tip_site).id
         self._cube_q = self.model.joint("cube_joint").qposadr[0]
         self._cube_v = self.model.joint("cube_joint").dofadr[0]
+        self._other_q = [self.model.joint(f"other {i} joint").qposadr[0] for i in range(others)]
+        self._other_v = [self.model.joint(f"other {i} joint").dofadr[0] for i in range(others)]
         self._hand_geoms = self._robot_geoms()
         self._as_built = scenes.as_built(self.model, profile.model.gripper_prefix)
         self._table = self.model.geom("table").id
+        self._driver_q = self.model.joint(profile.model.gripper_prefix + "right_driver_joint").qposadr[0]
         self._rest = self.kinematics.solve(np.array([0.47, 0.0, 0.15]), profile.home)
-        self._closed = self._close_gripper()
+        self._closed, self._opened = self._move_gripper(scenes.FINGER_COMMAND), self._move_gripper(0.0)
         self.time_offset_s = 0.0
         self.reset("reach", seed)
 
@@ -137,6 +188,21 @@ class Simulation:
         """A frame of every camera, RGB, captured now."""
         return self._render(self.data)
 
+    def grip(self, closed: float) -> None:
+        """Commands the gripper: 0 open, 1 closed. A reset closes it, or opens it where the task needs that."""
+        self.data.ctrl[self._joints] = closed * scenes.FINGER_COMMAND
+
+    def others(self) -> Float[np.ndarray, "2 7"]:
+        """True position and quaternion of the objects beside the cube; NaN where there is none."""
+        poses = np.full((2, 7), np.nan)
+        for i, at in enumerate(self._other_q[: len(self.setting.others)]):
+            poses[i] = self.data.qpos[at : at + 7]
+        return poses
+
+    def opening(self) -> float:
+        """How far the gripper is open, measured: 0 closed, 1 open."""
+        return float(np.clip(1 - self.data.qpos[self._driver_q] / OPENS_RAD, 0, 1))
+
     def camera_info(self, camera: str) -> tuple[Float[np.ndarray, "3 3"], int, int]:
         """Intrinsic matrix, width and height [px] of an ideal pinhole."""
         size = scenes.IMAGE_SIZE
@@ -145,11 +211,11 @@ class Simulation:
 
     # -- what a simulation offers beyond ----------------------------------------------------------------------
 
-    def reset(self, task: Task, seed: int, shift: scenes.Shift = "none") -> Scenario:
+    def reset(self, task: Task, seed: int, shift: str = "none") -> Scenario:
         """A new episode; time goes on from where it was. Same seed, same episode."""
-        rng = np.random.default_rng([seed, 7])
-        setting = draw(task, rng)
-        self.look_like(scenes.shifted_appearance(shift, rng))
+        setting, variation, rng = scene_of(task, seed, shift)
+        self.look_like(variation.appearance)
+        self.embody(variation.body)
         keep_out = None
         for _ in range(DRAWS if self._zone is not None else 0):
             keep_out = self._box_between(setting)
@@ -158,29 +224,44 @@ class Simulation:
             setting = draw(task, rng)
         if self._zone is not None and keep_out is None:
             raise ValueError(f"No keep-out fits on the way to the goal in {DRAWS} scenes of '{task}' from seed {seed} on.")
+        self._sensor = np.random.default_rng([seed, 11])
         self.place(setting)
-        self._place_on(self._goal_data, setting.goal_tip, setting.goal_cube, setting.cube_yaw)
+        self._place_on(self._goal_data, setting, goal=True)
         return Scenario(
             task,
             seed,
             self._render(self._goal_data),
             setting.goal_tip.copy(),
-            np.array([*setting.goal_cube, scenes.CUBE_HALF]),
+            np.array([*setting.goal_cube, self.body.half_m]),
             TIME_LIMIT_S[task] * (1 if keep_out is None else LONGER),
             keep_out,
+            variation.latency_s,
+            setting.named,
         )
 
+    def restart_clock(self) -> None:
+        """The next reset begins at 0 s: an episode must not depend on those before it, to the last digit."""
+        self.time_offset_s = self.data.time = 0.0
+
     def place(self, setting: Setting) -> None:
-        """Puts arm and cube at the start of a setting, at rest, and lets the judge begin anew."""
+        """Puts arm, cube and other objects at the start of a setting, at rest, and lets the judge begin anew."""
+        if len(setting.others) > len(self._other_q):
+            raise ValueError(
+                f"The setting has {len(setting.others)} objects beside the cube, this simulation was built with "
+                f"{len(self._other_q)}. Build it with others={len(setting.others)}."
+            )
         self.time_offset_s = self.time_s
         mujoco.mj_resetData(self.model, self.data)
-        q = self._place_on(self.data, setting.tip, setting.cube, setting.cube_yaw)
+        q = self._place_on(self.data, setting)
         self._controller = TrajectoryController(q, self.time_s)
         self.setting = setting
         self._held_since: float | None = None
-        self._success, self._violations, self._detail = False, 0, ""
+        self._success, self._violations, self._detail, self._near, self._lifted = False, 0, "", 0, False
         self._entered, self._inside = 0, False
         self._broken: set[str] = set()
+        self._nearly: set[str] = set()
+        self._ticks = 0  # of the physics, so that the judge looks at even times
+        self._way = Way(self.judge_every * scenes.PHYSICS_STEP_S)
 
     def look_like(self, appearance: scenes.Appearance) -> None:
         """Changes colours, light and cameras; the physics stays as it is."""
@@ -188,15 +269,36 @@ class Simulation:
             self.appearance = appearance
             scenes.apply(self.model, appearance)
 
+    def embody(self, body: Body) -> None:
+        """Changes the cube's size and mass, and the friction of cube and table. To be followed by a reset or `place`."""
+        if body == self.body:
+            return
+        m, cube, top = self.model, self.model.geom("cube").id, self.model.geom("cube_top").id
+        for name, nominal in self._nominal.items():  # first as it was built, so that what was before leaves no trace
+            getattr(m, name)[:] = nominal
+        m.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
+        self.body = body
+        if body == Body():
+            return
+        half = body.half_m
+        m.geom_size[cube], m.geom_rbound[cube], m.geom_aabb[cube] = half, half * np.sqrt(3), [0, 0, 0, half, half, half]
+        m.geom_size[top, :2] *= half / scenes.CUBE_HALF
+        m.geom_pos[top] *= half / scenes.CUBE_HALF
+        m.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)  # its tree is built once, from the first size
+        m.geom_friction[[cube, self._table], 0] *= body.friction
+        m.body("cube").mass[:], m.body("cube").inertia[:] = body.mass_kg, body.mass_kg * (2 * half) ** 2 / 6
+        mujoco.mj_setConst(m, mujoco.MjData(m))
+
     def advance(self, duration_s: float) -> None:
         """Physics at 500 Hz for that long; the controller runs at the same rate."""
         steps = round(duration_s / scenes.PHYSICS_STEP_S)
         q, dq = self._controller.setpoints(self.time_s + scenes.PHYSICS_STEP_S * np.arange(1, steps + 1))
-        for i, servo in enumerate(q + SERVO_LAG_S * dq):
+        for servo in q + SERVO_LAG_S * dq:
             self.data.ctrl[: self._joints] = servo
             mujoco.mj_step(self.model, self.data)
-            if i % self.judge_every == 0:
+            if self.judging and self._ticks % self.judge_every == 0:
                 self._judge()
+            self._ticks += 1
 
     def truth(self) -> Truth:
         d = self.data
@@ -208,7 +310,10 @@ class Simulation:
 
     def judgement(self) -> Judgement:
         held = 0.0 if self._held_since is None else self.time_s - self._held_since
-        return Judgement(self._success, held, self._distance(), self._violations, self._detail, self._entered)
+        return Judgement(
+            self._success, held, self._distance(), self._violations, self._detail, self._entered,
+            self._near, self._way.path_m, self._way.jerk_m_s3, self._lifted,
+        )  # fmt: skip
 
     def close(self) -> None:
         if self._renderer is not None:
@@ -229,7 +334,11 @@ class Simulation:
         tip_speed = float(np.linalg.norm(truth.tip_velocity))
         tolerance = REACH_TOLERANCE_M if self.setting.task == "reach" else PUSH_TOLERANCE_M
         still = tip_speed < REST_SPEED_M_S and truth.object_speed < REST_SPEED_M_S
-        if not (still and self._distance() < tolerance):
+        under_m = truth.object[2] - self.body.half_m
+        self._lifted |= bool(under_m > LIFTED_M)
+        there = self._distance() < tolerance and (not self.setting.gripping or (self._lifted and under_m < ON_TABLE_M))
+        self._way.add(truth.tip)
+        if not (still and there):
             self._held_since = None
         elif self._held_since is None:
             self._held_since = self.time_s
@@ -248,8 +357,18 @@ class Simulation:
             self._violations += 1
             self._detail = self._detail or f"{name} at {self.time_s:.2f} s"  # the first: what follows is often its consequence
         self._broken = {n for n, b in broken.items() if b}
+        clearance = self._from_zone(self.data, NEAR_M) if self._zone is not None else np.inf
+        near = {
+            "joint position": bool((q < profile.position_min + NEAR_RAD).any() or (q > profile.position_max - NEAR_RAD).any()),
+            "joint velocity": bool((np.abs(dq) > NEAR_SHARE * np.minimum(profile.velocity_max, profile.joint_speed_max)).any()),
+            "tip speed": tip_speed > NEAR_SHARE * profile.tip_speed_max,
+            "workspace": bool((truth.tip < profile.workspace_min).any() or (truth.tip > profile.workspace_max).any()),
+            "keep-out": clearance < NEAR_M,
+        }
+        self._near += sum(b and n not in self._nearly for n, b in near.items())
+        self._nearly = {n for n, b in near.items() if b}
         if self._zone is not None:
-            inside = self._from_zone(self.data, 0.0) < 0
+            inside = clearance < 0
             self._entered, self._inside = self._entered + (inside and not self._inside), inside
 
     def _box_between(self, setting: Setting) -> Box | None:
@@ -258,16 +377,17 @@ class Simulation:
             box = box_between(setting, half_m, share)
             self.model.geom_pos[self._zone], self.model.geom_size[self._zone] = (box.low + box.high) / 2, (box.high - box.low) / 2
             self.model.geom_rbound[self._zone] = np.linalg.norm(box.high - box.low) / 2
-            ends = [(setting.tip, setting.cube), (setting.goal_tip, setting.goal_cube)]
+            ends = [setting, replace(setting, tip=setting.goal_tip, cube=setting.goal_cube)]
             if setting.task != "reach":  # the cube can be brought to its goal by the straight way's end, if not by its middle
                 step = (setting.goal_cube - setting.cube) / np.linalg.norm(setting.goal_cube - setting.cube)
-                ends.append((np.append(setting.goal_cube - CONTACT_M * step, TIP_PUSHING_M), setting.goal_cube))
-            if all(self._free_at(tip, cube, setting.cube_yaw) for tip, cube in ends):
+                pushed = np.append(setting.goal_cube - CONTACT_M * step, TIP_PUSHING_M)
+                ends.append(replace(setting, tip=pushed, cube=setting.goal_cube))
+            if all(self._free_at(end) for end in ends):
                 return box
         return None
 
-    def _free_at(self, tip: np.ndarray, cube: np.ndarray, yaw: float) -> bool:
-        self._place_on(self._goal_data, tip, cube, yaw)
+    def _free_at(self, setting: Setting) -> bool:
+        self._place_on(self._goal_data, setting)
         return self._from_zone(self._goal_data, 2 * FREE_M) > FREE_M
 
     def _from_zone(self, data: mujoco.MjData, up_to_m: float) -> float:
@@ -288,23 +408,33 @@ class Simulation:
         moving = [b for b in range(self.model.nbody) if b != base and self.model.body_rootid[b] == self.model.body_rootid[base]]
         return np.flatnonzero(np.isin(self.model.geom_bodyid, moving))
 
-    def _close_gripper(self) -> np.ndarray:
-        """Joint positions of the closed gripper, found by letting the physics close it once."""
+    def _move_gripper(self, command: float) -> np.ndarray:
+        """Joint positions of the gripper under a command, found by letting the physics move it once."""
+        mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[: self._joints] = self._rest
         self.data.ctrl[: self._joints] = self._rest
         self.data.qpos[self._cube_q : self._cube_q + 3] = [0.6, 0.4, scenes.CUBE_HALF]
-        self.data.ctrl[self._joints] = scenes.FINGER_COMMAND
+        self.data.ctrl[self._joints] = command
         mujoco.mj_step(self.model, self.data, 500)
         return self.data.qpos[self._joints : self._cube_q].copy()
 
-    def _place_on(self, data: mujoco.MjData, tip: np.ndarray, cube: np.ndarray, yaw: float) -> np.ndarray:
+    def _place_on(self, data: mujoco.MjData, setting: Setting, goal: bool = False) -> np.ndarray:
+        """Puts the start of a setting, or its goal, into `data`; the joints of the arm."""
+        tip, cube = (setting.goal_tip, setting.goal_cube) if goal else (setting.tip, setting.cube)
         q = self.kinematics.solve(tip, self._rest)
         if q is None:
             raise ValueError(f"The arm cannot put its tip at {np.round(tip, 3).tolist()} m.")
-        data.qpos[: self._joints], data.qpos[self._joints : self._cube_q] = q, self._closed
-        data.qpos[self._cube_q : self._cube_q + 7] = [*cube, scenes.CUBE_HALF, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+        data.qpos[: self._joints] = q
+        data.qpos[self._joints : self._cube_q] = self._opened if setting.gripping else self._closed
+        data.qpos[self._cube_q : self._cube_q + 7] = _standing(*cube, setting.cube_yaw, self.body.half_m)
+        for i, at in enumerate(self._other_q):
+            there = i < len(setting.others)
+            place = _standing(*setting.others[i], scenes.CUBE_HALF) if there else _standing(0.3 + 0.1 * i, 0, 0, scenes.PARKED_M)
+            data.qpos[at : at + 7] = place
+            self.model.body_gravcomp[self.model.body(f"other {i}").id] = 0.0 if there else 1.0
+            self.model.geom_group[self.model.geom(f"other {i}").id] = 0 if there else scenes.UNDRAWN
         data.qvel[:] = 0
-        data.ctrl[: self._joints], data.ctrl[self._joints] = q, scenes.FINGER_COMMAND
+        data.ctrl[: self._joints], data.ctrl[self._joints] = q, 0.0 if setting.gripping else scenes.FINGER_COMMAND
         mujoco.mj_forward(self.model, data)
         return q
 
@@ -313,9 +443,10 @@ class Simulation:
             self._renderer = mujoco.Renderer(self.model, scenes.IMAGE_SIZE, scenes.IMAGE_SIZE)
             atexit.register(self.close)  # freed later, when EGL has gone, it would complain
             flags = self._renderer.scene.flags
-            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = self.look == "full"
+            flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = self.look == "full"
             flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
             scenes.apply(self.model, self.appearance)
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self.look == "full" or self.appearance.shadow
         if data is self.data:
             mujoco.mj_camlight(self.model, data)  # cameras and lights as they stand now, without touching the physics
         else:
@@ -324,4 +455,24 @@ class Simulation:
         for camera in self.cameras:
             self._renderer.update_scene(data, camera, self._options)
             frames[camera] = self._renderer.render().copy()
+            if self.appearance.noise:
+                noise = self._sensor.normal(0, self.appearance.noise, frames[camera].shape)
+                frames[camera] = np.clip(frames[camera] + noise, 0, 255).astype(np.uint8)
         return frames
+
+
+def scene_of(task: str, seed: int, shift: str = "none") -> tuple[Setting, Variation, np.random.Generator]:
+    """What a reset with these makes, and the generator that goes on from there. Needs no physics."""
+    rng = np.random.default_rng([seed, 7])
+    setting = draw(task, rng)
+    variation = vary(shift, rng, (setting.cube, setting.goal_cube, (setting.cube + setting.goal_cube) / 2, setting.tip[:2]))
+    if setting.named != "red":
+        colours = {**scenes.COLOURS}
+        cube = colours.pop(setting.named)
+        variation = replace(variation, appearance=replace(variation.appearance, cube=cube, others=tuple(colours.values())))
+    return replace(setting, others=setting.others + variation.others), variation, rng
+
+
+def _standing(x: float, y: float, yaw: float, z: float) -> list[float]:
+    """Position and quaternion of an object on the table."""
+    return [x, y, z, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]

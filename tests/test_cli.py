@@ -36,11 +36,12 @@ def test_help_shows_units_and_defaults(capsys):
     text = " ".join(out.split())
     assert code == 0
     for words in (
-        "--episodes INT Number of episodes of each task. (default: 200)",
+        "Number of episodes of each task; by default 200, with --suite all scenes of each row.",
         "within 2 cm",
         "(default: 100)",
-        "--shift {none,colour,camera}",
-        "--policy {actor,search,both,random}",
+        "--shift {none,colour,camera,table,",
+        "--policy {actor,search,both,random,expert}",
+        "--suite {None,clean,far,objects,shift}",
     ):
         assert words in text
 
@@ -62,6 +63,11 @@ def test_overview_loads_no_heavy_library():
         (["evaluate", "--task", "lift"], ["'lift'", "'reach', 'push', 'push_object_goal'"]),
         (["evaluate", "--episodes", "0"], ["--episodes", "got 0"]),
         (["evaluate", "--seed", "10000"], ["--seed", "9999", "got 10000"]),
+        (["evaluate", "--suite", "clean", "--seed", "3"], ["A suite fixes its scenes", "Leave --seed or --suite out"]),
+        (["evaluate", "--rows", "push"], ["--rows picks rows of a suite. Give --suite"]),
+        (["evaluate", "--suite", "far", "--rows", "push"], ["suite 'far' has no row 'push'. Available: push_far"]),
+        (["evaluate", "--suite", "objects", "--rows", "pick"], ["leave the gripper closed. Only --policy expert can"]),
+        (["evaluate", "--ros", "--shift", "noise"], ["--shift noise is for runs in process"]),
         (["evaluate", "--epsodes", "3"], ["--epsodes"]),
         (["evaluate", "--checkpoint", "nowhere"], ["Checkpoint nowhere does not exist", "foresight train"]),
         (["evaluate", "--task", "reach", "push", "reach"], ["--task names a task twice: reach push reach"]),

@@ -139,11 +139,12 @@ def evaluate(words: list[str]) -> int:
     from foresight.evaluation.report import write_report
     from foresight.evaluation.table import LiveTable
     from sim.episodes import evaluate as run
+    from sim.episodes import planned as count
 
-    planned = {(task, config.policy): config.episodes for task in config.task}
-    planned |= {(task, "random"): config.random_floor for task in config.task if config.random_floor}
+    planned = count(config)
+    title = f"suite {config.suite}" if config.suite else f"seed {config.seed}, shift {config.shift}"
     try:
-        with LiveTable(planned, title=f"seed {config.seed}, shift {config.shift}") as table:
+        with LiveTable(planned, title=title) as table:
             report, episodes = run(config, table.add)
     except KeyboardInterrupt:
         _remove_empty(config.report)
@@ -151,6 +152,8 @@ def evaluate(words: list[str]) -> int:
     if config.report:
         write_report(config.report, report, episodes, config.checkpoint)
     _finish(config, report)
+    for row, why in report.not_run.items():
+        print(f"Not run: {row}: {why}.")
     if report.interrupted:
         print(f"foresight evaluate: interrupted after {len(episodes)} of {sum(planned.values())} episodes.", file=sys.stderr)
     return 130 if report.interrupted else 0

@@ -1,8 +1,11 @@
 """Collection gives whole datasets, resumes, and its episodes hold what they say."""
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -12,7 +15,7 @@ from foresight import cli
 from foresight.contract import Contract
 from foresight.training.dataset import DatasetError, load
 from sim import collect as collection
-from sim.collect import CollectConfig, collect
+from sim.collect import CollectConfig, CollectError, collect
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +144,65 @@ def test_parts_of_another_collection_are_not_mixed_in(tmp_path):
     (tmp_path / "a.parts" / "config.json").write_text('{"seed": "9"}')
     with pytest.raises(ValueError, match="another collection"):
         collect(config)
+
+
+def test_two_collections_do_not_write_into_one_folder(tmp_path):
+    """The second is refused with one line while the first is at work; afterwards it may go on."""
+    config = CollectConfig(out=tmp_path / "a.h5", episodes=1, steps=4, jobs=1)
+    with collection._own_folder(config, tmp_path / "a.parts"):
+        with pytest.raises(ValueError, match="in use by another collection"):
+            collect(config)
+    assert not config.out.exists()
+    assert len(load(collect(config)).length) == 1
+
+
+class Deadly:
+    """Work at whose sight a process ends as a killed one does."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_a_killed_simulator_process_is_told(tmp_path):
+    """Instead of waiting for it for ever; what to do is said, and that finished parts are kept."""
+    with pytest.raises(CollectError, match=r"process was killed.*parts are kept: run the same command again"):
+        list(collection._work([Deadly()], 1))
+
+
+def test_a_disk_without_room_is_noticed_before_the_first_episode(tmp_path, monkeypatch):
+    """Both sizes are told, and nothing is written."""
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=2**18, f_frsize=4096))
+    with pytest.raises(OSError, match=r"need 6.7 GiB, 1.0 are free") as told:
+        collect(CollectConfig(out=tmp_path / "deep" / "a.h5"))
+    assert told.value.errno == errno.ENOSPC and list(tmp_path.iterdir()) == []
+
+
+def test_frames_and_episodes_hold_what_was_drawn_for_them(tmp_path):
+    """Of a wide family: looks differ from frame to frame, bodies from episode to episode, and both lie in the family's ranges."""
+    path = collect(CollectConfig(out=tmp_path / "w.h5", episodes=2, steps=10, seed=3, jobs=1, family="wide"))
+    with h5py.File(path) as file:
+        look, body, family = file["look"][:], file["body"][:], json.loads(file.attrs["family"])
+        names, bodies = json.loads(file.attrs["look_names"]), json.loads(file.attrs["body_names"])
+        assert look.shape == (20, len(names)) and len(np.unique(look, axis=0)) > 8 and len(np.unique(body, axis=0)) == 2
+        assert np.ptp(look[:, names.index("noise")]) > 0 and look[:, names.index("noise")].max() <= family["noise"]
+        low, high = family["mass_kg"]
+        assert (body[:, bodies.index("mass_kg")] >= low).all() and (body[:, bodies.index("mass_kg")] <= high).all()
+        assert not np.isnan(file["q"][:]).any()
+    assert load(path).images.shape[0] == 20
+
+
+def test_pick_and_place_is_collected_with_the_gripper(tmp_path):
+    """Commands open and close it, the fingers follow, the named cube leaves the table; the contract says what an action is."""
+    path = collect(CollectConfig(out=tmp_path / "c.h5", task="clutter", episodes=1, steps=80, seed=5, jobs=1))
+    with h5py.File(path) as file:
+        gripper, opening, cube, others = (file[name][:] for name in ("gripper", "opening", "object", "others"))
+        assert set(np.unique(gripper)) == {0.0, 1.0} and opening.max() > 0.9 and opening[gripper == 1].min() < 0.6
+        assert cube[:, 2].max() > 0.08 and others.shape == (80, 2, 7) and not np.isnan(others).any()
+        action = Contract.from_json(json.loads(file.attrs["contract"])).action
+        assert action.endswith("gripper, 0 open, 1 closed") and file.attrs["task"] == "clutter"
+
+
+def test_a_finished_collection_of_another_task_is_not_taken_for_this_one(dataset):
+    """Task and family belong to what a dataset is."""
+    with pytest.raises(ValueError, match=r"task play, family plain. This would be: .* task pick"):
+        collect(CollectConfig(out=dataset, episodes=3, steps=12, seed=1, task="pick"))

@@ -12,6 +12,7 @@ from foresight.evaluation.config import EvaluateConfig
 from foresight.planning.pursuit import End, Outcome
 from foresight.safety.guard import Guard
 from sim.episodes import evaluate, run_episode
+from sim.simulation import Judgement
 from sim.unguarded import Unguarded
 
 PICTURES = {"front": np.zeros((16, 16, 3), np.uint8)}
@@ -29,7 +30,10 @@ class Line:
     def reset(self, task, seed, shift="none"):
         self.x, self.held_s = 0.0, 0.0
         self.shifts.append((task, seed, shift))
-        return SimpleNamespace(goal_images=PICTURES, time_limit_s=2.0)
+        return SimpleNamespace(goal_images=PICTURES, time_limit_s=2.0, latency_s=0.0)
+
+    def restart_clock(self):
+        self.time_s = 0.0
 
     def images(self):
         return PICTURES
@@ -48,9 +52,7 @@ class Line:
         pass
 
     def judgement(self):
-        return SimpleNamespace(
-            success=self.held_s >= 0.5 - 1e-9, held_s=self.held_s, distance_m=abs(1 - self.x), violations=0, violation_detail=""
-        )
+        return Judgement(self.held_s >= 0.5 - 1e-9, self.held_s, abs(1 - self.x), 0, "", path_m=self.x)
 
 
 @dataclass

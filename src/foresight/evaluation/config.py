@@ -6,11 +6,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-TaskName = Literal["reach", "push", "push_object_goal"]
-ShiftName = Literal["none", "colour", "camera"]
+TaskName = Literal["reach", "push", "push_object_goal", "push_far", "push_among", "pick", "clutter"]
+ShiftName = Literal[
+    "none", "colour", "camera",
+    "table", "floor", "cube", "arm", "light", "cameras", "family",  # drawn as the shipped model's training drew them
+    "shadows", "textures", "distractors", "camera_8cm", "cube_size", "cube_mass", "friction", "noise", "latency",  # beyond it
+]  # fmt: skip
+THROUGH_ROS = ("none", "colour", "camera")  # shifts that the simulator's node knows
+SuiteName = Literal["clean", "far", "objects", "shift"]
 KeepOutName = Literal["none", "told", "untold"]
 DeviceName = Literal["cpu", "onnx"]
-PolicyName = Literal["actor", "search", "both", "random"]
+PolicyName = Literal["actor", "search", "both", "random", "expert"]
 
 
 @dataclass(frozen=True)
@@ -18,19 +24,28 @@ class EvaluateConfig:
     """Runs episodes on held-out seeds and counts what the judge saw.
 
     Goals are given as images only: the scene as wanted (reach, push), or the object as wanted with the arm elsewhere
-    (push_object_goal).
+    (push_object_goal). With --suite the scenes are those of a frozen list in sim/manifests, each compared with its hash.
     """
 
     task: tuple[TaskName, ...] = ("reach", "push")
-    """One or more tasks: reach (tip within 2 cm), push (cube within 3 cm), push_object_goal (goal shows the arm elsewhere)."""
-    episodes: int = 200
-    """Number of episodes of each task."""
+    """One or more tasks: reach (tip within 2 cm), push (cube 8-15 cm, to within 3 cm), push_object_goal (goal shows the arm
+    elsewhere), push_far (16-28 cm), push_among (two other objects beside the cube); with --policy expert also pick (and place),
+    clutter (pick one of three)."""
+    suite: SuiteName | None = None
+    """A frozen list of scenes instead of --task, --shift and --seed: clean, far, objects (pushing among others, picking,
+    picking among others), or shift (each factor alone); the rows that the policy has no gripper for are named and left out."""
+    rows: tuple[str, ...] = ()
+    """Only these rows of the suite, by name (e.g. "push, table"); by default all."""
+    episodes: int | None = None
+    """Number of episodes of each task; by default 200, with --suite all scenes of each row."""
     seed: int = 100
     """Held-out scenes start at seed * 100000 (0 to 9999); collection never draws from there."""
     policy: PolicyName = "both"
-    """Who chooses: actor alone, search alone, both (the planner as shipped), or random motion."""
+    """Who chooses: actor alone, search alone, both (the planner as shipped), random motion, or the scripted expert that sees
+    true states: what the judge gives to one who knows everything."""
     shift: ShiftName = "none"
-    """What differs from training: nothing, another table colour, or cameras moved by 3 cm."""
+    """What differs from the nominal scene: colour (the table's) and camera (3 cm) as ever; table to family as in the shipped
+    model's training, shadows to latency beyond it."""
     keep_out: KeepOutName = "none"
     """A keep-out box on the straight way of tip or cube to the goal that the planner is told of, or is not."""
     random_episodes: int | None = None
@@ -63,6 +78,24 @@ class EvaluateConfig:
             raise ValueError("--task needs at least one of reach, push, push_object_goal.")
         if len(set(self.task)) < len(self.task):
             raise ValueError(f"--task names a task twice: {' '.join(self.task)}. Name each once; its scenes count once.")
+        if self.suite is None and self.rows:
+            raise ValueError("--rows picks rows of a suite. Give --suite, or leave --rows out.")
+        if self.suite is not None:
+            set_by_it = {"--task": self.task != ("reach", "push"), "--shift": self.shift != "none", "--seed": self.seed != 100}
+            set_by_it |= {"--keep-out": self.keep_out != "none", "--ros": self.ros}
+            wrong = [flag for flag, given in set_by_it.items() if given]
+            if wrong:
+                raise ValueError(f"A suite fixes its scenes and runs in process. Leave {', '.join(wrong)} or --suite out.")
+        elif self.episodes is None:
+            object.__setattr__(self, "episodes", 200)
+        if self.ros and self.policy == "expert":
+            raise ValueError("--policy expert is for runs in process. Leave --ros or --policy out.")
+        if self.ros and self.shift not in THROUGH_ROS:
+            raise ValueError(f"--shift {self.shift} is for runs in process; through ROS there are {', '.join(THROUGH_ROS)}.")
+        if self.policy != "expert" and (gripping := [task for task in self.task if task in ("pick", "clutter")]):
+            raise ValueError(f"--task {gripping[0]} needs the gripper, which only --policy expert moves. Leave the task out.")
+        if self.ros and "push_among" in self.task:
+            raise ValueError("--task push_among is for runs in process. Leave --ros or the task out.")
         if self.ros and not self.guard:
             raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
         if not 0 <= self.latency_ms < 250:
@@ -91,7 +124,8 @@ class EvaluateConfig:
         """Episodes of the random policy to run for each task."""
         if self.policy == "random":
             return 0
-        return min(self.episodes, 50) if self.random_episodes is None else min(self.episodes, self.random_episodes)
+        wanted = 50 if self.random_episodes is None else self.random_episodes
+        return wanted if self.episodes is None else min(self.episodes, wanted)
 
     def episode_seed(self, index: int) -> int:
         """The scene of episode `index`: held out, since collection draws its scenes from a thousand million on."""

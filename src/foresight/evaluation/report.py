@@ -29,6 +29,7 @@ LIMITS = (
 )
 SLOW = 0.95  # of real time, below which latencies flatter: simulated time stands still while other programs have the cores
 SHIFTS = {"none": "as in training", "colour": "another table colour", "camera": "cameras moved by 3 cm"}
+INSIDE = ("table", "floor", "cube", "arm", "light", "cameras", "family")  # shifts that training draws too
 
 
 def write_report(folder: Path, report: Report, episodes: Sequence[EpisodeResult], checkpoint: Path | None = None) -> Path:
@@ -82,7 +83,8 @@ def _header(report: Report, successes: int, total: int) -> str:
         else "in one process; time stands still while the planner thinks"
     )
     facts = {
-        "policy": report.policy, "world": SHIFTS.get(report.shift, report.shift), "run": how, "scenes": f"--seed {report.seed}: {report.seed}00000 and on",
+        "policy": report.policy, "world": SHIFTS.get(report.shift, report.shift), "run": how,
+        "scenes": f"--suite {report.suite}, manifest {report.manifest}, each compared with its hash" if report.suite else f"--seed {report.seed}: {report.seed}00000 and on",
         "model": report.model_id, "code": report.git,
         "machine": f"{report.machine.cpu}, {report.machine.cores} cores, {report.machine.memory_gb:.0f} GB, Python {report.machine.python}, torch {report.machine.torch}",
     }  # fmt: skip
@@ -90,6 +92,10 @@ def _header(report: Report, successes: int, total: int) -> str:
         facts["guard"] = "none: whatever was planned was sent"
     if report.injected_ms:
         facts["latency"] = f"{report.injected_ms:g} ms injected, {'' if report.compensated else 'not '}compensated"
+    if report.suite:
+        facts["world"] = "as the row says"
+    if report.not_run:
+        facts["not run"] = "; ".join(f"{row}: {why}" for row, why in report.not_run.items())
     if report.interrupted:
         facts["interrupted"] = "not all episodes that were asked for were done; the quick ones end first"
     cells = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(str(value))}</dd></div>" for key, value in facts.items())
@@ -97,6 +103,10 @@ def _header(report: Report, successes: int, total: int) -> str:
 
 
 def _headline(report: Report) -> str:
+    def figure(number: float | None, digits: int, unit: str) -> str:
+        return "–" if number is None else f"{number:.{digits}f} {unit}"
+
+    shifted = any(task.of_base is not None for task in report.tasks.values())
     rows = []
     for name, task in report.tasks.items():
         rate, (low, high) = task.successes / max(1, task.episodes), task.ci95
@@ -106,18 +116,42 @@ def _headline(report: Report) -> str:
         marker = f"<i class=floor style='left:{100 * floor:.1f}%' title='random policy'></i>" if floor is not None else ""
         bar = f"<div class=bar><b style='width:{100 * rate:.1f}%'></b><i class=interval style='left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%'></i>{marker}</div>"
         random = f"{task.random_successes} of {task.random_episodes}" if floor is not None else "not run"
-        time = f"{task.time_to_goal_s:.1f} s" if task.time_to_goal_s is not None else "–"
+        kept = f"<td class=n>{figure(None if task.of_base is None else 100 * task.of_base, 0, '%')}</td>" if shifted else ""
+        near = "–" if task.near_misses is None else task.near_misses
         rows.append(
-            f"<tr><th>{escape(name)}</th><td class=n>{task.successes} of {task.episodes}</td><td class=n><strong>{100 * rate:.1f} %</strong></td>"
-            f"<td class=wide>{bar}</td><td class=n>{100 * low:.1f} – {100 * high:.1f} %</td><td class=n>{random}</td><td class=n>{time}</td>"
-            f"<td class='n{' bad' if task.violations else ''}'>{task.violations}</td></tr>"
+            f"<tr><th>{escape(name)}</th><td class=n>{task.successes} of {task.episodes}</td><td class=n><strong>{100 * rate:.1f} %</strong></td>{kept}"
+            f"<td class=wide>{bar}</td><td class=n>{100 * low:.1f} – {100 * high:.1f} %</td><td class=n>{random}</td>"
+            f"<td class=n>{figure(task.time_to_goal_s, 1, 's')}</td><td class=n>{figure(task.path_m, 2, 'm')}</td><td class=n>{figure(task.jerk_m_s3, 0, 'm/s³')}</td>"
+            f"<td class='n{' bad' if task.violations else ''}'>{task.violations}</td><td class=n>{near}</td></tr>"
         )
+    kept = "<th class=n>of the unshifted kept</th>" if shifted else ""
     return (
-        "<div class=scroll><table><thead><tr><th>task</th><th class=n>reached</th><th class=n>success</th><th></th><th class=n>95 % interval</th><th class=n>random policy</th>"
-        f"<th class=n>time to goal, median</th><th class=n>limit violations</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<div class=scroll><table><thead><tr><th>task</th><th class=n>reached</th><th class=n>success</th>{kept}<th></th><th class=n>95 % interval</th><th class=n>random policy</th>"
+        "<th class=n>time to goal, median</th><th class=n>tip’s way, median</th><th class=n>jerk (rms), median</th><th class=n>limit violations</th><th class=n>near-misses</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>{_kept_by_side(report)}"
         "<p class=note>Filled: success rate. Line: Wilson’s 95 % interval. Red tick: the random policy on the same scenes. "
-        "A goal counts when the distance is below the threshold and everything rests there for 0.5 s. Violations are counted from true states.</p>"
+        "A goal counts when the distance is below the threshold and everything rests there for 0.5 s. Violations, near-misses (95 % of a "
+        "speed limit, 0.05 rad before a joint’s end, outside the workspace but within its slack, 1 cm of a keep-out), way and jerk are "
+        "from true states.</p>"
     )
+
+
+def _kept_by_side(report: Report) -> str:
+    """Of the unshifted success, the mean kept inside and outside of what training draws."""
+    lines = []
+    for task in (name for name, of in report.tasks.items() if "," not in name and of.episodes):
+        kept: dict[bool, list[float]] = {True: [], False: []}
+        for name, of in report.tasks.items():
+            base, _, shift = name.partition(", ")
+            if base == task and of.of_base is not None:
+                kept[shift in INSIDE].append(of.of_base)
+        words = [
+            f"{100 * np.mean(kept[side]):.0f} % {where} of what training draws (lowest factor {100 * min(kept[side]):.0f} %)"
+            for side, where in ((True, "inside"), (False, "outside"))
+            if kept[side]
+        ]
+        lines += [f"{task} keeps on average {' and '.join(words)}"] if words else []
+    return f"<p>{escape('; '.join(lines))}.</p>" if lines else ""
 
 
 def _tiles(report: Report, own: Sequence[EpisodeResult]) -> str:
@@ -158,7 +192,7 @@ def _gallery(ordered: Sequence[EpisodeResult]) -> tuple[str, str]:
             outcome += f"; {e.violations} violations: {e.violation_detail}"
         cards.append(
             f"<figure class={'ok' if e.success else 'failed'}><video src='{escape(e.video, quote=True)}' controls loop muted playsinline preload=metadata></video>"
-            f"<figcaption><strong>{escape(e.task)}</strong> seed {e.seed}<span>{escape(outcome)}</span></figcaption></figure>"
+            f"<figcaption><strong>{escape(e.group)}</strong> seed {e.seed}<span>{escape(outcome)}</span></figcaption></figure>"
         )
     return (
         title,
@@ -230,7 +264,7 @@ def _surprise(own: Sequence[EpisodeResult]) -> str:
 
 def _episode_table(ordered: Sequence[EpisodeResult]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(e.task)}</td><td class=n>{e.seed}</td><td class={'good' if e.success else 'bad'}>{escape(e.reason)}</td>"
+        f"<tr><td>{escape(e.group)}</td><td class=n>{e.seed}</td><td class={'good' if e.success else 'bad'}>{escape(e.reason)}</td>"
         f"<td class=n>{f'{e.time_to_goal_s:.1f} s' if e.time_to_goal_s is not None else '–'}</td><td class=n>{100 * e.final_distance_m:.1f} cm</td>"
         f"<td class=n>{e.steps}</td><td class=n>{f'{percentile(e.planning_ms, 50):.0f} ms' if e.planning_ms else '–'}</td>"
         f"<td class='n{' bad' if e.violations else ''}'>{escape(f'{e.violations} {e.violation_detail}'.strip())}</td></tr>"

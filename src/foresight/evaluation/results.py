@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -43,6 +43,16 @@ class EpisodeResult:
     video: str = ""  # path relative to the report's folder
     keep_outs_entered: int | None = None  # times that the arm came into the keep-out; None where there was none
     real_time: float | None = None  # seconds simulated in a second; None where time stands still meanwhile
+    row: str = ""  # of the suite
+    scene: str = ""  # hash of the scene in the suite's manifest, which the scene that ran has too
+    near_misses: int | None = None  # times that a limit was nearly broken, from true states; None where nobody counted
+    path_m: float | None = None  # [m] way of the tip
+    jerk_m_s3: float | None = None  # [m/s^3] root mean square of the tip's jerk, from true states
+
+    @property
+    def group(self) -> str:
+        """The row of the suite, or the task: what success is counted by."""
+        return self.row or self.task
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,10 @@ class TaskSummary:
     random_episodes: int  # on the first seeds of the same list
     keep_outs_entered: int | None = None  # as of an episode, summed
     episodes_entered: int | None = None  # in which that was at least once
+    near_misses: int | None = None  # as of an episode, summed
+    path_m: float | None = None  # [m] median over the successes
+    jerk_m_s3: float | None = None  # [m/s^3] median over all
+    of_base: float | None = None  # success rate over that of the same scenes without the shift
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,9 @@ class Report:
     injected_ms: float = 0.0  # [ms] of latency injected between observation and motion
     compensated: bool = True  # whether plans begin where the arm will be after it
     interrupted: bool = False  # before all episodes that were asked for were done
+    suite: str = ""
+    manifest: str = ""  # twelve hexadecimal digits that name the suite's manifest
+    not_run: dict[str, str] = field(default_factory=dict)  # rows of the suite that this policy cannot do, and why
 
     def to_json(self) -> dict:
         return json.loads(json.dumps(asdict(self), allow_nan=False))
@@ -122,13 +139,16 @@ def summarise(
     injected_ms: float = 0.0,
     compensated: bool = True,
     interrupted: bool = False,
+    suite: str = "",
+    manifest: str = "",
+    not_run: dict[str, str] | None = None,
 ) -> Report:
     """The report of the episodes of `policy`; those of policy "random" are the floor they are compared with."""
     own = [e for e in episodes if e.policy == policy]
     tasks = {}
-    for task in dict.fromkeys(e.task for e in own):
-        ours = [e for e in own if e.task == task]
-        floor = [e for e in episodes if e.task == task and e.policy == "random"]
+    for task in dict.fromkeys(e.group for e in own):
+        ours = [e for e in own if e.group == task]
+        floor = [e for e in episodes if e.group == task and e.policy == "random"]
         successes = sum(e.success for e in ours)
         watched = [e for e in ours if e.keep_outs_entered is not None]
         tasks[task] = TaskSummary(
@@ -141,7 +161,12 @@ def summarise(
             random_episodes=len(floor),
             keep_outs_entered=sum(e.keep_outs_entered for e in watched) if watched else None,
             episodes_entered=sum(e.keep_outs_entered > 0 for e in watched) if watched else None,
+            near_misses=_sum([e.near_misses for e in ours]),
+            path_m=_rounded(percentile([e.path_m for e in ours if e.path_m is not None and e.success], 50)),
+            jerk_m_s3=_rounded(percentile([e.jerk_m_s3 for e in ours if e.jerk_m_s3 is not None], 50)),
         )
+    for name, base in ((e.row, e.task) for e in own if e.row != e.task and e.row in tasks and e.task in tasks):
+        tasks[name] = replace(tasks[name], of_base=_of_base(own, name, base))
     planning = [ms for e in own for ms in e.planning_ms]
     command = [ms for e in own for ms in e.camera_to_command_ms]
     pursued_s = sum(e.pursued_s for e in own)
@@ -164,7 +189,23 @@ def summarise(
         injected_ms=injected_ms,
         compensated=compensated,
         interrupted=interrupted,
+        suite=suite,
+        manifest=manifest,
+        not_run=not_run or {},
     )
+
+
+def _of_base(own: Sequence[EpisodeResult], row: str, base: str) -> float | None:
+    """Success of a row over that of its base, on the seeds that both have run; None where the base has none."""
+    of = {name: {e.seed: e.success for e in own if e.group == name} for name in (row, base)}
+    both = of[row].keys() & of[base].keys()
+    reached = sum(of[base][seed] for seed in both)
+    return round(sum(of[row][seed] for seed in both) / reached, 4) if reached else None
+
+
+def _sum(values: Sequence[int | None]) -> int | None:
+    counted = [v for v in values if v is not None]
+    return sum(counted) if counted else None
 
 
 def _rounded(value: float | None) -> float | None:

@@ -56,7 +56,7 @@ class LiveTable:
         for heading in ("runs", "success", "95 %", "time", "plan p50/p99", "violations", *["entered"] * watched):
             table.add_column(heading, justify="right")
         for (task, policy), planned in self.planned.items():
-            own = [e for e in self.episodes if (e.task, e.policy) == (task, policy)]
+            own = [e for e in self.episodes if (e.group, e.policy) == (task, policy)]
             table.add_row(task, policy, *self._cells(own, planned), *[str(sum(bool(e.keep_outs_entered) for e in own))] * watched)
         return Group(table, Text(self._status, style="dim")) if self._status else Group(table)
 
