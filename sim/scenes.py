@@ -200,7 +200,7 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
             name="zone",
             type=mujoco.mjtGeom.mjGEOM_BOX,
             size=[0.01] * 3,
-            pos=[0, 0, -9],
+            pos=[0, 0, -0.5],  # makes the scene no larger: what is near a camera is cut off at a share of the scene's size
             contype=0,
             conaffinity=0,
             group=UNDRAWN,
