@@ -90,17 +90,22 @@ def shifted_appearance(shift: Shift, rng: np.random.Generator) -> Appearance:
 
 
 def check_robot(profile: RobotProfile) -> None:
-    """Raises ValueError where the scene cannot be built: the gripper pushes the cube and carries a camera."""
+    """Raises ValueError where the scene cannot be built: the gripper pushes the cube and carries a camera, and position servos
+    follow what the controller commands."""
 
-    def fits(robot: RobotProfile) -> bool:
+    def lacking(robot: RobotProfile) -> str:
         if robot.model is None:
-            return False
-        bodies = {body.name for body in robot_spec(robot).bodies}
-        return bodies >= {robot.model.gripper_prefix + name for name in ("base", "left_follower", "right_follower")}
+            return "no model"
+        spec = robot_spec(robot)
+        parts = {robot.model.gripper_prefix + name for name in ("base", "left_follower", "right_follower")}
+        if not {body.name for body in spec.bodies} >= parts:
+            return "not the gripper that pushes the cube and carries the camera"
+        driven = {actuator.target: actuator for actuator in spec.actuators}
+        servos = all(name in driven and driven[name].biasprm[1] < 0 for name in robot.joint_names)
+        return "" if servos else "no position servos: the actuators of its model are torque motors"
 
-    if not fits(profile):
-        lacks = "no model" if profile.model is None else "not the gripper that pushes the cube and carries the camera"
-        there = ", ".join(name for name in available_robots() if fits(load_profile(name)))
+    if lacks := lacking(profile):
+        there = ", ".join(name for name in available_robots() if not lacking(load_profile(name)))
         raise ValueError(f"Robot '{profile.name}' cannot be simulated in this scene: it has {lacks}. Available: {there}.")
 
 

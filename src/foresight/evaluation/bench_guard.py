@@ -34,7 +34,7 @@ from foresight.workers import deaf_to_interrupts
 CHUNK = 2000  # plans a worker makes before it reports
 TRANSPORT_S = 0.045  # [s] to the controller, as the guard node allows by default
 STEPS = 8  # joins in one sequence
-MUTANTS = 18  # offered at a join before the legal plan, on average
+MUTANTS = 30  # offered at a join before the legal plan, on average
 EPOCHS_S = (0.0, 1.76e9)  # clocks that begin at zero, and wall clocks, whose seconds have fewer digits left
 ALLOWANCE_S = 0.02  # [s] beyond v/a that a stop may last before it is counted as late
 UNMADE = 1000  # joins without a legal plan, beside as many as plans are wanted, after which a chunk is given up

@@ -15,13 +15,9 @@ from foresight.data import Reason, Trajectory, Verdict
 from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
-from foresight.safety.samples import Motion, Samples, greatest_between, peaks
+from foresight.safety.samples import Motion, Samples, peaks, polynomial
 
-JERK_PHASES = 2  # of the control periods at which a rate is looked at, besides those that begin or end where it bends
-FINE_PHASES = 8  # the same in segments that last less than so many control periods:
-SHORT_PERIODS = 4
 TIP_SPACING_S, TIP_RISE = 0.01, 0.05  # [s] at most between two looks at the tip, and what its speed may rise between them
-WORTH = 0.7  # of a limit on a rate; lower maxima between two looks are left alone
 SAMPLES_HZ = (100.0, 250.0)  # at least, of a gentle motion, and of a slow controller's: its phase is not known
 NEAR_RAD = 1e-3  # [rad] from a joint's margin within which positions between samples matter
 SAMPLE_ERROR = 2e-4  # [rad/s] by which a speed may rise between two samples
@@ -111,46 +107,22 @@ def _greatest(reason: Reason, greatest: Float[np.ndarray, "J"], profile: RobotPr
 def _jerk(motion: Trajectory, polynomials: Motion, profile: RobotProfile, config: GuardConfig) -> Iterator[Finding]:
     """Change of the commanded acceleration over one control period, wherever the period begins, the step into rest included.
 
-    The first is the one in which the motion takes over, so what the motion before did in it counts.
-
-    The exact jerk bounds it; only where that is above the limit (for less than a period, perhaps) are the periods looked at:
-    those of a fine grid, and those that begin or end at a point or where the acceleration turns.
+    The first is the one in which the motion takes over, so what the motion before did in it counts. The exact jerk bounds it;
+    only where that is above the limit, for less than a period perhaps, are the periods looked at.
     """
     period_s = 1 / profile.controller_rate_hz
     into_rest = np.abs(motion.ddq[-1]) / period_s
     if (_greatest_jerk(polynomials) + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
         return
-    edges, grid = _periods(polynomials, period_s)
-    greatest, _ = greatest_between(
-        lambda begins: polynomials.change(begins, period_s) / period_s, grid, edges, WORTH * profile.jerk_max
-    )
-    yield from _greatest(Reason.JERK_LIMIT, greatest, profile, config.limit_tolerance)
+    periods = polynomials.over(period_s)
+    change = polynomial(periods.change, periods.extremes(periods.change))
+    yield from _greatest(Reason.JERK_LIMIT, np.abs(change).max((0, 1)) / period_s, profile, config.limit_tolerance)
 
 
 def _greatest_jerk(polynomials: Motion) -> Float[np.ndarray, "J"]:
     if polynomials.before is None:
         return polynomials.greatest_jerk
     return np.maximum(polynomials.greatest_jerk, polynomials.before.greatest_jerk)
-
-
-def _periods(polynomials: Motion, period_s: float) -> tuple[Float[np.ndarray, "E"], Float[np.ndarray, "M"]]:
-    """When control periods begin that are worth a look: those that begin or end where the acceleration bends, and a grid.
-
-    The grid is finer where a segment lasts so few periods that the acceleration may turn twice in one of them.
-    """
-    bends = polynomials.edges(period_s)
-    begin_s = float(polynomials.starts_s[0]) - (0.0 if polynomials.before is None else period_s)
-    around = np.concatenate([bends, bends - period_s])
-    fine = np.arange(begin_s, bends[-1], period_s / FINE_PHASES)
-    short = polynomials.lengths_s < SHORT_PERIODS * period_s
-    first = (polynomials.starts_s[short] - period_s - begin_s) / period_s * FINE_PHASES
-    last = first + (polynomials.lengths_s[short] + period_s) / period_s * FINE_PHASES
-    change = np.zeros(len(fine) + 1)
-    np.add.at(change, np.clip(np.floor(first).astype(int), 0, len(fine)), 1)
-    np.add.at(change, np.clip(np.ceil(last).astype(int), 0, len(fine)), -1)
-    looked = np.cumsum(change[:-1]) > 0
-    looked[:: FINE_PHASES // JERK_PHASES] = True
-    return around[around >= begin_s], fine[looked]
 
 
 def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_s: float) -> Iterator[Finding]:
@@ -289,7 +261,10 @@ def _torque_rate(
     profile: RobotProfile,
     now_s: float,
 ) -> Iterator[Finding]:
-    """Inertia @ the change of acceleration over a control period, plus what bias and inertia change by."""
+    """Inertia @ the change of acceleration over a control period, plus what bias and inertia change by.
+
+    It is read where it would be extreme if inertia did not change between two looks at it.
+    """
     step = np.diff(times_s)[:, None]
     drift, turning = np.diff(bias, axis=0) / step, np.diff(inertia, axis=0) / step[..., None]
     limit, period_s = SURE * profile.torque_rate_max, 1 / profile.controller_rate_hz
@@ -297,15 +272,15 @@ def _torque_rate(
     if (np.abs(inertia).max(0) @ _greatest_jerk(polynomials) + slow.max(0) <= limit).all():
         return
 
-    def rate(begins: np.ndarray) -> np.ndarray:
-        slot = np.clip(np.searchsorted(times_s, begins, side="right") - 1, 0, len(times_s) - 2)
-        near = inertia[slot] + (begins - times_s[slot])[:, None, None] * turning[slot]
-        fast = near @ (polynomials.change(begins, period_s) / period_s)[..., None]
-        return (fast + turning[slot] @ polynomials.acceleration(begins + period_s)[..., None])[..., 0] + drift[slot]
-
-    edges, grid = _periods(polynomials, period_s)
-    greatest, when = greatest_between(rate, grid, edges, WORTH * limit)
-    yield from _worst(Reason.TORQUE_RATE_LIMIT, greatest[None], limit, "Nm/s", 1 / 3, when[None], profile, now_s)
+    periods = polynomials.over(period_s, times_s)
+    slot = np.clip(np.searchsorted(times_s, periods.begins_s + periods.lengths_s / 2, side="right") - 1, 0, len(times_s) - 2)
+    near, turning = inertia[slot] + (periods.begins_s - times_s[slot])[:, None, None] * turning[slot], turning[slot]
+    at = periods.extremes(np.einsum("kij,pkj->pki", near, periods.change))  # they turn where they would with inertia constant
+    each = at[..., None]  # (4, K, I, J): all joints at the times that matter to each
+    change, after = (polynomial(cubics[:, None, :, None], each) for cubics in (periods.change, periods.after))
+    rate = ((near + each * turning) * (change / period_s) + turning * after).sum(-1) + drift[slot]
+    value, when = (v.reshape(-1, v.shape[-1]) for v in (np.abs(rate), periods.begins_s[:, None] + at))
+    yield from _worst(Reason.TORQUE_RATE_LIMIT, value, limit, "Nm/s", 1 / 3, when, profile, now_s)
 
 
 def _worst(

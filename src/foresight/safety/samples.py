@@ -5,7 +5,6 @@ Knows no limits and no robot. Segments are sampled evenly, at most one control p
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,8 +14,7 @@ from jaxtyping import Float
 from foresight.control.trajectory import coefficients
 from foresight.data import Trajectory
 
-AT_EDGE_S = 1e-6  # [s] before and after a step, where it is seen from both sides; wall clocks count in quarters of it
-GOLDEN, GOLDEN_STEPS = 0.618, 8  # eight steps leave a fiftieth of the way
+NOWHERE = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Motion:
     def greatest_acceleration(self) -> Float[np.ndarray, "J"]:
         """Exact [rad/s^2]: a cubic is extreme at its ends and where the jerk is zero."""
         ends = (*self.turns(), self.lengths_s[:, None])
-        return np.abs(np.stack([*(_polynomial(self.ddq, t) for t in ends), self.ddq[0]])).max((0, 1))
+        return np.abs(np.stack([*(polynomial(self.ddq, t) for t in ends), self.ddq[0]])).max((0, 1))
 
     @cached_property
     def greatest_jerk(self) -> Float[np.ndarray, "J"]:
@@ -89,31 +87,58 @@ class Motion:
         with np.errstate(divide="ignore", invalid="ignore"):
             vertex = -self.jerk[1] / (2 * self.jerk[2])
         vertex = np.where((vertex > 0) & (vertex < h), vertex, 0.0)
-        return np.abs(np.stack([self.jerk[0], _polynomial(self.jerk, vertex), _polynomial(self.jerk, h)])).max((0, 1))
+        return np.abs(np.stack([self.jerk[0], polynomial(self.jerk, vertex), polynomial(self.jerk, h)])).max((0, 1))
 
-    def change(self, begins_s: Float[np.ndarray, "M"], period_s: float) -> Float[np.ndarray, "M J"]:
-        """By how much the acceleration [rad/s^2] changes in a period that begins then; zero acceleration after the end."""
-        return self.acceleration(begins_s + period_s) - self.acceleration(begins_s)
+    def over(self, period_s: float, splits_s: Float[np.ndarray, "C"] = NOWHERE) -> Periods:
+        """What the acceleration changes by in a period, as a function of when the period begins.
 
-    def edges(self, period_s: float) -> Float[np.ndarray, "M"]:
-        """Times [s] at which a period's change of acceleration can be greatest: points, and turns within a period of one."""
-        short = self.lengths_s < period_s
-        turns = self.starts_s[short, None] + self.turns()[:, short]
-        earlier = np.empty(0) if self.before is None else self.before.edges(period_s)
-        earlier = earlier[(earlier > self.starts_s[0] - period_s) & (earlier < self.starts_s[0])]
-        return np.concatenate([earlier, self.starts_s, np.unique(turns), [self.end_s - AT_EDGE_S, self.end_s + AT_EDGE_S]])
+        It bends where a period begins or ends on a point; between two bends (or `splits_s` [s], absolute) it is a cubic. Periods
+        that begin before the motion end in it; after its end the acceleration is zero.
+        """
+        zero_s = self.starts_s[0]  # all in seconds since then: a wall clock has too few digits for what follows
+        starts, parts, end_s = self.starts_s - zero_s, self.ddq, self.end_s - zero_s
+        first_s = 0.0
+        if self.before is not None:
+            starts = np.concatenate([self.before.starts_s - zero_s, starts])
+            parts = np.concatenate([self.before.ddq, parts], axis=1)
+            first_s = max(-period_s, float(self.before.starts_s[0] - zero_s))
+        bends = np.append(starts, end_s)
+        marks = np.unique(np.concatenate([bends, bends - period_s, splits_s - zero_s, [first_s]]))
+        marks = marks[(marks >= first_s) & (marks <= end_s)]
+        begins, lengths = marks[:-1], np.diff(marks)
+        here, there = (_shifted(parts, starts, begins + by_s, lengths) for by_s in (0.0, period_s))
+        there[:, begins + lengths / 2 + period_s > end_s] = 0.0
+        return Periods(begins + zero_s, lengths, there - here, there)
 
-    def acceleration(self, times_s: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M J"]:
-        """Acceleration [rad/s^2] at times; zero after the end, and before the beginning that of the motion before."""
-        i = np.clip(np.searchsorted(self.starts_s, times_s, side="right") - 1, 0, len(self.starts_s) - 1)
-        value = self._at(self.ddq, i, (times_s - self.starts_s[i])[:, None])
-        value[times_s > self.end_s] = 0.0
-        if self.before is not None and (early := times_s < self.starts_s[0]).any():
-            value[early] = self.before.acceleration(times_s[early])
-        return value
+
+@dataclass(frozen=True)
+class Periods:
+    """Cubics over the seconds by which a period begins later than `begins_s`, lowest power first."""
+
+    begins_s: Float[np.ndarray, "K"]  # absolute [s]
+    lengths_s: Float[np.ndarray, "K"]  # [s] for which they hold
+    change: Float[np.ndarray, "4 K J"]  # of the acceleration in the period [rad/s^2]
+    after: Float[np.ndarray, "4 K J"]  # acceleration at the end of the period [rad/s^2]
+
+    def extremes(self, cubics: Float[np.ndarray, "4 K J"]) -> Float[np.ndarray, "4 K J"]:
+        """Seconds into each piece at which cubics like these can be extreme: its ends, and where they turn."""
+        _, c1, c2, c3 = cubics
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pivot = -(c2 + np.copysign(np.sqrt(c2**2 - 3 * c3 * c1), c2))
+            roots = np.stack([pivot / (3 * c3), c1 / pivot])
+        last = np.broadcast_to(self.lengths_s[:, None], c1.shape)
+        return np.stack([0.0 * last, last, *np.where((roots > 0) & (roots < last), roots, 0.0)])  # NaN where there is none
 
 
-def _polynomial(coefficients: np.ndarray, t: np.ndarray) -> np.ndarray:
+def _shifted(parts: np.ndarray, starts: np.ndarray, begins: np.ndarray, lengths: np.ndarray) -> Float[np.ndarray, "4 K J"]:
+    """The cubics of the segments that hold from `begins` on, in the seconds since then."""
+    i = np.maximum(np.searchsorted(starts, begins + lengths / 2, side="right") - 1, 0)
+    c0, c1, c2, c3 = parts[:, i]
+    t = (begins - starts[i])[:, None]
+    return np.stack([((c3 * t + c2) * t + c1) * t + c0, (3 * c3 * t + 2 * c2) * t + c1, 3 * c3 * t + c2, c3])
+
+
+def polynomial(coefficients: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Values (S, J) of the polynomials (powers, S, J), lowest power first, at times into them (S, 1) or (S, J)."""
     value = coefficients[-1]
     for c in coefficients[-2::-1]:
@@ -131,31 +156,3 @@ def peaks(values: Float[np.ndarray, "M ..."]) -> Float[np.ndarray, "M ..."]:
     top = (here >= before) & (here >= after) & (bend < 0)
     raised[1:-1][top] -= (after - before)[top] ** 2 / (8 * bend[top])
     return raised
-
-
-def greatest_between(
-    value: Callable[[Float[np.ndarray, "M"]], Float[np.ndarray, "M J"]],
-    times_s: Float[np.ndarray, "M"],
-    edges_s: Float[np.ndarray, "E"],
-    worth: Float[np.ndarray, "J"],
-) -> tuple[Float[np.ndarray, "J"], Float[np.ndarray, "J"]]:
-    """The greatest absolute values over time, with their times: at the edges, at the even times, and between these.
-
-    Between them a golden section is taken around every maximum above `worth`, which is too little to matter.
-    """
-    looked, found = np.concatenate([times_s, edges_s]), np.abs(value(np.concatenate([times_s, edges_s])))
-    at = found.argmax(0)
-    best, when = found.max(0), looked[at]
-    even = np.pad(found[: len(times_s)], ((1, 1), (0, 0)))
-    row, joint = np.nonzero((even[1:-1] > worth) & (even[1:-1] >= even[:-2]) & (even[1:-1] > even[2:]))
-    if not len(row):
-        return best, when
-    low, high = times_s[np.maximum(row - 1, 0)], times_s[np.minimum(row + 1, len(times_s) - 1)]
-    pick = np.arange(len(row))
-    for _ in range(GOLDEN_STEPS):
-        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        both = np.abs(value(np.concatenate([left, right])))
-        a, b = both[pick, joint], both[len(row) + pick, joint]
-        np.maximum.at(best, joint, np.maximum(a, b))
-        low, high = np.where(a < b, left, low), np.where(a < b, high, right)
-    return best, when
