@@ -1,4 +1,4 @@
-"""The `foresight` command: collect, train, evaluate, explain, export, up, pursue, inject, bench, report, replay, security, demo, env.
+"""The `foresight` command: collect, train, evaluate, explain, export, up, pursue, inject, bench, report, replay, security, ...
 
 Parses, delegates and reports; decides nothing about robots. What a command needs is imported inside it, so that help
 is quick and a missing library hurts only the command that uses it. Flags derive from the frozen dataclass that the
@@ -417,6 +417,30 @@ def bench_onnx(words: list[str]) -> int:
     return 0
 
 
+def bench_search(words: list[str]) -> int:
+    """Compare the ways to search on equal draws in held-out scenes: cost of the best motion by round, and time."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from foresight.evaluation.config import EvaluateConfig
+    from foresight.files import write_atomically
+    from sim.searches import SearchesConfig, summary
+    from sim.searches import bench as run
+
+    config = parse(SearchesConfig, "bench search", bench_search.__doc__, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    check_file("--json", config.json)
+    _check_before_work(EvaluateConfig(checkpoint=config.checkpoint, robot=config.robot))
+    _prepare_rendering()
+    bar = Progress(BarColumn(), MofNCompleteColumn(), "scenes", TimeElapsedColumn(), "left", TimeRemainingColumn())
+    task = bar.add_task("", total=config.scenes)
+    with _shown_once_used(bar) as use:
+        found = run(config, lambda done: use().update(task, completed=done))
+    print(summary(found))
+    if config.json:
+        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    return 0
+
+
 def bench_faults(words: list[str]) -> int:
     """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
     return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
@@ -460,7 +484,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
-    "latency": bench_latency, "cycles": bench_cycles, "onnx": bench_onnx,
+    "latency": bench_latency, "cycles": bench_cycles, "onnx": bench_onnx, "search": bench_search,
 }  # fmt: skip
 
 

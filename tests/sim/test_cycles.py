@@ -91,6 +91,12 @@ def test_a_plan_that_comes_late_is_dropped_and_the_arm_goes_on(built):
     assert not found["p99_within_period"] and found["cycle_ms"]["max"] == pytest.approx(150)
 
 
+def test_hand_overs_can_be_counted_on_a_slow_machine(built):
+    """With a longer limit no plan is dropped, and that cycles take longer than their period is still told."""
+    found = bench(replace(CONFIG, limit_ms=500.0), build=lambda config: built, clock=clock(0.3))
+    assert found["misses"] == 0 and found["hand_overs"] == 22 and found["ok"] and not found["p99_within_period"]
+
+
 def test_plans_held_back_on_purpose_are_covered_too(built):
     """Half of them, and at times several in a row: the arm comes to rest and sets out again, without a jump."""
     found = bench(replace(CONFIG, held_back=0.6), build=lambda config: built, clock=clock(0.01))
@@ -149,6 +155,7 @@ def test_a_plan_that_does_not_join_the_motion_in_force_is_noticed(built):
         ({"cycles": 0}, "--cycles"),
         ({"period_ms": 250.0}, "--period-ms"),
         ({"held_back": 1.0}, "--held-back"),
+        ({"limit_ms": 0.0}, "--limit-ms"),
         ({"task": ()}, "--task"),
     ],
 )
