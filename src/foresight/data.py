@@ -132,7 +132,7 @@ class Leg:
 
     goal: Goal
     tip_turn: Float[np.ndarray, "3"] | None = None  # [m] that the tip goes to first
-    object_turn: Float[np.ndarray, "3"] | None = None  # [m] that the object is pushed to first
+    object_turn: Float[np.ndarray, "3"] | None = None  # [m] that the object is pushed to first, or last; None: it is not pushed
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from jaxtyping import Float
 from foresight.control.motion import joint_trajectory
 from foresight.control.trajectory import sample
 from foresight.data import Box, Goal, Plan, RobotState, Trajectory, Verdict
-from foresight.planning.around import CONTACT_M, Blocked, grid
+from foresight.planning.around import Blocked, grid
+from foresight.planning.hand import hand_slices
+from foresight.planning.pushes import CONTACT_M, Pushes
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import examine_motion
@@ -29,10 +31,14 @@ from foresight.safety.slowing import slowed
 
 SPARE_M = 0.003  # [m] beyond its margin that a candidate keeps from a keep-out at its knots, 2 cm apart at most
 PUSHING_M = 0.03  # [m] over the table at which the tip pushes
+PUSHED_M = 0.010  # [m] beyond the margin that a tip that pushes is kept from a keep-out, where there is room for it
 ROUND_M = 0.015  # [m] beyond the margin that a way round a keep-out is laid
 MARGIN_EVERY_S = 0.1  # [s] between two looks at the margin
 MENDINGS = 4  # slowings of one trajectory tried, as by the guard
 SURER = 0.99  # of the share that a limit asks for
+
+
+Slices = tuple[Float[np.ndarray, "G 3"], Float[np.ndarray, "G 3"]]  # lowest and highest corners [m], seen from the tip
 
 
 class NoPlan(ValueError):
@@ -65,14 +71,19 @@ class Constraints:
         table: Box | None = TABLE,
         collision: bool = True,
         tip_speed_max: float | None = None,
+        hand: Slices | None = None,
     ) -> None:
-        """`config`, `keep_outs`, `table` and `collision` are the guard's; without `collision` nothing is looked for."""
+        """`config`, `keep_outs`, `table` and `collision` are the guard's; without `collision` nothing is looked for.
+
+        `hand` is what `hand_slices` makes of the profile, where it is known already.
+        """
         self.profile = (
             profile if tip_speed_max is None else replace(profile, tip_speed_max=min(tip_speed_max, profile.tip_speed_max))
         )
         self.kinematics, self.config, self.keep_outs = kinematics, config, tuple(keep_outs)
         self._table, self._collision = table, collision
         self.scene = Scene(profile, self.keep_outs, config.margins, table, config.sweep_resolution_m) if collision else None
+        self._hand = hand
 
     def of(self, goal: Goal) -> Constraints:
         """With what the goal adds; the same where it adds nothing."""
@@ -87,7 +98,15 @@ class Constraints:
             self._table if self._collision else None,
             self._collision or bool(goal.keep_outs),
             goal.tip_speed_max,
+            self.hand if boxes else None,  # worked out now and once: a plan has no time for it
         )
+
+    @property
+    def hand(self) -> Slices:
+        """The hand in slices, seen from the tip."""
+        if self._hand is None:
+            self._hand = hand_slices(self.profile, self.kinematics)
+        return self._hand
 
     @cached_property
     def candidates(self) -> Blocked:
@@ -102,7 +121,7 @@ class Constraints:
     def _blocked(self, more_m: float) -> Blocked:
         if self.scene is None or not self.keep_outs:
             return Blocked(np.zeros((0, 3)), np.zeros((0, 3)))
-        return Blocked.by(self.keep_outs, self.scene.proximity.hand_around_tip(), self.config.margins.keep_out_m + more_m)
+        return Blocked.by(self.keep_outs, self.hand, self.config.margins.keep_out_m + more_m)
 
     @cached_property
     def places(self) -> Float[np.ndarray, "W 3"]:
@@ -110,11 +129,11 @@ class Constraints:
         return grid(self.profile.workspace_min + ROUND_M, self.profile.workspace_max - ROUND_M, 0.05)
 
     @cached_property
-    def places_on_table(self) -> Float[np.ndarray, "W 3"]:
-        """Where [m] the object's way round may turn, at the height at which the tip pushes it."""
+    def pushes(self) -> Pushes:
+        """Ways on which an object is pushed round the keep-outs."""
         low, high = self.profile.workspace_min + CONTACT_M, self.profile.workspace_max - CONTACT_M
         low[2] = high[2] = max(float(self.profile.workspace_min[2]), PUSHING_M)
-        return grid(low, high, 0.025)
+        return Pushes(self.keep_outs, self._blocked(PUSHED_M), self.candidates, grid(low, high, 0.025), float(low[2]))
 
     def refusal(self, goal: Goal) -> str | None:
         """Why no plan can end at the goal: a keep-out covers it."""
