@@ -140,6 +140,7 @@ def run_episode(
         surprise=tuple(surprise),
         video=f"videos/{video.name}" if kept else "",
         keep_outs_entered=None if keep_out == "none" else int(judgement.entered),
+        object_entered=None if keep_out == "none" else bool(judgement.object_entered),
     )
 
 

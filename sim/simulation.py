@@ -77,6 +77,7 @@ class Judgement:
     violations: int  # episodes of breaking a limit, counted when they begin
     violation_detail: str
     entered: int = 0  # times that any part of the arm came into the keep-out
+    object_entered: bool = False  # whether the object came into it
 
 
 class Simulation:
@@ -105,7 +106,7 @@ class Simulation:
         self._cube_v = self.model.joint("cube_joint").dofadr[0]
         self._hand_geoms = self._robot_geoms()
         self._as_built = scenes.as_built(self.model, profile.model.gripper_prefix)
-        self._table = self.model.geom("table").id
+        self._table, self._cube = self.model.geom("table").id, self.model.geom("cube").id
         self._rest = self.kinematics.solve(np.array([0.47, 0.0, 0.15]), profile.home)
         self._closed = self._close_gripper()
         self.time_offset_s = 0.0
@@ -175,7 +176,7 @@ class Simulation:
         self.setting = setting
         self._held_since: float | None = None
         self._success, self._violations, self._detail = False, 0, ""
-        self._entered, self._inside = 0, False
+        self._entered, self._inside, self._object_entered = 0, False, False
         self._broken: set[str] = set()
 
     def look_like(self, appearance: scenes.Appearance) -> None:
@@ -204,7 +205,9 @@ class Simulation:
 
     def judgement(self) -> Judgement:
         held = 0.0 if self._held_since is None else self.time_s - self._held_since
-        return Judgement(self._success, held, self._distance(), self._violations, self._detail, self._entered)
+        return Judgement(
+            self._success, held, self._distance(), self._violations, self._detail, self._entered, self._object_entered
+        )
 
     def close(self) -> None:
         if self._renderer is not None:
@@ -247,6 +250,7 @@ class Simulation:
         if self._zone is not None:
             inside = self._from_zone(self.data, 0.0) < 0
             self._entered, self._inside = self._entered + (inside and not self._inside), inside
+            self._object_entered |= mujoco.mj_geomDistance(self.model, self.data, self._cube, self._zone, 1e-3, None) < 0
 
     def _box_between(self, setting: Setting) -> Box | None:
         """A keep-out on the way that leaves the arm free at the start and where the goal images show it; None: there is none."""

@@ -133,6 +133,7 @@ def test_a_folder_is_no_file_for_figures(capsys, tmp_path):
         ["bench", "guard", "--json"],
         ["bench", "adversary", "--json"],
         ["bench", "planner", "--json"],
+        ["bench", "keep_out", "--json"],
     ],
     ids=" ".join,
 )
