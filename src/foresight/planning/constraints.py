@@ -16,10 +16,11 @@ from jaxtyping import Float
 
 from foresight.control.motion import joint_trajectory
 from foresight.control.trajectory import sample
-from foresight.data import Box, Goal, Plan, RobotState, Trajectory, Verdict
+from foresight.data import Box, Goal, Plan, Reason, RobotState, Trajectory, Verdict
 from foresight.planning.around import Blocked, grid
 from foresight.planning.hand import hand_slices
 from foresight.planning.pushes import CONTACT_M, Pushes
+from foresight.planning.singularity import dexterity
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import examine_motion
@@ -34,6 +35,8 @@ PUSHING_M = 0.03  # [m] over the table at which the tip pushes
 PUSHED_M = 0.010  # [m] beyond the margin that a tip that pushes is kept from a keep-out, where there is room for it
 ROUND_M = 0.015  # [m] beyond the margin that a way round a keep-out is laid
 MARGIN_EVERY_S = 0.1  # [s] between two looks at the margin
+DEXTERITY_MIN = 0.03  # [m/rad] half of what the UR5e has at the worst place of its workspace
+SINGULAR_EVERY_S, SINGULAR_NOISE = 0.05, 1e-6  # [s] between two looks at that, besides the knots; [m/rad] that counts as none
 MENDINGS = 4  # slowings of one trajectory tried, as by the guard
 SURER = 0.99  # of the share that a limit asks for
 
@@ -57,6 +60,7 @@ class Examined:
     verdict: Verdict
     margin_m: float = float("nan")  # as in the plan, where the verdict is OK
     nearest: str = ""
+    singular_margin: float = float("nan")
 
 
 class Constraints:
@@ -72,11 +76,16 @@ class Constraints:
         collision: bool = True,
         tip_speed_max: float | None = None,
         hand: Slices | None = None,
+        dexterity_min: float = DEXTERITY_MIN,
     ) -> None:
         """`config`, `keep_outs`, `table` and `collision` are the guard's; without `collision` nothing is looked for.
 
-        `hand` is what `hand_slices` makes of the profile, where it is known already.
+        `hand` is what `hand_slices` makes of the profile, where it is known already. `dexterity_min` [m/rad] is the distance
+        from singularities that plans keep (`singularity.py`). Raises ValueError where it is none.
         """
+        if not (np.isfinite(dexterity_min) and dexterity_min >= 0):
+            raise ValueError(f"dexterity_min must be a finite number of at least 0 m/rad, got {dexterity_min}.")
+        self.dexterity_min = dexterity_min
         self.profile = (
             profile if tip_speed_max is None else replace(profile, tip_speed_max=min(tip_speed_max, profile.tip_speed_max))
         )
@@ -99,6 +108,7 @@ class Constraints:
             self._collision or bool(goal.keep_outs),
             goal.tip_speed_max,
             self.hand if boxes else None,  # worked out now and once: a plan has no time for it
+            self.dexterity_min,
         )
 
     @property
@@ -157,15 +167,42 @@ class Constraints:
                 break
             motion = slowed(trajectory, share, self.config.slow_ramp_s)
             found = self._judge(motion, join_s)
-        if not found.verdict.ok or self.scene is None:
+        if not found.verdict.ok:
             return Examined(motion, found.verdict)
-        begin, end = float(motion.times_s[0]), float(motion.times_s[-1])
-        looks = np.linspace(begin, end, int(np.ceil((end - begin) / MARGIN_EVERY_S)) + 1)
-        left = min((self.scene.clearance(q, by_design=False) for q in sample(motion, looks)[0]), key=lambda c: c.distance_m)
-        return Examined(motion, found.verdict, left.distance_m, " and ".join(filter(None, left.names)))
+        verdict, singular = self._singular(motion)
+        if not verdict.ok or self.scene is None:
+            return Examined(motion, verdict if not verdict.ok else found.verdict, singular_margin=singular)
+        q = sample(motion, _looks(motion, MARGIN_EVERY_S))[0]
+        left = min((self.scene.clearance(row, by_design=False) for row in q), key=lambda c: c.distance_m)
+        return Examined(motion, found.verdict, left.distance_m, " and ".join(filter(None, left.names)), singular)
+
+    def _singular(self, motion: Trajectory) -> tuple[Verdict, float]:
+        """Whether the motion, its stop included, keeps from singularities, and what is left [m/rad].
+
+        An arm that is too near to one already may only move away from it.
+        """
+        times = np.union1d(_looks(motion, SINGULAR_EVERY_S), motion.times_s)
+        found = dexterity(self.kinematics, sample(motion, times)[0])
+        worst = int(found.argmin())
+        if found[worst] < min(self.dexterity_min, float(found[0])) - SINGULAR_NOISE:
+            return (
+                Verdict(
+                    Reason.SINGULAR,
+                    f"The arm would come within {found[worst]:.4f} m/rad of a singularity in {times[worst] - times[0]:.3f} s, "
+                    f"allowed {self.dexterity_min:g} m/rad, or away from it when it is nearer already.",
+                ),
+                float(found[worst]) - self.dexterity_min,
+            )
+        return Verdict(Reason.OK), float(found[worst]) - self.dexterity_min
 
     def _judge(self, motion: Trajectory, join_s: float) -> Finding:
         return examine_motion(motion, self.profile, self.kinematics, self.config, join_s, self.scene)
+
+
+def _looks(motion: Trajectory, every_s: float) -> Float[np.ndarray, "M"]:
+    """Times [s] that far apart or less, from the motion's begin to its end."""
+    begin, end = float(motion.times_s[0]), float(motion.times_s[-1])
+    return np.linspace(begin, end, int(np.ceil((end - begin) / every_s)) + 1)
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,13 @@ class Planner:
             plan = describe(found, i, source)
             examined = juncture.examine(plan)
             if examined.verdict.ok:
-                return replace(plan, margin_m=examined.margin_m, nearest=examined.nearest, trajectory=examined.trajectory)
+                return replace(
+                    plan,
+                    margin_m=examined.margin_m,
+                    nearest=examined.nearest,
+                    singular_margin=examined.singular_margin,
+                    trajectory=examined.trajectory,
+                )
             refused.append(examined.verdict)
         raise NoPlan(refused[0], len(refused))
 
