@@ -156,6 +156,7 @@ def run_episode(
         near_misses=int(judgement.near_misses),
         path_m=float(judgement.path_m),
         jerk_m_s3=float(judgement.jerk_m_s3),
+        object_entered=None if keep_out == "none" else bool(judgement.object_entered),
     )
 
 

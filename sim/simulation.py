@@ -94,6 +94,7 @@ class Judgement:
     path_m: float = 0.0  # way of the tip
     jerk_m_s3: float = 0.0  # root mean square of the tip's jerk
     lifted: bool = False  # the cube was off the table
+    object_entered: bool = False  # whether the object came into the keep-out
 
 
 class Way:
@@ -155,7 +156,7 @@ class Simulation:
         self._other_v = [self.model.joint(f"other {i} joint").dofadr[0] for i in range(others)]
         self._hand_geoms = self._robot_geoms()
         self._as_built = scenes.as_built(self.model, profile.model.gripper_prefix)
-        self._table = self.model.geom("table").id
+        self._table, self._cube = self.model.geom("table").id, self.model.geom("cube").id
         self._driver_q = self.model.joint(profile.model.gripper_prefix + "right_driver_joint").qposadr[0]
         self._rest = self.kinematics.solve(np.array([0.47, 0.0, 0.15]), profile.home)
         self._closed, self._opened = self._move_gripper(scenes.FINGER_COMMAND), self._move_gripper(0.0)
@@ -257,7 +258,7 @@ class Simulation:
         self.setting = setting
         self._held_since: float | None = None
         self._success, self._violations, self._detail, self._near, self._lifted = False, 0, "", 0, False
-        self._entered, self._inside = 0, False
+        self._entered, self._inside, self._object_entered = 0, False, False
         self._broken: set[str] = set()
         self._nearly: set[str] = set()
         self._ticks = 0  # of the physics, so that the judge looks at even times
@@ -312,7 +313,7 @@ class Simulation:
         held = 0.0 if self._held_since is None else self.time_s - self._held_since
         return Judgement(
             self._success, held, self._distance(), self._violations, self._detail, self._entered,
-            self._near, self._way.path_m, self._way.jerk_m_s3, self._lifted,
+            self._near, self._way.path_m, self._way.jerk_m_s3, self._lifted, self._object_entered,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -370,6 +371,7 @@ class Simulation:
         if self._zone is not None:
             inside = clearance < 0
             self._entered, self._inside = self._entered + (inside and not self._inside), inside
+            self._object_entered |= mujoco.mj_geomDistance(self.model, self.data, self._cube, self._zone, 1e-3, None) < 0
 
     def _box_between(self, setting: Setting) -> Box | None:
         """A keep-out on the way that leaves the arm free at the start and where the goal images show it; None: there is none."""

@@ -111,3 +111,64 @@ def test_goal_images_of_a_missing_camera_are_refused(agent, simulation):
     scenario = simulation.reset("reach", 7)
     with pytest.raises(ValueError, match=r"\['wrist'\] are missing.*\['front'\]"):
         agent.set_goal_images({"front": scenario.goal_images["front"]}, simulation.time_s)
+
+
+@pytest.mark.parametrize(
+    ("goal", "words"),
+    [
+        (dict(tip=np.array([2.0, 0.0, 0.1])), "outside the workspace"),
+        (dict(tip=np.array([0.45, np.nan, 0.1])), "not finite"),
+        (dict(tip=np.array([0.45, 0.0, 0.1]), objective="object"), "needs a goal with"),
+        (dict(tip=np.array([0.45, 0.0, 0.1]), objective="nan*to_go"), "finite"),
+    ],
+)
+def test_a_goal_that_makes_no_sense_is_refused_and_the_one_before_goes_on(agent, simulation, goal, words):
+    """Nothing of it takes effect."""
+    simulation.reset("reach", 8)
+    before = Goal(tip=np.array([0.5, 0.0, 0.2]))
+    agent.set_goal(before, simulation.time_s)
+    with pytest.raises(ValueError, match=words):
+        agent.set_goal(Goal(**goal), simulation.time_s)
+    assert agent.goal is before and turn(agent, simulation).trajectory is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "end", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), End.INFEASIBLE, "out of memory"),
+        (RuntimeError("CUDA error: device-side assert, or no device"), End.INFEASIBLE, "no device"),
+        (ValueError("None of the 18 candidates has a finite cost"), End.REFUSED, "finite cost"),
+    ],
+)
+def test_when_the_model_fails_in_motion_the_arm_comes_to_rest_and_the_goal_ends(
+    agent, simulation, monkeypatch, error, end, words
+):
+    """A device without memory is tried again for a while, and then the goal is given up; what cannot be judged is at once."""
+    scenario = simulation.reset("push", 9)
+    agent.set_goal_images(scenario.goal_images, simulation.time_s, config=PursuitConfig(infeasible_s=0.5))
+    for _ in range(5):
+        assert turn(agent, simulation).trajectory is not None
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(agent.planner.model, "blocks_to_go", fail)
+    steps = [turn(agent, simulation) for _ in range(12)]
+    assert all(step.trajectory is None and step.belief is not None for step in steps)
+    outcome = next(step.outcome for step in steps if step.outcome is not None)
+    assert outcome.end is end and words in outcome.detail
+    assert np.linalg.norm(simulation.truth().tip_velocity) < 1e-3
+
+
+def test_a_device_that_comes_back_in_time_is_used_again(agent, simulation, monkeypatch):
+    """One plan is missed; the pursuit goes on."""
+    scenario = simulation.reset("push", 10)
+    agent.set_goal_images(scenario.goal_images, simulation.time_s)
+    turn(agent, simulation)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            agent.planner, "plan", lambda *arguments: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
+        )
+        missed = turn(agent, simulation)
+    assert missed.plan is None and missed.outcome is None
+    assert turn(agent, simulation).trajectory is not None

@@ -144,6 +144,7 @@ def test_a_folder_is_no_file_for_figures(capsys, tmp_path):
         ["bench", "planner", "--json"],
         ["bench", "latency", "--json"],
         ["bench", "cycles", "--json"],
+        ["bench", "keep_out", "--json"],
     ],
     ids=" ".join,
 )

@@ -20,7 +20,7 @@ from foresight.perception.perception import Perception, Refusal
 from foresight.planning.config import PlannerConfig, Policy
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.planner import Planner
-from foresight.planning.pursuit import Outcome, Pursuit, PursuitConfig
+from foresight.planning.pursuit import End, Outcome, Pursuit, PursuitConfig, refusal
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
 from foresight.safety.collision import Scene
@@ -105,11 +105,12 @@ class Agent:
         return Guard(self.profile, self.kinematics, scene=self.scene)
 
     def set_goal(self, goal: Goal, now_s: float, config: PursuitConfig = PursuitConfig()) -> None:
-        """Raises ValueError for a goal that a keep-out covers."""
-        self.goal_constraints = self.constraints.of(goal)
-        wrong = self.goal_constraints.refusal(goal)
+        """Raises ValueError for a goal outside the workspace, one that a keep-out covers, and one that cannot be judged."""
+        constraints = self.constraints.of(goal)
+        wrong = refusal(goal, self.profile) or self.planner.objective_of(goal).refusal(goal) or constraints.refusal(goal)
         if wrong:
             raise ValueError(wrong)
+        self.goal_constraints = constraints
         self.goal, self.last_plan, self.pursuit = goal, None, Pursuit(now_s, config)
 
     def set_goal_images(
@@ -142,6 +143,10 @@ class Agent:
         except NoPlan as error:
             verdict = Verdict(error.reason, str(error))
             outcome = self.pursuit.without_plan(str(error), now_s)
+        except ValueError as error:
+            outcome = Outcome(End.REFUSED, str(error))
+        except RuntimeError as error:  # the device has no memory left, or is gone: it may come back
+            outcome = self.pursuit.without_plan(f"The model failed: {error}", now_s)
         if outcome is not None:
             self.goal = self.pursuit = None  # the arm comes to rest on the trajectory that it has
         if outcome is not None or plan is None:

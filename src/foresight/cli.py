@@ -441,6 +441,29 @@ def bench_search(words: list[str]) -> int:
     return 0
 
 
+def bench_keep_out(words: list[str]) -> int:
+    """Push with a box before the goal: told of it, the actor alone, and untold; 1 where, told, a limit or the box was broken."""
+    from foresight.files import write_atomically
+    from sim.keep_out import KeepOutConfig, summary
+    from sim.keep_out import bench as run
+
+    config = parse(KeepOutConfig, "bench keep_out", bench_keep_out.__doc__, words)
+    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    check_file("--json", config.json)
+    _check_before_work(config.run("told"))
+    _prepare_rendering()
+
+    def show(name: str, result) -> None:
+        end = "reached" if result.success else result.reason
+        print(f"{name}, scene {result.seed}: {end} after {result.duration_s:.1f} s", flush=True)
+
+    figures = run(config, show)
+    print(summary(figures))
+    print(f"Written: {write_atomically(config.json, json.dumps(figures, indent=2))}")
+    told = figures["runs"].get("told", {})
+    return 130 if figures["interrupted"] else 1 if told.get("violations") or told.get("arm_entered") else 0
+
+
 def bench_faults(words: list[str]) -> int:
     """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
     return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
@@ -485,6 +508,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
     "latency": bench_latency, "cycles": bench_cycles, "onnx": bench_onnx, "search": bench_search,
+    "keep_out": bench_keep_out,
 }  # fmt: skip
 
 

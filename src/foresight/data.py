@@ -132,7 +132,7 @@ class Leg:
 
     goal: Goal
     tip_turn: Float[np.ndarray, "3"] | None = None  # [m] that the tip goes to first
-    object_turn: Float[np.ndarray, "3"] | None = None  # [m] that the object is pushed to first
+    object_turn: Float[np.ndarray, "3"] | None = None  # [m] that the object is pushed to first, or last; None: it is not pushed
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,8 @@ class Plan:
     # hand over the table) aside; NaN: not examined.
     margin_m: float = float("nan")
     nearest: str = ""  # between what that is; empty when nothing is near
+    # Least distance [m/rad] from a singularity beyond what must be kept, along the trajectory; NaN: not examined.
+    singular_margin: float = float("nan")
     trajectory: Trajectory | None = None  # what the arm would do, its stop included; None: not examined
     leg: Leg | None = None  # pursued on the way round keep-outs; None: the goal itself was
 
@@ -187,6 +189,7 @@ class Reason(StrEnum):
     TORQUE_LIMIT = "torque_limit"
     TORQUE_RATE_LIMIT = "torque_rate_limit"
     TIP_SPEED_LIMIT = "tip_speed_limit"
+    SINGULAR = "singular"  # by the planner alone
     WORKSPACE = "workspace"
     COLLISION = "collision"
     KEEP_OUT = "keep_out"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foresight.data import Box
-from foresight.planning.around import CONTACT_M, Blocked, grid, way_of_object, way_of_tip
+from foresight.planning.around import Blocked, grid, way_of_tip
 
 LOW, HIGH = np.array([0.25, -0.36, 0.022]), np.array([0.72, 0.36, 0.30])
 HAND = np.array([[-0.04, -0.07, 0.02], [-0.01, -0.03, -0.02]]), np.array([[0.04, 0.07, 0.18], [0.01, 0.03, 0.05]])
@@ -61,18 +61,6 @@ def test_there_is_no_way_into_a_cage():
     cage += [wall([0.5, -0.11, 0.3], [0.61, 0.11, 0.4])]
     tip = np.zeros((1, 3)), np.zeros((1, 3))
     assert way_of_tip(Blocked.by(cage, tip, 0.01), np.array([0.4, 0.0, 0.1]), np.array([0.555, 0.0, 0.1]), PLACES) is None
-
-
-def test_an_object_is_pushed_round_a_post_and_the_pushing_tip_stays_out():
-    """On every leg the tip, a contact's length behind the object, keeps out of what is blocked."""
-    blocked = Blocked.by((POST,), HAND, 0.013)
-    flat = grid(np.array([*LOW[:2], 0.03]), np.array([*HIGH[:2], 0.03]), 0.025)
-    begin, end = np.array([0.46, -0.14, 0.03]), np.array([0.46, 0.17, 0.03])
-    way = way_of_object(blocked, begin, end, flat)
-    assert way is not None and len(way) in (2, 3)
-    for a, b in zip([begin, *way], way, strict=False):
-        behind = CONTACT_M * (b - a) / np.linalg.norm(b - a)
-        assert blocked.free((a - behind)[None], (b - behind)[None])[0]
 
 
 def test_without_keep_outs_everything_is_free():

@@ -70,7 +70,7 @@ def test_an_object_on_the_table_is_no_reason_to_refuse(profile):
 def test_a_leg_done_on_the_way_round_is_progress():
     """The distance to the goal grows on a way round; patience counts anew with each leg, and only then."""
     pursuit = Pursuit(0.0, PursuitConfig(patience_s=2.0))
-    legs = [Leg(Goal(tip=TIP), TIP + 0.01 * i) for i in range(4)]
+    legs = [Leg(Goal(tip=TIP), TIP + 0.05 * i) for i in range(4)]
     for i in range(60):  # a leg every 1.5 s
         assert pursuit.update(plan(3.0 + 0.1 * i, legs[i // 15]), belief_at(TIP, (0.1, 0.0, 0.0)), 0.1 * i) is None
     ends = [pursuit.update(plan(9.0, legs[3]), belief_at(TIP, (0.1, 0.0, 0.0)), 6.0 + 0.1 * i) for i in range(20)]

@@ -42,6 +42,7 @@ class EpisodeResult:
     pursued_s: float = 0.0  # [s] of simulated time for which the goal was pursued; plans per second are over this
     video: str = ""  # path relative to the report's folder
     keep_outs_entered: int | None = None  # times that the arm came into the keep-out; None where there was none
+    object_entered: bool | None = None  # whether the object came into it
     real_time: float | None = None  # seconds simulated in a second; None where time stands still meanwhile
     row: str = ""  # of the suite
     scene: str = ""  # hash of the scene in the suite's manifest, which the scene that ran has too

@@ -20,8 +20,6 @@ from foresight.data import Box
 
 NEAREST_M = 0.03  # [m] from the begin at which a way may turn first: nearer is nowhere
 SHORTEST = 80  # places on either side that are tried for a way with two turns
-TURN_M = 0.08  # [m] of pushing that a turn is worth: the tip has to go round the object
-CONTACT_M = 0.035  # [m] from the object's centre to the tip that pushes it
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,10 @@ class Blocked:
         low = [box.low - hand[1] - margin_m for box in boxes]
         high = [box.high - hand[0] + margin_m for box in boxes]
         return cls(np.concatenate([np.zeros((0, 3)), *low]), np.concatenate([np.zeros((0, 3)), *high]))
+
+    def and_(self, other: Blocked) -> Blocked:
+        """Both."""
+        return Blocked(np.concatenate([self.low, other.low]), np.concatenate([self.high, other.high]))
 
     def depth(self, tips: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n"]:
         """How deep [m] each place lies in the deepest box; 0 outside all."""
@@ -82,49 +84,23 @@ def way_of_tip(
     blocked: Blocked, begin: Float[np.ndarray, "3"], end: Float[np.ndarray, "3"], places: Float[np.ndarray, "W 3"]
 ) -> list[Float[np.ndarray, "3"]] | None:
     """Where the shortest way with at most two turns turns, then its end; None when there is no such way."""
-    return _way(blocked.outside(begin), blocked.outside(end), places, blocked.free, 0.0)
-
-
-def way_of_object(
-    blocked: Blocked,
-    begin: Float[np.ndarray, "3"],
-    end: Float[np.ndarray, "3"],
-    places: Float[np.ndarray, "W 3"],
-) -> list[Float[np.ndarray, "3"]] | None:
-    """As `way_of_tip` for an object that the tip pushes from behind; all at the height of the tip that pushes."""
-
-    def free(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        step = b - a
-        behind = CONTACT_M * step / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-9)
-        return blocked.free(a - behind, b - behind)
-
-    return _way(begin, end, places, free, TURN_M)
-
-
-def _way(begin, end, places, free, turn_m: float) -> list[Float[np.ndarray, "3"]] | None:
+    begin, end, free = blocked.outside(begin), blocked.outside(end), blocked.free
     if free(begin[None], end[None])[0]:
         return [end]
     places = places[np.linalg.norm(places - begin, axis=1) > NEAREST_M]
-    first, last = places[free(begin[None], places)], places[free(places, end[None])]
-    there, on = np.linalg.norm(first - begin, axis=1), np.linalg.norm(last - end, axis=1)
-    best, found = np.inf, None
-    both = places[free(begin[None], places) & free(places, end[None])]
+    from_begin, to_end = free(begin[None], places), free(places, end[None])
+    both = places[from_begin & to_end]
     if len(both):
         lengths = np.linalg.norm(both - begin, axis=1) + np.linalg.norm(both - end, axis=1)
-        best, found = float(lengths.min()) + turn_m, [both[int(lengths.argmin())], end]
-    if turn_m == 0 and found is not None:
-        return found
-    nearest = lambda values: np.argsort(values)[:SHORTEST]  # noqa: E731
-    i = nearest(there + np.linalg.norm(first - end, axis=1))
-    j = nearest(on + np.linalg.norm(last - begin, axis=1))
-    if not (len(i) and len(j)):
-        return found
+        return [both[int(lengths.argmin())], end]
+    first, last = places[from_begin], places[to_end]
+    if not (len(first) and len(last)):
+        return None
+    there, on = np.linalg.norm(first - begin, axis=1), np.linalg.norm(last - end, axis=1)
+    i = np.argsort(there + np.linalg.norm(first - end, axis=1))[:SHORTEST]
+    j = np.argsort(on + np.linalg.norm(last - begin, axis=1))[:SHORTEST]
     a, b = np.repeat(first[i], len(j), 0), np.tile(last[j], (len(i), 1))
-    lengths = np.repeat(there[i], len(j)) + np.tile(on[j], len(i)) + np.linalg.norm(b - a, axis=1) + 2 * turn_m
-    lengths = np.where(lengths < best, lengths, np.inf)
-    shorter = np.flatnonzero(np.isfinite(lengths))
-    shorter = shorter[free(a[shorter], b[shorter])] if len(shorter) else shorter
-    if len(shorter):
-        k = int(shorter[np.argmin(lengths[shorter])])
-        found = [a[k], b[k], end]
-    return found
+    lengths = np.repeat(there[i], len(j)) + np.tile(on[j], len(i)) + np.linalg.norm(b - a, axis=1)
+    lengths = np.where(free(a, b), lengths, np.inf)
+    best = int(lengths.argmin())
+    return [a[best], b[best], end] if np.isfinite(lengths[best]) else None

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from foresight.planning.objective import DEFAULT, parse
 
+HORIZON_MAX = 16  # blocks
 Policy = Literal["both", "actor", "search", "random"]
 
 
@@ -15,7 +16,7 @@ class PlannerConfig:
     """Search, limits and objective. Costs are in blocks (0.3 s) still to go."""
 
     policy: Policy = "both"  # actor proposals judged and refined in imagination; or one part alone; or random motion
-    horizon: int = 4  # blocks imagined ahead
+    horizon: int = 4  # blocks imagined ahead; training imagines 3, and the farther the less is it to be believed
     aims: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)  # how many blocks away the actor is told the goal is, one proposal each
     noisy_per_aim: int = 1  # further proposals per aim, with noise on the actor's motion
     proposal_noise: float = 0.04  # [m/s] of those
@@ -50,6 +51,10 @@ class PlannerConfig:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.horizon > HORIZON_MAX:
+            raise ValueError(
+                f"horizon must be at most {HORIZON_MAX} blocks, what critics are trained to count, got {self.horizon}."
+            )
         parse(self.objective)
         if not self.agreement >= 0:
             raise ValueError(f"agreement must be at least 0 m/s, got {self.agreement}.")

@@ -16,8 +16,11 @@ from jaxtyping import Float
 
 from foresight.control.motion import joint_trajectory
 from foresight.control.trajectory import sample
-from foresight.data import Box, Goal, Plan, RobotState, Trajectory, Verdict
-from foresight.planning.around import CONTACT_M, Blocked, grid
+from foresight.data import Box, Goal, Plan, Reason, RobotState, Trajectory, Verdict
+from foresight.planning.around import Blocked, grid
+from foresight.planning.hand import hand_slices
+from foresight.planning.pushes import CONTACT_M, Pushes
+from foresight.planning.singularity import dexterity
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import examine_motion
@@ -29,10 +32,16 @@ from foresight.safety.slowing import slowed
 
 SPARE_M = 0.003  # [m] beyond its margin that a candidate keeps from a keep-out at its knots, 2 cm apart at most
 PUSHING_M = 0.03  # [m] over the table at which the tip pushes
+PUSHED_M = 0.010  # [m] beyond the margin that a tip that pushes is kept from a keep-out, where there is room for it
 ROUND_M = 0.015  # [m] beyond the margin that a way round a keep-out is laid
 MARGIN_EVERY_S = 0.1  # [s] between two looks at the margin
+DEXTERITY_MIN = 0.03  # [m/rad] half of what the UR5e has at the worst place of its workspace
+SINGULAR_EVERY_S, SINGULAR_NOISE = 0.05, 1e-6  # [s] between two looks at that, besides the knots; [m/rad] that counts as none
 MENDINGS = 4  # slowings of one trajectory tried, as by the guard
 SURER = 0.99  # of the share that a limit asks for
+
+
+Slices = tuple[Float[np.ndarray, "G 3"], Float[np.ndarray, "G 3"]]  # lowest and highest corners [m], seen from the tip
 
 
 class NoPlan(ValueError):
@@ -51,6 +60,7 @@ class Examined:
     verdict: Verdict
     margin_m: float = float("nan")  # as in the plan, where the verdict is OK
     nearest: str = ""
+    singular_margin: float = float("nan")
 
 
 class Constraints:
@@ -65,14 +75,24 @@ class Constraints:
         table: Box | None = TABLE,
         collision: bool = True,
         tip_speed_max: float | None = None,
+        hand: Slices | None = None,
+        dexterity_min: float = DEXTERITY_MIN,
     ) -> None:
-        """`config`, `keep_outs`, `table` and `collision` are the guard's; without `collision` nothing is looked for."""
+        """`config`, `keep_outs`, `table` and `collision` are the guard's; without `collision` nothing is looked for.
+
+        `hand` is what `hand_slices` makes of the profile, where it is known already. `dexterity_min` [m/rad] is the distance
+        from singularities that plans keep (`singularity.py`). Raises ValueError where it is none.
+        """
+        if not (np.isfinite(dexterity_min) and dexterity_min >= 0):
+            raise ValueError(f"dexterity_min must be a finite number of at least 0 m/rad, got {dexterity_min}.")
+        self.dexterity_min = dexterity_min
         self.profile = (
             profile if tip_speed_max is None else replace(profile, tip_speed_max=min(tip_speed_max, profile.tip_speed_max))
         )
         self.kinematics, self.config, self.keep_outs = kinematics, config, tuple(keep_outs)
         self._table, self._collision = table, collision
         self.scene = Scene(profile, self.keep_outs, config.margins, table, config.sweep_resolution_m) if collision else None
+        self._hand = hand
 
     def of(self, goal: Goal) -> Constraints:
         """With what the goal adds; the same where it adds nothing."""
@@ -87,7 +107,16 @@ class Constraints:
             self._table if self._collision else None,
             self._collision or bool(goal.keep_outs),
             goal.tip_speed_max,
+            self.hand if boxes else None,  # worked out now and once: a plan has no time for it
+            self.dexterity_min,
         )
+
+    @property
+    def hand(self) -> Slices:
+        """The hand in slices, seen from the tip."""
+        if self._hand is None:
+            self._hand = hand_slices(self.profile, self.kinematics)
+        return self._hand
 
     @cached_property
     def candidates(self) -> Blocked:
@@ -102,7 +131,7 @@ class Constraints:
     def _blocked(self, more_m: float) -> Blocked:
         if self.scene is None or not self.keep_outs:
             return Blocked(np.zeros((0, 3)), np.zeros((0, 3)))
-        return Blocked.by(self.keep_outs, self.scene.proximity.hand_around_tip(), self.config.margins.keep_out_m + more_m)
+        return Blocked.by(self.keep_outs, self.hand, self.config.margins.keep_out_m + more_m)
 
     @cached_property
     def places(self) -> Float[np.ndarray, "W 3"]:
@@ -110,11 +139,11 @@ class Constraints:
         return grid(self.profile.workspace_min + ROUND_M, self.profile.workspace_max - ROUND_M, 0.05)
 
     @cached_property
-    def places_on_table(self) -> Float[np.ndarray, "W 3"]:
-        """Where [m] the object's way round may turn, at the height at which the tip pushes it."""
+    def pushes(self) -> Pushes:
+        """Ways on which an object is pushed round the keep-outs."""
         low, high = self.profile.workspace_min + CONTACT_M, self.profile.workspace_max - CONTACT_M
         low[2] = high[2] = max(float(self.profile.workspace_min[2]), PUSHING_M)
-        return grid(low, high, 0.025)
+        return Pushes(self.keep_outs, self._blocked(PUSHED_M), self.candidates, grid(low, high, 0.025), float(low[2]))
 
     def refusal(self, goal: Goal) -> str | None:
         """Why no plan can end at the goal: a keep-out covers it."""
@@ -138,15 +167,42 @@ class Constraints:
                 break
             motion = slowed(trajectory, share, self.config.slow_ramp_s)
             found = self._judge(motion, join_s)
-        if not found.verdict.ok or self.scene is None:
+        if not found.verdict.ok:
             return Examined(motion, found.verdict)
-        begin, end = float(motion.times_s[0]), float(motion.times_s[-1])
-        looks = np.linspace(begin, end, int(np.ceil((end - begin) / MARGIN_EVERY_S)) + 1)
-        left = min((self.scene.clearance(q, by_design=False) for q in sample(motion, looks)[0]), key=lambda c: c.distance_m)
-        return Examined(motion, found.verdict, left.distance_m, " and ".join(filter(None, left.names)))
+        verdict, singular = self._singular(motion)
+        if not verdict.ok or self.scene is None:
+            return Examined(motion, verdict if not verdict.ok else found.verdict, singular_margin=singular)
+        q = sample(motion, _looks(motion, MARGIN_EVERY_S))[0]
+        left = min((self.scene.clearance(row, by_design=False) for row in q), key=lambda c: c.distance_m)
+        return Examined(motion, found.verdict, left.distance_m, " and ".join(filter(None, left.names)), singular)
+
+    def _singular(self, motion: Trajectory) -> tuple[Verdict, float]:
+        """Whether the motion, its stop included, keeps from singularities, and what is left [m/rad].
+
+        An arm that is too near to one already may only move away from it.
+        """
+        times = np.union1d(_looks(motion, SINGULAR_EVERY_S), motion.times_s)
+        found = dexterity(self.kinematics, sample(motion, times)[0])
+        worst = int(found.argmin())
+        if found[worst] < min(self.dexterity_min, float(found[0])) - SINGULAR_NOISE:
+            return (
+                Verdict(
+                    Reason.SINGULAR,
+                    f"The arm would come within {found[worst]:.4f} m/rad of a singularity in {times[worst] - times[0]:.3f} s, "
+                    f"allowed {self.dexterity_min:g} m/rad, or away from it when it is nearer already.",
+                ),
+                float(found[worst]) - self.dexterity_min,
+            )
+        return Verdict(Reason.OK), float(found[worst]) - self.dexterity_min
 
     def _judge(self, motion: Trajectory, join_s: float) -> Finding:
         return examine_motion(motion, self.profile, self.kinematics, self.config, join_s, self.scene)
+
+
+def _looks(motion: Trajectory, every_s: float) -> Float[np.ndarray, "M"]:
+    """Times [s] that far apart or less, from the motion's begin to its end."""
+    begin, end = float(motion.times_s[0]), float(motion.times_s[-1])
+    return np.linspace(begin, end, int(np.ceil((end - begin) / every_s)) + 1)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from foresight.planning.search.state import State
 from foresight.robots.profile import RobotProfile
 
 EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates that are examined until one keeps to the constraints
+PARTS = {"imagine": "dynamics", "propose": "an actor", "blocks_to_go": "a critic", "read": "readouts"}
 SPREAD_FLOOR = 0.02  # [m/s] least standard deviation of the search without an actor
 
 Chosen = tuple[Imagined, list[str], int]  # the set that holds the best, where each of it comes from, how many were tried
@@ -46,6 +47,13 @@ class Planner:
                 f"The model was trained on robot '{model.contract.robot}', the profile is '{profile.name}'. "
                 "Choose the matching checkpoint or robot."
             )
+        for part, name in PARTS.items():
+            needed = part != "propose" or config.policy in ("both", "actor")
+            if needed and not callable(getattr(model, part, None)):
+                raise ValueError(
+                    f"Policy '{config.policy}' needs a model with {name}, this one has no `{part}`. "
+                    "Give a checkpoint that `foresight train` made."
+                )
         self.model, self.config, self.contract = model, config, model.contract
         self.objective = parse(config.objective)  # may be set anew between two plans
         self.watch: Watch | None = None  # is shown all that is imagined for a plan
@@ -149,7 +157,13 @@ class Planner:
             plan = describe(found, i, source)
             examined = juncture.examine(plan)
             if examined.verdict.ok:
-                return replace(plan, margin_m=examined.margin_m, nearest=examined.nearest, trajectory=examined.trajectory)
+                return replace(
+                    plan,
+                    margin_m=examined.margin_m,
+                    nearest=examined.nearest,
+                    singular_margin=examined.singular_margin,
+                    trajectory=examined.trajectory,
+                )
             refused.append(examined.verdict)
         raise NoPlan(refused[0], len(refused))
 

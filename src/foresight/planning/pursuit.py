@@ -49,13 +49,18 @@ class PursuitConfig:
     infeasible_s: float = 3.0  # [s] without a plan that keeps to the constraints before the goal is given up
 
 
+SAME_M = 0.03  # [m] between two turns that count as one: where the tip lines up is read anew from each image
 Turns = tuple[np.ndarray | None, np.ndarray | None] | None  # of tip and object on the way round keep-outs; None: on no such way
 
 
 def _same(a: Turns, b: Turns) -> bool:
     if a is None or b is None:
         return a is b
-    return all((x is None) == (y is None) and (x is None or bool((x == y).all())) for x, y in zip(a, b, strict=True))
+    return all((x is None) == (y is None) and (x is None or _near(x, y)) for x, y in zip(a, b, strict=True))
+
+
+def _near(x: np.ndarray, y: np.ndarray) -> bool:
+    return bool(np.linalg.norm(x - y) <= SAME_M)
 
 
 class Pursuit:

@@ -293,10 +293,11 @@ class PlannerNode(Part[PlannerParameters]):
         juncture = Juncture(chase.constraints, in_force, measured, join_s)
         try:
             plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous, juncture)
-        except NoPlan as error:
+        except (NoPlan, RuntimeError) as error:  # no motion passes; or the device has no memory left, or is gone
             self._without_plan += 1
-            self.complain(str(error))
-            self._end(chase.pursuit.without_plan(str(error), now_s))
+            why = str(error) if isinstance(error, NoPlan) else f"The model failed: {error}"
+            self.complain(why)
+            self._end(chase.pursuit.without_plan(why, now_s))
             return
         except ValueError as error:
             self.complain(str(error))
