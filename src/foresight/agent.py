@@ -69,7 +69,7 @@ class Agent:
         self.profile = load_profile(profile_name)
         self.kinematics = MujocoKinematics(self.profile)
         self.scene = Scene(self.profile)
-        self.perception = Perception(model.contract, self.profile, self.kinematics)
+        self.perception = Perception(model.contract, self.profile, self.kinematics, spare_cameras=model.config.spare_cameras)
         self.filter = BeliefFilter(model)
         self.planner = Planner(model, self.profile, config)
         self.constraints = Constraints(self.profile, self.kinematics)

@@ -89,40 +89,21 @@ def collect(words: list[str]) -> int:
 
 def train(words: list[str]) -> int:
     """Train the world model, actor, critic and readouts from a collected file (resumable)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from foresight.training.config import TrainConfig, preset_in
 
-    from foresight.training.train import CollapseError, TrainConfig
+    config = parse(TrainConfig, "train", train.__doc__, words, preset_in(words))
+    from foresight.training.train import CollapseError, is_first
     from foresight.training.train import train as run
 
-    config = parse(TrainConfig, "train", train.__doc__, words)
     _check_replaceable(config.out)
     check_folder("--out", config.out.parent)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        "left",
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[line]}"),
-    )
-    stages: dict[str, int] = {}
-    with _shown_once_used(Progress(*columns)) as use:
-
-        def show(stage: str, step: int, steps: int, line: str) -> None:
-            bar = use()
-            if stage not in stages:
-                stages[stage] = bar.add_task(stage, total=steps, line="")
-            figures, separator, health = line.partition("|")
-            bar.update(stages[stage], completed=step, total=steps, line=figures.strip())
-            if separator:  # the health of the latents stays on the screen
-                bar.console.print(f"{stage} {step}/{steps}: {health.strip()}", highlight=False)
-
+    with _training_shown() as show:
         try:
             path = run(config, show)
         except CollapseError as error:
             return _fail(str(error), code=1)
-    print(f"Checkpoint in {path}. Next: foresight evaluate --checkpoint {path} --episodes 20")
+    if is_first():
+        print(f"Checkpoint in {path}. Next: foresight evaluate --checkpoint {path} --episodes 20")
     return 0
 
 
@@ -278,7 +259,7 @@ def bench(words: list[str]) -> int:
     """Measure: the guard against a million plans, dead processes and ill will; memory; time of plans; what latency costs."""
     if not words or words[0] in ("-h", "--help"):
         print("usage: foresight bench NAME [--help]\n")
-        print("\n".join(f"  {name:<10}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
+        print("\n".join(f"  {name:<15}{function.__doc__.splitlines()[0]}" for name, function in BENCHES.items()))
         return 0 if words else 2
     if words[0] not in BENCHES:
         raise InputError(f"Bench '{words[0]}' is unknown. There are: {', '.join(BENCHES)}.")
@@ -464,6 +445,21 @@ def bench_keep_out(words: list[str]) -> int:
     return 130 if figures["interrupted"] else 1 if told.get("violations") or told.get("arm_entered") else 0
 
 
+def bench_anti_collapse(words: list[str]) -> int:
+    """Train with every way against collapse on the same data and budget over three seeds; latent health and success as a table."""
+    from foresight.training.compare import CompareConfig, compare
+    from foresight.training.config import preset_in
+
+    begun = CompareConfig(train=preset_in([word.replace("--train.preset", "--preset") for word in words]))
+    config = parse(CompareConfig, "bench anti-collapse", bench_anti_collapse.__doc__, words, begun)
+    check_file("--json", config.json, "table.json")
+    with _training_shown() as show:
+        path = compare(config, show)
+    print(path.read_text())
+    print(f"Written: {path}")
+    return 0
+
+
 def bench_faults(words: list[str]) -> int:
     """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
     return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
@@ -509,6 +505,7 @@ BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
     "latency": bench_latency, "cycles": bench_cycles, "onnx": bench_onnx, "search": bench_search,
     "keep_out": bench_keep_out,
+    "anti-collapse": bench_anti_collapse,
 }  # fmt: skip
 
 
@@ -556,6 +553,35 @@ def find_checkpoint(path: Path) -> Path:
     there = sorted(p.parent.name for p in (ROOT / "models").glob("*/config.json"))
     available = f"Available: {', '.join('models/' + name for name in there)}" if there else "None is shipped in models/"
     raise InputError(f"Checkpoint {path} does not exist or has no config.json. {available}. Make one with `foresight train`.")
+
+
+@contextmanager
+def _training_shown() -> Iterator[Callable[[str, int, int, str], None]]:
+    """A bar for each stage of a training, and lines with the latents' health that stay on the screen."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        "left",
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[line]}"),
+    )
+    stages: dict[str, int] = {}
+    with _shown_once_used(Progress(*columns)) as use:
+
+        def show(stage: str, step: int, steps: int, line: str) -> None:
+            bar = use()
+            if stage not in stages:
+                stages[stage] = bar.add_task(stage, total=steps, line="")
+            figures, separator, health = line.partition("|")
+            bar.update(stages[stage], completed=step, total=steps, line=figures.strip())
+            if separator:
+                bar.console.print(f"{stage} {step}/{steps}: {health.strip()}", highlight=False)
+
+        yield show
 
 
 @contextmanager

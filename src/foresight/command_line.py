@@ -21,8 +21,11 @@ class InputError(Exception):
     """What the user gave cannot be used; the message is one line: what is wrong, expected, available, what to do."""
 
 
-def parse(kind: type[Config], name: str, about: str, words: list[str]) -> Config:
-    """The dataclass filled from the command line. Bad input becomes one line; --help prints and leaves with 0."""
+def parse(kind: type[Config], name: str, about: str, words: list[str], default: Config | None = None) -> Config:
+    """The dataclass filled from the command line, the rest from `default` where there is one. Bad input becomes one line.
+
+    --help prints and leaves with 0.
+    """
     import tyro
 
     out, err = StringIO(), StringIO()
@@ -30,7 +33,12 @@ def parse(kind: type[Config], name: str, about: str, words: list[str]) -> Config
     try:
         with redirect_stdout(out), redirect_stderr(err):
             return tyro.cli(
-                kind, prog=f"foresight {name}", description=told, args=words, config=(tyro.conf.PositionalRequiredArgs,)
+                kind,
+                prog=f"foresight {name}",
+                description=told,
+                args=words,
+                config=(tyro.conf.PositionalRequiredArgs,),
+                **({} if default is None else {"default": default}),
             )
     except SystemExit as leaving:
         if not leaving.code:

@@ -36,6 +36,7 @@ class Observation:
     dq: Float[np.ndarray, "J"]  # [rad/s]
     tip: Float[np.ndarray, "3"]  # [m] tool centre point in the base frame
     tip_velocity: Float[np.ndarray, "3"]  # [m/s]
+    seen: tuple[bool, ...] | None = None  # which cameras are there, the images of others are black; None: all
 
 
 @dataclass(frozen=True)

@@ -232,3 +232,43 @@ def test_a_model_of_another_robot_is_refused():
     swapped = replace(CONTRACT, joint_names=CONTRACT.joint_names[::-1])
     with pytest.raises(ValueError, match="shoulder_pan_joint"):
         Perception(swapped, PROFILE, FirstThreeJoints())
+
+
+@pytest.fixture
+def sparing():
+    """For a model that can do without cameras, as long as one is seen."""
+    return Perception(CONTRACT, PROFILE, FirstThreeJoints(), spare_cameras=True)
+
+
+@pytest.mark.parametrize("loss", ["silent", "stale", "dark", "wrong_size"])
+def test_a_lost_camera_costs_its_view_and_not_the_observation(sparing, perception, loss):
+    """Where the model can spare it; the picture of the lost camera is black, whatever was the matter with it."""
+    shown = picture()
+    for each in (sparing, perception):
+        each.add_state(state(1.0))
+        each.add_image("front", 1.0, shown)
+        if loss != "silent":
+            wrong = {"stale": picture(), "dark": picture(0), "wrong_size": np.zeros((4, 4, 3), np.uint8)}[loss]
+            each.add_image("wrist", 0.8 if loss == "stale" else 1.0, wrong)
+    found = sparing.observe(1.02)
+    assert found.seen == (True, False) and found.images[0].any() and not found.images[1].any()
+    assert isinstance(perception.observe(1.02), Refusal)
+
+
+def test_a_camera_that_comes_back_is_seen_again(sparing):
+    """The next frames of all cameras make a whole observation."""
+    sparing.add_state(state(1.0))
+    sparing.add_image("wrist", 1.0, picture())
+    assert sparing.observe(1.01).seen == (False, True)
+    feed(sparing, 1.05)
+    found = sparing.observe(1.06)
+    assert found.seen is None and found.stamp_s == 1.05
+
+
+def test_without_any_camera_or_joint_state_there_is_no_observation(sparing):
+    """Sparing has an end: nothing seen, and nothing known of the arm, are refused as ever."""
+    sparing.add_state(state(1.0))
+    assert reason(sparing.observe(1.0)) is RefusalReason.NO_IMAGE
+    sparing.reset()
+    sparing.add_image("front", 1.0, picture())
+    assert reason(sparing.observe(1.0)) is RefusalReason.NO_STATE

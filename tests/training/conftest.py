@@ -9,9 +9,19 @@ from foresight.contract import CameraContract, Contract
 EPISODES, STEPS = 24, 24
 
 
+@pytest.fixture(scope="session")
+def write_play(profile):
+    """Writes a small dataset of a dot that follows the tip, learnable in seconds, to a path."""
+    return lambda path: _write(path, profile)
+
+
 @pytest.fixture
-def play(profile, tmp_path):
-    """A small dataset of a dot that follows the tip: learnable in seconds."""
+def play(write_play, tmp_path):
+    """Such a dataset."""
+    return write_play(tmp_path / "play.h5")
+
+
+def _write(path, profile):
     rng = np.random.default_rng(0)
     cameras = tuple(CameraContract(n, 32, 32, (0, 0, 32, 32), 16) for n in ("front", "wrist"))
     rows = EPISODES * STEPS
@@ -23,7 +33,6 @@ def play(profile, tmp_path):
     for i in range(rows):
         spot = (tip[i, :2] - [0.3, -0.15]) / 0.3 * 15
         pixels[i] = (255 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / 6))[..., None]
-    path = tmp_path / "play.h5"
     with h5py.File(path, "w") as file:
         for camera in cameras:
             file[f"pixels_{camera.name}"] = pixels

@@ -1,5 +1,7 @@
 """Windows stay inside episodes; hindsight goals are what the episode reached."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -76,4 +78,92 @@ def test_columns_that_do_not_fit_are_refused(play, harm):
                 file[name] = np.zeros(0, int)
     with pytest.raises(DatasetError, match=r"damaged or incomplete.*--overwrite") as told:
         load(play)
+    assert "\n" not in str(told.value)
+
+
+def harm(path, how):
+    """Damages episode 2 of a dataset, by the end of it for `short`."""
+    with h5py.File(path, "a") as file:
+        if how == "nan_action":
+            file["action"][50] = np.nan
+        elif how == "infinite_joint":
+            file["q"][50, 3] = np.inf
+        elif how == "empty":
+            file["ep_len"][2] = 0
+        elif how == "too_short":
+            file["ep_len"][2] = 3
+        else:
+            pixels = file["pixels_wrist"][:]
+            del file["pixels_wrist"]
+            kept = file.create_dataset("pixels_wrist", data=pixels, chunks=(24, 16, 16, 3), fletcher32=True)
+            file.flush()
+            at = kept.id.get_chunk_info(2).byte_offset
+    if how == "bytes":
+        content = bytearray(path.read_bytes())
+        content[at + 7] ^= 255
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("nan_action", r"action is \[nan, nan, nan\] at row 2"),
+        ("infinite_joint", "q is .*inf.* at row 2"),
+        ("empty", "has 0 rows"),
+        ("too_short", "has 3 rows, an action block needs 4"),
+        ("bytes", "pixels_wrist cannot be read"),
+    ],
+)
+def test_a_damaged_episode_is_refused_by_name_or_left_out(play, how, says):
+    """Never silently: the first of them and why stands in the refusal, every one of them in `skipped`."""
+    whole = load(play)
+    harm(play, how)
+    with pytest.raises(DatasetError, match=rf"1 of 24 episodes, first episode 2: {says}.*--damaged skip") as told:
+        load(play)
+    assert "\n" not in str(told.value)
+    rest = load(play, damaged="skip")
+    assert len(rest.skipped) == 1 and "episode 2" in rest.skipped[0]
+    assert list(rest.first) == [f for f in whole.first if f != 48] and len(rest.training) == 22
+    starts = rest.starts(rest.training, 9)
+    assert not ((starts >= 48) & (starts < 72)).any() and np.isfinite(rest.block(starts)).all()
+    np.testing.assert_array_equal(rest.images[:48], whole.images[:48])
+    np.testing.assert_array_equal(rest.images[72:], whole.images[72:])
+
+
+def test_a_truncated_column_costs_the_episodes_that_reach_beyond_it(play):
+    """With --damaged skip the whole ones are kept."""
+    with h5py.File(play, "a") as file:
+        kept = file["pixels_wrist"][:-30]
+        del file["pixels_wrist"]
+        file["pixels_wrist"] = kept
+    rest = load(play, damaged="skip")
+    assert len(rest.first) == 22 and [s.split(":")[0][-10:] for s in rest.skipped] == ["episode 22", "episode 23"]
+
+
+def test_a_dataset_without_two_whole_episodes_is_refused(play):
+    """Skipping has an end."""
+    with h5py.File(play, "a") as file:
+        file["q"][24:] = np.nan
+    with pytest.raises(DatasetError, match="holds 1 whole episode and 23 damaged"):
+        load(play, damaged="skip")
+
+
+def test_several_files_are_one_dataset(play, write_play, tmp_path):
+    """Each holds out its own last episodes; episodes count over all files."""
+    other = write_play(tmp_path / "other.h5")
+    both = load(play, other)
+    assert len(both.first) == 48 and list(both.held_out) == [23, 47] and not set(both.training) & {23, 47}
+    assert list(both.first[24:]) == [24 * 24 + 24 * e for e in range(24)]
+    np.testing.assert_array_equal(both.tip[: 24 * 24], both.tip[24 * 24 :])
+    assert len(load(play, other, episodes=30).first) == 30
+
+
+def test_robots_are_not_mixed(play, write_play, tmp_path):
+    """Two contracts in one training are refused with both values."""
+    other = write_play(tmp_path / "other.h5")
+    with h5py.File(other, "a") as file:
+        raw = json.loads(file.attrs["contract"])
+        file.attrs["contract"] = json.dumps({**raw, "robot": "fr3"})
+    with pytest.raises(DatasetError, match="cannot be mixed: robot: expected ur5e, got fr3") as told:
+        load(play, other)
     assert "\n" not in str(told.value)

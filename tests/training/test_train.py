@@ -1,17 +1,23 @@
 """Training learns, resumes to the same weights, and calls a collapse a collapse."""
 
 import dataclasses
+import os
+import signal
 
 import h5py
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from foresight import cli
 from foresight.training import health
 from foresight.training import train as training
+from foresight.training.config import PRESETS, TrainConfig, command_line, preset_in
 from foresight.training.health import Health, effective_rank, measure, probe_error
-from foresight.training.train import CollapseError, TrainConfig, command_line, train
+from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
+from foresight.training.resume import only_training_of
+from foresight.training.train import CollapseError, make_fabric, prepare, train, update
 from foresight.world_model.checkpoint import CARD, WEIGHTS, load
 from foresight.world_model.model import ModelConfig
 
@@ -20,7 +26,7 @@ SIZES = ModelConfig(latent=8, encoder_width=8, predictor_width=32, predictor_dep
 
 def config(play, out, **changes) -> TrainConfig:
     base = TrainConfig(
-        data=play, out=out, steps=12, batch=16, head_steps=6, decoder_steps=3, sigreg_slices=16, threads=1, model=SIZES
+        data=(play,), out=out, steps=12, batch=16, head_steps=6, decoder_steps=3, sigreg_slices=16, threads=1, model=SIZES
     )
     return dataclasses.replace(base, **changes)
 
@@ -112,6 +118,119 @@ def test_a_damaged_interrupted_run_is_told_in_one_line(play, tmp_path):
 
 
 @pytest.mark.usefixtures("any_health")
+@pytest.mark.parametrize("stage", [0, 2])
+def test_an_update_is_made_whole_or_not_at_all(play, tmp_path, monkeypatch, stage):
+    """Ctrl-C in the middle of an update is heard after it: so many updates are saved, and go on to the same weights."""
+    whole = load_file(train(config(play, tmp_path / "whole")) / WEIGHTS)
+    name, times = ("jitter", 5) if stage == 0 else ("hindsight", 3)
+    of = training if stage else __import__("foresight.training.learner", fromlist=["jitter"])
+    real, calls = getattr(of, name), []
+
+    def struck(*arguments, **named):
+        calls.append(name)
+        if len(calls) == times:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(of, name, struck)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(play, tmp_path / "broken"))
+    saved = torch.load(tmp_path / "broken.training.pt", weights_only=True)
+    assert saved["stages"][training.STAGES[stage]]["step"] == times
+    resumed = load_file(train(config(play, tmp_path / "broken")) / WEIGHTS)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_parts_of_a_batch_add_up_to_its_mean_gradient(play, tmp_path):
+    """An update in two accumulated parts follows the mean of their two gradients."""
+    halves = config(play, tmp_path / "m", accumulate=2, precision="fp32")
+    fabric = make_fabric(halves)
+
+    def learner_and_starts():
+        model, data = prepare(halves)
+        learner = Learner(model, halves).train()
+        return model, data, learner, data.starts(data.training, (WINDOW - 1) * data.contract.block_steps)
+
+    model, data, learner, starts = learner_and_starts()
+    for part in range(2):
+        loss, _ = learner(*share_of_batch(model, data, starts, halves, 0, Share(part, 2), fabric.device))
+        (loss / 2).backward()
+    torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+    model, data, other, starts = learner_and_starts()
+    module, optimiser = fabric.setup(other, torch.optim.SGD(other.parameters(), 1e-3))
+    figures = update(module, other, optimiser, model, data, starts, halves, 0, fabric)
+    assert figures["gradient"] > 0
+    for mine, theirs in zip(other.parameters(), learner.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("any_health")
+def test_figures_are_logged_for_tensorboard(play, tmp_path):
+    """Losses of every stage, gradient norm, learning rate and the latents' health, under the steps they belong to."""
+    train(config(play, tmp_path / "m", logs=tmp_path / "logs"))
+    events = EventAccumulator(str(tmp_path / "logs")).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"world_model/loss", "world_model/gradient", "world_model/lr", "world_model/rank", "world_model/alarm"} <= tags
+    assert {"readouts/loss", "actor_and_critic/critic", "decoder/loss"} <= tags
+    assert [e.step for e in events.Scalars("world_model/loss")] == [1, 11, 12]
+
+
+def test_two_trainings_of_one_folder_are_refused(play, tmp_path):
+    """The second is told who is there, in one line; a lock left by a process that died holds nobody."""
+    (tmp_path / "m.training.lock").write_text("999999\n")
+    with only_training_of(tmp_path / "m"):
+        with pytest.raises(ValueError, match=rf"being trained by another process \(number {os.getpid()}\)") as told:
+            train(config(play, tmp_path / "m"))
+        assert "\n" not in str(told.value)
+    assert not list(tmp_path.glob("*.lock"))
+
+
+@pytest.mark.usefixtures("any_health")
+@pytest.mark.parametrize("stage", ["world model", "checkpoint"])
+def test_a_disk_that_fills_up_costs_nothing_that_was_saved(play, tmp_path, monkeypatch, capsys, stage):
+    """While the state or the checkpoint is written: one line, nothing half-written, and the same command goes on from before."""
+    words = ["--data", play, "--out", tmp_path / "m", "--steps", "8", "--batch", "8", "--head-steps", "3", "--decoder-steps", "2"]
+    sizes = ["--model.latent", "8", "--model.encoder-width", "8", "--model.predictor-width", "32", "--model.head-width", "32"]
+    command = ["train", *map(str, words), *sizes, "--threads", "1"]
+    real, forced = os.fsync, []
+
+    def full(descriptor):
+        forced.append(descriptor)
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if (".partial" in path) == (stage == "checkpoint") and "m" in path:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert cli.main(command) == 2
+    assert forced and "disk is full" in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} - {"play.h5"} == ({"m.training.pt"} if stage == "checkpoint" else set())
+    assert cli.main(command) == 0
+    assert (tmp_path / "m" / WEIGHTS).exists() and not (tmp_path / "m.training.pt").exists()
+
+
+@pytest.mark.usefixtures("any_health")
+def test_damaged_episodes_are_left_out_where_the_user_says_so(play, tmp_path, capsys):
+    """Refused with the way out; with it, trained on the others, and the card says how many were left out."""
+    with h5py.File(play, "a") as file:
+        file["action"][30] = float("nan")
+    with pytest.raises(training.dataset.DatasetError, match=r"episode 1: action is \[nan.*--damaged skip"):
+        train(config(play, tmp_path / "m"))
+    told = []
+    out = train(config(play, tmp_path / "m", damaged="skip"), lambda stage, *rest: told.append((stage, *rest)))
+    assert told[0][:3] == ("data", 23, 24) and "episode 1" in told[0][3]
+    assert "1 damaged ones left out" in (out / CARD).read_text() and "--damaged skip" in (out / CARD).read_text()
+
+
+def test_a_loss_that_is_no_number_ends_training(play, tmp_path, monkeypatch):
+    """At once, not after the next check of the latents' health."""
+    monkeypatch.setattr(Learner, "penalty", lambda _, z, *rest: (z - z).mean() / 0)
+    with pytest.raises(CollapseError, match=r"The loss is nan at update 1, .*--lr"):
+        train(config(play, tmp_path / "m", steps=5))
+
+
+@pytest.mark.usefixtures("any_health")
 def test_prediction_beats_persistence_on_a_learnable_world(play, tmp_path):
     """In a world of one moving dot a minute model foresees better than "nothing changes"."""
     seen = []
@@ -126,8 +245,11 @@ def test_prediction_beats_persistence_on_a_learnable_world(play, tmp_path):
 def test_a_collapse_ends_training(play, tmp_path, monkeypatch):
     """Latents that lost their spread for three checks end the run with a remedy in the message."""
     monkeypatch.setattr(training, "measure_health", lambda *_: Health(0.01, 1.2, 0.0, 10.0, 10.0))
+    monkeypatch.setattr(training, "CHECK_EVERY", 10)
+    begun = []
     with pytest.raises(CollapseError, match="--sigreg-weight"):
-        train(config(play, tmp_path / "m", steps=1000, batch=4, sigreg_slices=2))
+        train(config(play, tmp_path / "m", steps=1000, batch=4, sigreg_slices=2), lambda _, step, *rest: begun.append(step))
+    assert begun[-1] == 41  # checks at 30, 40, 50, the first two being too early to count
 
 
 def test_a_collapse_at_the_end_of_a_short_training_makes_no_checkpoint(play, tmp_path, capsys):
@@ -187,4 +309,25 @@ def test_numbers_out_of_range_are_refused_by_name(wrong):
 def test_the_command_names_what_differs_from_the_defaults():
     """The card's command is short and whole."""
     assert command_line(TrainConfig()) == "foresight train"
+    assert command_line(dataclasses.replace(PRESETS["tiny"], batch=64)) == "foresight train --preset tiny --batch 64"
+    spare = ModelConfig(spare_cameras=True)
+    assert command_line(TrainConfig(model=spare, threads=7)) == "foresight train --model.spare-cameras"
     assert command_line(TrainConfig(lr=5e-4, model=ModelConfig(latent=64))) == "foresight train --lr 0.0005 --model.latent 64"
+
+
+def test_a_preset_is_what_other_flags_override(capsys):
+    """Wherever it stands on the line, and in the help's defaults."""
+    assert preset_in(["--lr", "1", "--preset", "tiny"]).model.latent == preset_in(["--preset=tiny"]).model.latent == 192
+    assert preset_in([]) == TrainConfig()
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--preset", "tiny", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "default: 192" in told and "default: vit" in told
+
+
+@pytest.mark.parametrize(("wrong", "says"), [({"batch": 15, "accumulate": 2}, "multiple"), ({"device": "cuda"}, "GPU")])
+def test_what_this_machine_cannot_run_is_refused(play, tmp_path, monkeypatch, wrong, says):
+    """A batch that cannot be cut into equal parts, and a GPU that is not there."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match=says):
+        make_fabric(config(play, tmp_path / "m", **wrong))

@@ -108,14 +108,20 @@ class Perception:
     """
 
     def __init__(
-        self, contract: Contract, profile: RobotProfile, kinematics: Kinematics, config: PerceptionConfig = PerceptionConfig()
+        self,
+        contract: Contract,
+        profile: RobotProfile,
+        kinematics: Kinematics,
+        config: PerceptionConfig = PerceptionConfig(),
+        spare_cameras: bool = False,
     ) -> None:
+        """`spare_cameras`: the model can do without some, so that one that fails costs its view and not the observation."""
         if (contract.robot, contract.joint_names) != (profile.name, profile.joint_names):
             raise ValueError(
                 f"The model expects robot '{contract.robot}' with joints {', '.join(contract.joint_names)}; the profile is "
                 f"'{profile.name}' with joints {', '.join(profile.joint_names)}. Use the checkpoint of this robot."
             )
-        self.contract, self.kinematics, self.config = contract, kinematics, config
+        self.contract, self.kinematics, self.config, self.spare_cameras = contract, kinematics, config, spare_cameras
         self.reset()
 
     def reset(self) -> None:
@@ -174,15 +180,25 @@ class Perception:
         return jumped
 
     def observe(self, now_s: float) -> Observation | Refusal:
-        """The newest common capture time as an observation; the same one again while nothing newer has come."""
-        refusal = self._fault_of_sources() or self._age_refusal(now_s)
+        """The newest common capture time as an observation; the same one again while nothing newer has come.
+
+        Where cameras can be spared, those that alone would be refused are left out, as long as one is not.
+        """
+        if not self.spare_cameras:
+            return self._observe(self._cameras, now_s)
+        alone = {name: self._observe({name: camera}, now_s) for name, camera in self._cameras.items()}
+        seen = {name: self._cameras[name] for name, found in alone.items() if isinstance(found, Observation)}
+        return self._observe(seen, now_s) if seen else next(iter(alone.values()))
+
+    def _observe(self, cameras: dict[str, _Camera], now_s: float) -> Observation | Refusal:
+        refusal = self._fault_of_sources(cameras) or self._age_refusal(cameras, now_s)
         if refusal:
             return refusal
-        frames = self._newest_together()
+        frames = self._newest_together(cameras)
         if isinstance(frames, Refusal):
             return frames
         stamp_s = min(frame.stamp_s for frame in frames)
-        refusal = self._frame_refusal(frames, stamp_s, now_s)
+        refusal = self._frame_refusal(cameras, frames, stamp_s, now_s)
         if refusal:
             return refusal
         measured = self._state_at(stamp_s)
@@ -191,7 +207,10 @@ class Perception:
         q, dq = measured
         self._jump = None
         tip, tip_velocity = self.kinematics.tip(q), self.kinematics.tip_velocity(q, dq)
-        return Observation(stamp_s, np.stack([frame.image for frame in frames]), q, dq, tip, tip_velocity)
+        shown = dict(zip(cameras, (frame.image for frame in frames), strict=True))
+        images = np.stack([shown.get(c.name, np.zeros((c.size, c.size, 3), np.uint8)) for c in self.contract.cameras])
+        seen = None if len(shown) == len(images) else tuple(c.name in shown for c in self.contract.cameras)
+        return Observation(stamp_s, images, q, dq, tip, tip_velocity, seen)
 
     def _problem_of(self, state: RobotState) -> str:
         joints = len(self.contract.joint_names)
@@ -221,14 +240,14 @@ class Perception:
         while stamped[0].stamp_s < stamped[-1].stamp_s - self.config.memory_s:
             stamped.popleft()
 
-    def _fault_of_sources(self) -> Refusal | None:
+    def _fault_of_sources(self, cameras: dict[str, _Camera]) -> Refusal | None:
         """What the last delivery of a source was wrong with, or which source has delivered nothing."""
         if self._state_fault:
             return self._state_fault
-        for camera in self._cameras.values():
+        for camera in cameras.values():
             if camera.fault:
                 return camera.fault
-        silent = [name for name, camera in self._cameras.items() if not camera.frames]
+        silent = [name for name, camera in cameras.items() if not camera.frames]
         if silent:
             return self._jump or Refusal(
                 RefusalReason.NO_IMAGE, f"No frame yet from camera {', '.join(silent)}. Check its driver and topic."
@@ -237,11 +256,11 @@ class Perception:
             return self._jump or Refusal(RefusalReason.NO_STATE, "No joint state yet. Check the robot driver and its topic.")
         return None
 
-    def _age_refusal(self, now_s: float) -> Refusal | None:
+    def _age_refusal(self, cameras: dict[str, _Camera], now_s: float) -> Refusal | None:
         """Whether a source's newest datum is too old, or lies in the future of the caller's clock."""
         sources = [
             (f"camera '{n}'", c.frames[-1].stamp_s, c.repeats, self.config.max_image_age_s, RefusalReason.STALE_IMAGE)
-            for n, c in self._cameras.items()
+            for n, c in cameras.items()
         ]
         sources.append(
             (
@@ -274,28 +293,28 @@ class Perception:
                 )
         return None
 
-    def _newest_together(self) -> list[_Frame] | Refusal:
+    def _newest_together(self, cameras: dict[str, _Camera]) -> list[_Frame] | Refusal:
         """One frame of each camera, as new as possible, with capture times that agree; in the contract's order."""
-        cameras = list(self._cameras.values())
-        for reference in reversed(cameras[0].frames):
-            frames = [min(camera.frames, key=lambda frame: abs(frame.stamp_s - reference.stamp_s)) for camera in cameras]
+        sources = list(cameras.values())
+        for reference in reversed(sources[0].frames):
+            frames = [min(camera.frames, key=lambda frame: abs(frame.stamp_s - reference.stamp_s)) for camera in sources]
             stamps = [frame.stamp_s for frame in frames]
             if max(stamps) - min(stamps) <= self.config.max_skew_s:
                 return frames
-        newest = ", ".join(f"{name} {camera.frames[-1].stamp_s:.3f} s" for name, camera in self._cameras.items())
+        newest = ", ".join(f"{name} {camera.frames[-1].stamp_s:.3f} s" for name, camera in cameras.items())
         return Refusal(
             RefusalReason.CAMERAS_APART,
             f"No frames agree within {self.config.max_skew_s:.3f} s; newest: {newest}. Synchronise the cameras.",
         )
 
-    def _frame_refusal(self, frames: list[_Frame], stamp_s: float, now_s: float) -> Refusal | None:
+    def _frame_refusal(self, cameras: dict[str, _Camera], frames: list[_Frame], stamp_s: float, now_s: float) -> Refusal | None:
         if now_s - stamp_s > self.config.max_image_age_s:
             return Refusal(
                 RefusalReason.STALE_IMAGE,
                 f"The newest frames that agree are {now_s - stamp_s:.3f} s old; at most {self.config.max_image_age_s:.3f} s "
                 "is allowed.",
             )
-        for camera, frame in zip(self._cameras.values(), frames, strict=True):
+        for camera, frame in zip(cameras.values(), frames, strict=True):
             name, still_s = camera.contract.name, camera.frames[-1].stamp_s - camera.changed_s
             if still_s > self.config.frozen_after_s and camera.moved_rad > self.config.frozen_motion_rad:
                 return Refusal(

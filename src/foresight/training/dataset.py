@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -40,15 +41,12 @@ class PlayData:
     first: Int[np.ndarray, "E"]  # first row of each episode
     length: Int[np.ndarray, "E"]
     seed: int
-
-    @property
-    def held_out(self) -> Int[np.ndarray, "H"]:
-        """Episodes that are only evaluated on."""
-        return np.arange(len(self.first))[-max(1, round(HELD_OUT_SHARE * len(self.first))) :]
+    held_out: Int[np.ndarray, "H"]  # episodes that are only evaluated on: the last ones of each file
+    skipped: tuple[str, ...] = ()  # damaged episodes that were left out, and why
 
     @property
     def training(self) -> Int[np.ndarray, "M"]:
-        return np.arange(len(self.first))[: -len(self.held_out)]
+        return np.setdiff1d(np.arange(len(self.first)), self.held_out)
 
     @property
     def fingerprint(self) -> str:
@@ -68,42 +66,142 @@ class PlayData:
         return self.action[rows[:, None] + np.arange(self.contract.block_steps)].reshape(len(rows), -1)
 
 
-def load(path: Path, episodes: int | None = None) -> PlayData:
-    """Reads the file into memory, at most `episodes` of it. Raises DatasetError with one line on anything amiss."""
-    path = Path(path)
-    if not path.is_file():
-        raise DatasetError(f"No dataset at {path}. Make one with `foresight collect --out {path}`.")
-    try:
-        with h5py.File(path) as file:
-            if "contract" not in file.attrs:
-                raise DatasetError(
-                    f"Dataset {path} has no contract (cameras, rates, robot). Collect it with `foresight collect`."
-                )
-            contract = Contract.from_json(json.loads(file.attrs["contract"]))
-            length, first = file["ep_len"][:], file["ep_offset"][:]
-            length, first = (length, first) if episodes is None else (length[:episodes], first[:episodes])
-            rows = int(first[-1] + length[-1])
-            images = np.empty((rows, len(contract.cameras), *file[f"pixels_{contract.cameras[0].name}"].shape[1:]), np.uint8)
-            for i, camera in enumerate(contract.cameras):
-                images[:, i] = file[f"pixels_{camera.name}"][:rows]
-            tip = file["tip"][:rows]
-            proprio = np.concatenate([file["q"][:rows], tip, file["tip_velocity"][:rows]], axis=1).astype(np.float32)
-            return PlayData(
-                contract,
-                images,
-                proprio,
-                file["action"][:rows],
-                tip,
-                file["object"][:rows, :3],
-                first,
-                length,
-                int(file.attrs["seed"]),
+def load(*paths: Path, episodes: int | None = None, damaged: Literal["refuse", "skip"] = "refuse") -> PlayData:
+    """Reads the files into memory, at most `episodes` of them. Raises DatasetError with one line on anything amiss.
+
+    Files must have one contract: one robot, the same cameras, rates and action. An episode is damaged where its bytes cannot be
+    read, its rows are not there, it is too short for an action block, or one of its numbers is not finite: then the file is
+    refused, or with `skip` the episode is left out and named in `skipped`.
+    """
+    files = [_File(Path(path)) for path in paths]
+    for file in files[1:]:
+        if different := files[0].contract.compare(file.contract):
+            raise DatasetError(
+                f"Datasets {files[0].path} and {file.path} cannot be mixed: {'; '.join(different)}. Train on those of one robot "
+                "with the same cameras and rates."
             )
-    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:  # of HDF5, of JSON, and of columns that do not fit
-        told = " ".join(str(error).split())
+    wanted = sum(len(file.length) for file in files) if episodes is None else episodes
+    for file in files:
+        file.keep(wanted)
+        wanted -= len(file.length)
+    files = [file for file in files if len(file.length)]
+    contract, rows = files[0].contract, np.cumsum([0] + [file.rows for file in files])
+    images = np.empty((rows[-1], len(contract.cameras), *files[0].image_shape), np.uint8)
+    columns = {name: np.empty((rows[-1], width), np.float32) for name, width in _widths(contract).items()}
+    first, length, held_out, skipped = [], [], [], []
+    for file, start in zip(files, rows, strict=False):
+        part = slice(start, start + file.rows)
+        reasons = file.read(images[part], {name: column[part] for name, column in columns.items()})
+        if reasons and damaged == "refuse":
+            raise DatasetError(
+                f"Dataset {file.path} is damaged or incomplete ({len(reasons)} of {len(file.length)} episodes, "
+                f"{_first(reasons)}). Collect it again with `foresight collect --overwrite`, or leave those episodes out with "
+                "--damaged skip."
+            )
+        good = np.array([e not in reasons for e in range(len(file.length))], bool)
+        number = sum(map(len, first)) + np.arange(good.sum())
+        first.append(start + file.first[good])
+        length.append(file.length[good])
+        held_out.append(number[-max(1, round(HELD_OUT_SHARE * len(number))) :] if len(number) > 1 else number[:0])
+        skipped += [f"{file.path} episode {e}: {why}" for e, why in reasons.items()]
+    first, length, held_out = (np.concatenate(x) for x in (first, length, held_out))
+    if len(first) < 2 or not len(held_out):
         raise DatasetError(
-            f"Dataset {path} is damaged or incomplete ({told}). Collect it again with `foresight collect --overwrite`."
-        ) from error
+            f"Dataset {', '.join(str(p) for p in paths)} holds {len(first)} whole episode{'s' * (len(first) != 1)}"
+            f"{f' and {len(skipped)} damaged ({skipped[0]})' if skipped else ''}; at least 2 are needed, one of them held out. "
+            "Collect more with `foresight collect`."
+        )
+    proprio = np.concatenate([columns["q"], columns["tip"], columns["tip_velocity"]], axis=1)
+    return PlayData(
+        contract, images, proprio, columns["action"], columns["tip"], columns["object"], first, length, files[0].seed, held_out,
+        tuple(skipped),
+    )  # fmt: skip
+
+
+def _widths(contract: Contract) -> dict[str, int]:
+    return {"q": len(contract.joint_names), "tip": 3, "tip_velocity": 3, "action": 3, "object": 3}
+
+
+def _first(reasons: dict[int, str]) -> str:
+    episode, why = next(iter(reasons.items()))
+    return f"first episode {episode}: {why}"
+
+
+class _File:
+    """One dataset file: what it says of itself, then its columns. Raises DatasetError where that much cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise DatasetError(f"No dataset at {path}. Make one with `foresight collect --out {path}`.")
+        try:
+            with h5py.File(path) as file:
+                if "contract" not in file.attrs:
+                    raise DatasetError(
+                        f"Dataset {path} has no contract (cameras, rates, robot). Collect it with `foresight collect`."
+                    )
+                self.contract = Contract.from_json(json.loads(file.attrs["contract"]))
+                self.length, self.first = file["ep_len"][:].astype(np.int64), file["ep_offset"][:].astype(np.int64)
+                self.seed = int(file.attrs["seed"])
+                names = [f"pixels_{camera.name}" for camera in self.contract.cameras]
+                self.image_shape = file[names[0]].shape[1:]
+                shapes = {n: self.image_shape for n in names} | {n: (w,) for n, w in _widths(self.contract).items()}
+                for name, shape in shapes.items():
+                    found = file[name].shape[1:]
+                    if found != shape and not (name == "object" and found[0] >= 3):  # its orientation may follow
+                        raise ValueError(f"column {name} has rows of shape {found}, expected {shape}")
+                if len(self.first) != len(self.length) or not len(self.length):
+                    raise ValueError(f"{len(self.length)} lengths and {len(self.first)} offsets of episodes")
+                if min(self.first.min(), self.length.min()) < 0:
+                    raise ValueError("an episode's length or offset is below 0")
+                self.rows_there = max(len(file[name]) for name in shapes)
+        except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:  # of HDF5, JSON, odd columns
+            told = " ".join(str(error).split())
+            raise DatasetError(
+                f"Dataset {path} is damaged or incomplete ({told}). Collect it again with `foresight collect --overwrite`."
+            ) from error
+
+    def keep(self, episodes: int) -> None:
+        """Only the first `episodes`."""
+        self.length, self.first = self.length[: max(0, episodes)], self.first[: max(0, episodes)]
+
+    @property
+    def rows(self) -> int:
+        return min(int((self.first + self.length).max(initial=0)), self.rows_there)
+
+    def read(self, images: UInt8[np.ndarray, "N C h w 3"], columns: dict[str, Float[np.ndarray, "N n"]]) -> dict[int, str]:
+        """Fills the arrays; which episodes are damaged, and why."""
+        reasons: dict[int, str] = {}
+        with h5py.File(self.path) as file:
+            sources = [(f"pixels_{c.name}", images[:, i]) for i, c in enumerate(self.contract.cameras)]
+            for name, target in (*sources, *columns.items()):
+                self._fill(file[name], target, reasons)
+        for episode, (first, length) in enumerate(zip(self.first, self.length, strict=True)):
+            if length <= self.contract.block_steps:
+                reasons.setdefault(episode, f"has {length} rows, an action block needs {self.contract.block_steps + 1}")
+            for name, column in columns.items():
+                rows = column[first : first + length - (name == "action")]  # no action leaves the last row
+                if episode not in reasons and not np.isfinite(rows).all():
+                    at = int(np.argmin(np.isfinite(rows).all(1)))
+                    reasons[episode] = f"{name} is {rows[at].tolist()} at row {at}"
+        return dict(sorted(reasons.items()))
+
+    def _fill(self, source: h5py.Dataset, target: np.ndarray, reasons: dict[int, str]) -> None:
+        """The column at once, or episode by episode where that fails, to learn which of them cannot be read."""
+        there, width = len(source), slice(None, target.shape[1] if target.ndim == 2 else None)
+        try:
+            target[: min(there, len(target))] = source[: len(target), width]
+        except OSError as error:
+            target[:] = 0
+            for episode, (first, length) in enumerate(zip(self.first, self.length, strict=True)):
+                try:
+                    target[first : first + length] = source[first : first + length, width]
+                except (OSError, ValueError):
+                    reasons.setdefault(episode, f"{source.name[1:]} cannot be read ({' '.join(str(error).split())})")
+        target[there:] = 0
+        for episode in np.flatnonzero(self.first + self.length > there):
+            last = int(self.first[episode] + self.length[episode])
+            reasons.setdefault(int(episode), f"{source.name[1:]} ends at row {there}, the episode at row {last}")
 
 
 @dataclass(frozen=True)
@@ -151,15 +249,25 @@ def hindsight(
     return Hindsight(row, goal, given, k.astype(np.float32), np.where(stranger, max_blocks, reached), ~stranger)
 
 
-def jitter(images: UInt8[Tensor, "B T C h w 3"], generator: torch.Generator) -> Float[Tensor, "B T C 3 h w"]:
-    """Images in [-1, 1], channels first, each with its own colour gain, offset and pixel noise."""
-    lead = images.shape[:3]
+def draw_looks(
+    lead: tuple[int, int, int], shape: tuple[int, int, int], generator: torch.Generator
+) -> tuple[Float[Tensor, "B T C 1 1 3"], Float[Tensor, "B T C 1 1 1"], Float[Tensor, "T C h w 3"]]:
+    """Colour gain and offset of each of `lead` (B, T, C) images, and pixel noise of `shape` (h, w, 3) that windows share."""
     gain = (
         1
         + 0.24 * (torch.rand(*lead, 1, 1, 3, generator=generator) - 0.5)
         + 0.24 * (torch.rand(*lead, 1, 1, 1, generator=generator) - 0.5)
     )
     offset = 0.24 * (torch.rand(*lead, 1, 1, 1, generator=generator) - 0.5)
+    return gain, offset, torch.randn(*lead[1:], *shape, generator=generator).mul_(0.03)
+
+
+def jitter(
+    images: UInt8[Tensor, "B T C h w 3"],
+    gain: Float[Tensor, "B T C 1 1 3"],
+    offset: Float[Tensor, "B T C 1 1 1"],
+    noise: Float[Tensor, "T C h w 3"],
+) -> Float[Tensor, "B T C 3 h w"]:
+    """Images in [-1, 1], channels first, each with its own look."""
     floats = images.float().mul_(1 / 127.5).sub_(1).mul_(gain).add_(offset)
-    noise = torch.randn(floats.shape[1:], generator=generator).mul_(0.03)
     return floats.add_(noise).clamp_(-1.2, 1.2).movedim(-1, -3)

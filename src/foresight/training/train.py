@@ -1,6 +1,8 @@
 """Trains a world model from play data: first the JEPA end to end from pixels, then heads on its frozen latents.
 
-`foresight train --data data/ur5e_play.h5 --out models/ur5e`. Resumable: every draw depends on (seed, step) alone.
+`foresight train --data data/ur5e_play.h5 --out models/ur5e`. Resumable: every draw depends on (seed, step) alone. In several
+processes (`torchrun --nproc-per-node 2 -m foresight.cli train ...`) the first stage, which takes nearly all of the time, is
+shared and makes the same updates as in one; the heads are then trained by the first process alone.
 """
 
 from __future__ import annotations
@@ -10,122 +12,144 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from lightning_fabric import Fabric
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from foresight.files import write_atomically
 from foresight.training import dataset
-from foresight.training.dataset import PlayData, hindsight, jitter
+from foresight.training.config import TrainConfig, command_line
+from foresight.training.dataset import PlayData, hindsight
 from foresight.training.health import Health, measure
+from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
+from foresight.training.log import Log
+from foresight.training.resume import Resume, only_training_of, uninterrupted
 from foresight.world_model import checkpoint
-from foresight.world_model.model import ModelConfig, WorldModel
-from foresight.world_model.networks import mlp
-from foresight.world_model.sigreg import sigreg
+from foresight.world_model.model import WorldModel
+from foresight.world_model.processes import mean_over_processes, processes
 
-WINDOW = 4  # frames, one block apart
 STAGES = ("world model", "readouts", "actor and critic", "decoder")
 HEALTH_ROWS = 3000
 HEAD_BATCH = 768
 CONTRAST_WEIGHT = 20.0
+CHECK_EVERY = 150  # updates between two looks at the latents' health, each of which is a place to resume from
 Report = Callable[[str, int, int, str], None]  # stage, step, steps, one line of figures
 
 
 class CollapseError(RuntimeError):
-    """The latents have collapsed: training further is waste."""
+    """The latents have collapsed, or the loss is no number any more: training further is waste."""
+
+    def __init__(self, message: str, health: Health) -> None:
+        super().__init__(message)
+        self.health = health  # as last measured
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """What to train on, for how long, and how hard each loss pulls."""
+def train(config: TrainConfig, report: Report = lambda *_: None, data: PlayData | None = None) -> Path:
+    """Runs all stages and writes the checkpoint. Interrupted in any stage, the next call goes on from there.
 
-    data: Path = Path("data/ur5e_play.h5")  # dataset that `foresight collect` wrote
-    out: Path = Path("runs/model")  # checkpoint folder to write
-    steps: int = 1800  # updates of encoder and predictor
-    batch: int = 96  # windows of 4 frames per update
-    head_steps: int = 6000  # updates of actor and critic
-    decoder_steps: int = 1200  # updates of the picture decoder
-    lr: float = 1e-3  # peak learning rate
-    weight_decay: float = 1e-3  # of AdamW, per update and learning rate
-    sigreg_weight: float = 0.09  # of the loss that keeps the latents from collapsing
-    sigreg_slices: int = 256  # random directions per update
-    rollout_weight: float = 0.5  # of 2- and 3-block imagination
-    proprio_weight: float = 0.5  # of imagined proprioception
-    inverse_weight: float = 0.2  # of inverse dynamics
-    readout_weight: float = 0.3  # of a linear proprioception readout from the latent
-    seed: int = 0  # of initial weights and of every draw
-    episodes: int | None = None  # use only the first episodes of the dataset
-    threads: int = os.cpu_count() or 1  # CPU threads
-    fresh: bool = False  # forget an interrupted run instead of resuming it
-    model: ModelConfig = ModelConfig()
+    `data` is what `config.data` names, where it is in memory already.
 
-    def __post_init__(self) -> None:
-        for name, most in (
-            ("steps", 10_000_000), ("head_steps", 10_000_000), ("decoder_steps", 10_000_000),
-            ("batch", 100_000), ("sigreg_slices", 100_000), ("threads", 256),
-        ):  # fmt: skip
-            if not 1 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must be at least 1 and at most {most}, got {getattr(self, name)}.")
-        if not 0 < self.lr <= 1:
-            raise ValueError(f"lr must be above 0 and at most 1, got {self.lr}.")
-        for name in (n for n in asdict(self) if n.endswith("_weight") or n == "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
-        if not 0 <= self.seed <= 2**31:
-            raise ValueError(f"seed must be at least 0 and at most {2**31}, got {self.seed}.")
-        if self.episodes is not None and self.episodes < 2:
-            raise ValueError(f"episodes must be at least 2 (one is held out), got {self.episodes}.")
-
-
-class Auxiliary(nn.Module):
-    """Heads that help the encoder while it learns and are thrown away afterwards."""
-
-    def __init__(self, latent: int, block: int) -> None:
-        super().__init__()
-        self.inverse = mlp(2 * latent, 256, block, depth=1)
-        self.linear = nn.Linear(latent, 6)
+    Raises ValueError for a folder that another process trains, an interrupted run of other settings or data, or settings that
+    this machine cannot run; DatasetError, FoundationError, CollapseError as they say.
+    """
+    with only_training_of(config.out) if is_first() else nullcontext():
+        began = time.monotonic()
+        fabric = make_fabric(config)
+        model, data = prepare(config, data)
+        state = Resume(config, data.fingerprint)
+        spent = load_state(state, config, fabric)
+        with Log(config.logs if fabric.is_global_zero else None) as log:
+            report = report if fabric.is_global_zero else lambda *_: None
+            if data.skipped:
+                report("data", len(data.first), len(data.first) + len(data.skipped), f"| {left_out(data)}")
+            health = train_world_model(model, data, config, fabric, state, log, report)
+            if not fabric.is_global_zero:
+                return config.out
+            model.eval().requires_grad_(False)
+            latents = encode_all(model, data, report)
+            metrics = {"health": asdict(health)}
+            metrics |= train_readouts(model, data, latents, config, state, log, report)
+            metrics |= train_actor_and_critic(model, data, latents, config, state, log, report)
+            train_decoder(model, data, latents, config, state, log, report)
+        model.surprise_scale.fill_(one_block_error(model, data, latents))
+        minutes = (spent + time.monotonic() - began) / 60
+        facts = {
+            "command": command_line(config),
+            "minutes": round(minutes, 1),
+            "machine": machine(fabric, config),
+            "torch": torch.__version__,
+            "episodes": len(data.training),
+            "held_out_episodes": len(data.held_out),
+            "steps_per_episode": int(data.length[0]),
+            "data_seed": data.seed,
+            "seed": config.seed,
+            "metrics": metrics,
+        }
+        if data.skipped:
+            facts["skipped_episodes"] = list(data.skipped)
+        checkpoint.save(model, config.out, model_card(model, facts, config), facts)
+        state.clear()
+    return config.out
 
 
-def train(config: TrainConfig, report: Report = lambda *_: None) -> Path:
-    """Runs all stages and writes the checkpoint. Interrupted in any stage, the next call goes on from there."""
-    torch.set_num_threads(config.threads)
-    began = time.monotonic()
-    data = dataset.load(config.data, config.episodes)
+def is_first() -> bool:
+    """Whether this process is the one that writes; torchrun numbers them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Devices and processes: those that torchrun tells of, otherwise this process on one device."""
+    here, everywhere = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    gpus = torch.cuda.device_count()
+    if config.batch % (everywhere * config.accumulate):
+        raise ValueError(
+            f"batch ({config.batch}) must be a multiple of processes x accumulate ({everywhere} x {config.accumulate}), so that "
+            "all parts are of one size."
+        )
+    if config.device == "cuda" and gpus < here:
+        raise ValueError(f"device cuda needs a GPU for each of the {here} processes here; {gpus} can be seen. Use --device cpu.")
+    device = "cuda" if config.device != "cpu" and gpus >= here else "cpu"
+    torch.set_num_threads(max(1, config.threads // here))
+    strategy = "ddp" if everywhere > 1 else "auto"
+    fabric = Fabric(accelerator=device, devices=here, num_nodes=everywhere // here, strategy=strategy, precision="32-true")
+    fabric.launch()
+    return fabric
+
+
+def prepare(config: TrainConfig, data: PlayData | None = None) -> tuple[WorldModel, PlayData]:
+    """The data in memory, if it is not there yet, and a new model that knows its statistics."""
+    data = data or dataset.load(*config.data, episodes=config.episodes, damaged=config.damaged)
     torch.manual_seed(config.seed)
     model = WorldModel(data.contract, config.model)
     set_statistics(model, data)
-    state = Resume(config, data.fingerprint)
+    return model, data
+
+
+def load_state(state: Resume, config: TrainConfig, fabric: Fabric) -> float:
+    """Seconds already spent on the run, which all processes read from one folder."""
+    if config.fresh and fabric.is_global_zero:
+        state.clear()
+    fabric.barrier()
     spent = state.load()
-    health = train_world_model(model, data, config, state, report)
-    model.eval().requires_grad_(False)
-    latents = encode_all(model, data, report)
-    metrics = {"health": asdict(health)}
-    metrics |= train_readouts(model, data, latents, config, state, report)
-    metrics |= train_actor_and_critic(model, data, latents, config, state, report)
-    train_decoder(model, data, latents, config, state, report)
-    model.surprise_scale.fill_(one_block_error(model, data, latents))
-    minutes = (spent + time.monotonic() - began) / 60
-    facts = {
-        "command": command_line(config),
-        "minutes": round(minutes, 1),
-        "machine": f"{platform.machine()}, {config.threads} CPU threads",
-        "torch": torch.__version__,
-        "episodes": len(data.training),
-        "held_out_episodes": len(data.held_out),
-        "steps_per_episode": int(data.length[0]),
-        "data_seed": data.seed,
-        "seed": config.seed,
-        "metrics": metrics,
-    }
-    checkpoint.save(model, config.out, model_card(model, facts), facts)
-    state.clear()
-    return config.out
+    fabric.barrier()  # nobody writes before all have read
+    return spent
+
+
+def left_out(data: PlayData) -> str:
+    return f"{len(data.skipped)} damaged episodes left out, first {data.skipped[0]}"
+
+
+def machine(fabric: Fabric, config: TrainConfig) -> str:
+    where = f"{platform.machine()}, {config.threads} CPU threads"
+    if fabric.device.type == "cuda":
+        where += f", {torch.cuda.get_device_name(fabric.device)}"
+    return where + (f", {fabric.world_size} processes" if fabric.world_size > 1 else "")
 
 
 def set_statistics(model: WorldModel, data: PlayData) -> None:
@@ -143,87 +167,112 @@ def set_statistics(model: WorldModel, data: PlayData) -> None:
 # -- stage 1: encoder and predictor ------------------------------------------------------------------------------
 
 
-def train_world_model(model: WorldModel, data: PlayData, config: TrainConfig, state: Resume, report: Report) -> Health:
-    auxiliary = Auxiliary(config.model.latent, data.contract.block_size)
-    learned = nn.ModuleDict({"encoder": model.encoder, "predictor": model.predictor, "auxiliary": auxiliary})
-    optimiser = torch.optim.AdamW(learned.parameters(), config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
-    first = state.restore(STAGES[0], learned, optimiser)
+def train_world_model(
+    model: WorldModel, data: PlayData, config: TrainConfig, fabric: Fabric, state: Resume, log: Log, report: Report
+) -> Health:
+    """Leaves the model on the device it learned on, and no group of processes behind."""
+    learner = Learner(model, config)
+    learned = [p for p in learner.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(learned, config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+    if config.model.encoder == "residual":
+        model.encoder.to(memory_format=torch.channels_last)
+    module, optimiser = fabric.setup(learner, optimiser)
+    model.to(fabric.device)
+    first = state.restore(STAGES[0], learner, optimiser)
     starts = data.starts(data.training, (WINDOW - 1) * data.contract.block_steps)
-    model.encoder.to(memory_format=torch.channels_last)
-    health = measure_health(model, data)
+    if not len(starts):
+        raise dataset.DatasetError(
+            f"No episode of {', '.join(map(str, config.data))} has {(WINDOW - 1) * data.contract.block_steps + 1} rows, as a "
+            "window of frames needs. Collect longer ones with `foresight collect --steps`."
+        )
+    health = shared_health(model, data, fabric)
     bad_checks = 0
     try:
         for step in range(first, config.steps):
             state.step = step
-            set_rate(optimiser, config.lr, step, config.steps)
-            learned.train()
-            loss, parts = world_model_loss(model, auxiliary, data, starts, config, step)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(learned.parameters(), 1.0)
-            optimiser.step()
-            state.step = step + 1
-            check = (step + 1) % 150 == 0 or step + 1 == config.steps
+            with uninterrupted():
+                set_rate(optimiser, config.lr, step, config.steps)
+                figures = update(module, learner, optimiser, model, data, starts, config, step, fabric)
+                state.step = step + 1
+            check = (step + 1) % CHECK_EVERY == 0 or step + 1 == config.steps
+            if not math.isfinite(figures["loss"]):
+                raise CollapseError(
+                    f"The loss is {figures['loss']} at update {step + 1}, so no checkpoint was made. Lower --lr "
+                    f"(now {config.lr}); the same command with --fresh begins anew.",
+                    health,
+                )
             if check:
-                health = measure_health(model, data)
-                bad_checks = bad_checks + 1 if health.collapsed and step >= 300 else 0
-                state.save(STAGES[0], learned, optimiser)
+                health = shared_health(model, data, fabric)
+                bad_checks = bad_checks + 1 if health.collapsed and step >= 2 * CHECK_EVERY else 0
+                if fabric.is_global_zero:
+                    state.save(STAGES[0], learner, optimiser)
+                    log.write(STAGES[0], step + 1, asdict(health) | {"alarm": float(health.collapsed)})
                 if bad_checks >= 3 or (health.collapsed and step + 1 == config.steps):
                     raise CollapseError(
-                        f"The latents collapsed ({health.collapse}), so no checkpoint was made. Raise --sigreg-weight (now "
-                        f"{config.sigreg_weight}), lower --lr (now {config.lr}) or raise --steps (now {config.steps}), and add "
-                        "--fresh."
+                        f"The latents collapsed ({health.collapse}), so no checkpoint was made. {remedy(config)}, lower --lr "
+                        f"(now {config.lr}) or raise --steps (now {config.steps}), and add --fresh.",
+                        health,
                     )
             if check or step % 10 == 0:
-                report(
-                    STAGES[0],
-                    step + 1,
-                    config.steps,
-                    "  ".join(f"{k} {v:.3f}" for k, v in parts.items()) + f"  | {health}" * check,
-                )
+                log.write(STAGES[0], step + 1, figures | {"lr": optimiser.param_groups[0]["lr"]})
+                line = "  ".join(f"{k} {v:.3f}" for k, v in figures.items() if k != "gradient")
+                report(STAGES[0], step + 1, config.steps, line + f"  | {health}" * check)
     except KeyboardInterrupt:
-        state.save(STAGES[0], learned, optimiser)
+        if processes() == 1:  # of several, each may have been interrupted at another update: the last check's state stands
+            state.save(STAGES[0], learner, optimiser)
         raise
-    return measure_health(model, data)
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+    return health
 
 
-def world_model_loss(
+def update(
+    module: nn.Module,
+    learner: Learner,
+    optimiser: torch.optim.Optimizer,
     model: WorldModel,
-    auxiliary: Auxiliary,
     data: PlayData,
     starts: np.ndarray,
     config: TrainConfig,
     step: int,
-) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """One batch of windows: prediction over 1, 2 and 3 blocks, SIGReg, and the helpers."""
-    rng = np.random.default_rng([config.seed, 1, step])
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    rows = rng.choice(starts, config.batch)[:, None] + data.contract.block_steps * np.arange(WINDOW)  # B T
-    images = jitter(torch.from_numpy(data.images[rows]), generator)
-    blocks = torch.from_numpy(data.block(rows[:, :-1].ravel())).view(config.batch, WINDOW - 1, -1) / model.action_std
-    proprio = model.scale_proprio(torch.from_numpy(data.proprio[rows]))
-    with torch.autocast("cpu", torch.bfloat16):
-        z = model.encoder(images.flatten(0, 1)).float().unflatten(0, (config.batch, WINDOW))
-        foreseen, joints = z[:, :-1], proprio[:, :-1]
-        errors, proprio_errors = [], []
-        for ahead in range(1, WINDOW):  # imagine from every frame at once, each time one block further
-            n = WINDOW - ahead
-            foreseen, joints = model.predictor(foreseen[:, :n], joints[:, :n], blocks[:, ahead - 1 :])
-            errors.append((foreseen.float() - z[:, ahead:]).square().mean())
-            proprio_errors.append((joints.float() - proprio[:, ahead:]).square().mean())
-        inverse = F.mse_loss(auxiliary.inverse(torch.cat([z[:, :-1], z[:, 1:]], -1)).float(), blocks)
-        place = F.mse_loss(auxiliary.linear(z).float(), proprio[..., -6:])
-    normal = sigreg(z.transpose(0, 1), config.sigreg_slices, generator)
-    loss = (
-        errors[0]
-        + config.rollout_weight * (errors[1] + errors[2])
-        + config.proprio_weight * sum(proprio_errors) / 3
-        + config.inverse_weight * inverse
-        + config.readout_weight * place
-        + config.sigreg_weight * normal
-    )
-    figures = {"loss": loss, "predict": errors[0], "rollout": errors[2], "sigreg": normal, "inverse": inverse}
-    return loss, {name: float(value.detach()) for name, value in figures.items()}
+    fabric: Fabric,
+) -> dict[str, float]:
+    """One step of the optimiser on a batch that is shared by all processes and worked through in parts; the losses' means."""
+    module.train()
+    optimiser.zero_grad(set_to_none=True)
+    if config.model.predictor_dropout:
+        torch.manual_seed(hash((config.seed, step, fabric.global_rank)) % 2**63)
+    sums: dict[str, Tensor] = {}
+    for part in range(config.accumulate):
+        share = Share(part * fabric.world_size + fabric.global_rank, fabric.world_size * config.accumulate)
+        batch = share_of_batch(model, data, starts, config, step, share, fabric.device)
+        waits = fabric.world_size > 1 and part + 1 < config.accumulate
+        with fabric.no_backward_sync(module) if waits else nullcontext():
+            loss, figures = module(*batch)
+            fabric.backward(loss / config.accumulate)
+        sums = {name: value + sums.get(name, 0) for name, value in figures.items()}
+    norm = fabric.clip_gradients(module, optimiser, max_norm=1.0, error_if_nonfinite=False)
+    optimiser.step()
+    learner.after_update()
+    with torch.no_grad():
+        means = mean_over_processes(torch.stack(list(sums.values())) / config.accumulate).tolist()
+    return dict(zip(sums, means, strict=True)) | {"gradient": float(norm)}
+
+
+def remedy(config: TrainConfig) -> str:
+    """What most likely keeps the latents from collapsing next time."""
+    if config.anti_collapse == "none":
+        return "Nothing kept them from it: choose --anti-collapse sigreg"
+    if config.anti_collapse == "ema":
+        return f"Raise --ema-momentum (now {config.ema_momentum}) or choose --anti-collapse sigreg"
+    weight = f"{config.anti_collapse}_weight"
+    return f"Raise --{weight.replace('_', '-')} (now {getattr(config, weight)})"
+
+
+def shared_health(model: WorldModel, data: PlayData, fabric: Fabric) -> Health:
+    """As the first process measures it, so that all decide alike."""
+    return fabric.broadcast(measure_health(model, data))
 
 
 @torch.no_grad()
@@ -235,8 +284,9 @@ def measure_health(model: WorldModel, data: PlayData) -> Health:
     starts = data.starts(data.held_out, step)
     rows = np.random.default_rng(0).permutation(starts)[:HEALTH_ROWS]
     now, later = (encode_rows(model, data, r) for r in (rows, rows + step))
-    foreseen, _ = model.imagine(now, torch.from_numpy(data.proprio[rows]), torch.from_numpy(data.block(rows)))
+    foreseen, _ = model.imagine(now, to(model, data.proprio[rows]), to(model, data.block(rows)))
     model.train(was_training)
+    now, later, foreseen = now.cpu(), later.cpu(), foreseen.cpu()
     return measure(now, later, foreseen, torch.from_numpy(data.tip[rows]), torch.from_numpy(data.object[rows]))
 
 
@@ -244,8 +294,8 @@ def measure_health(model: WorldModel, data: PlayData) -> Health:
 def encode_rows(model: WorldModel, data: PlayData, rows: np.ndarray, batch: int = 512) -> Float[Tensor, "N D"]:
     parts = []
     for a in range(0, len(rows), batch):
-        with torch.autocast("cpu", torch.bfloat16):
-            parts.append(model.encode(torch.from_numpy(data.images[rows[a : a + batch]])).float())
+        with torch.autocast(model.device.type, torch.bfloat16):
+            parts.append(model.encode(to(model, data.images[rows[a : a + batch]])).float())
     return torch.cat(parts)
 
 
@@ -265,24 +315,28 @@ def train_head(
     head: nn.Module,
     steps: int,
     rate: float,
-    loss_of: Callable[[int], tuple[Float[Tensor, ""], str]],
+    loss_of: Callable[[int], dict[str, Float[Tensor, ""]]],
     config: TrainConfig,
     state: Resume,
+    log: Log,
     report: Report,
     clip: bool = False,
 ) -> None:
-    """Trains one head on frozen latents: `loss_of(step)` gives an update's loss and a line about it. Resumes where it was."""
+    """Trains one head on frozen latents: `loss_of(step)` gives the losses of an update by name. Resumes where it was."""
     head.requires_grad_(True).train()
     optimiser = torch.optim.AdamW(head.parameters(), rate, weight_decay=config.weight_decay)
     try:
         for step in range(state.restore(stage, head, optimiser), steps):
             state.step = step
-            set_rate(optimiser, rate, step, steps)
-            loss, line = loss_of(step)
-            optimise(optimiser, loss, head if clip else None)
-            state.step = step + 1
+            with uninterrupted():
+                set_rate(optimiser, rate, step, steps)
+                losses = loss_of(step)
+                optimise(optimiser, sum(losses.values()), head if clip else None)
+                state.step = step + 1
             if step % 50 == 0:
-                report(stage, step + 1, steps, line)
+                figures = {name: float(loss.detach()) for name, loss in losses.items()}
+                log.write(stage, step + 1, figures)
+                report(stage, step + 1, steps, "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
     except KeyboardInterrupt:
         state.save(stage, head, optimiser)
         raise
@@ -291,23 +345,21 @@ def train_head(
 
 
 def train_readouts(
-    model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, state: Resume, report: Report
+    model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, state: Resume, log: Log, report: Report
 ) -> dict[str, float]:
     """Tip and object position from a latent."""
     steps, rows = max(1, config.head_steps // 3), data.starts(data.training, 0)
-    truth = (
-        torch.from_numpy(np.concatenate([data.tip, data.object], 1)) - model.position_mean.repeat(2)
-    ) / model.position_std.repeat(2)
+    truth = to(model, np.concatenate([data.tip, data.object], 1))
+    truth = (truth - model.position_mean.repeat(2)) / model.position_std.repeat(2)
 
-    def loss_of(step: int) -> tuple[Tensor, str]:
+    def loss_of(step: int) -> dict[str, Tensor]:
         draw = np.random.default_rng([config.seed, 2, step]).choice(rows, 1024)
-        loss = F.smooth_l1_loss(model.readout(noisy(latents[draw], config.seed, step)), truth[draw], beta=0.1)
-        return loss, f"loss {float(loss.detach()):.4f}"
+        return {"loss": F.smooth_l1_loss(model.readout(noisy(latents[draw], config.seed, step)), truth[draw], beta=0.1)}
 
-    train_head(STAGES[1], model.readout, steps, config.lr, loss_of, config, state, report)
+    train_head(STAGES[1], model.readout, steps, config.lr, loss_of, config, state, log, report)
     held = data.starts(data.held_out, 0)
     tip, obj = model.read(latents[held])
-    errors = [(a - torch.from_numpy(b[held])).norm(dim=1).median().item() * 100 for a, b in ((tip, data.tip), (obj, data.object))]
+    errors = [(a - to(model, b[held])).norm(dim=1).median().item() * 100 for a, b in ((tip, data.tip), (obj, data.object))]
     report(STAGES[1], steps, steps, f"held out: tip {errors[0]:.2f} cm, object {errors[1]:.2f} cm")
     return {"readout_tip_cm": errors[0], "readout_object_cm": errors[1]}
 
@@ -315,7 +367,7 @@ def train_readouts(
 def noisy(latents: Float[Tensor, "B D"], seed: int, step: int, scale: float = 0.05) -> Float[Tensor, "B D"]:
     """Latents as blurred as imagination makes them, so that heads do not cling to fine detail."""
     generator = torch.Generator().manual_seed(seed * 7_919 + step)
-    return latents + scale * torch.randn(latents.shape, generator=generator)
+    return latents + scale * torch.randn(latents.shape, generator=generator).to(latents.device)
 
 
 def train_actor_and_critic(
@@ -324,17 +376,18 @@ def train_actor_and_critic(
     latents: Float[Tensor, "N D"],
     config: TrainConfig,
     state: Resume,
+    log: Log,
     report: Report,
 ) -> dict[str, float]:
     """Goal-conditioned inverse dynamics and steps to go, with goals in hindsight."""
     heads = nn.ModuleList([model.actor, model.critic])
     read_object = torch.cat([model.read(part)[1] for part in latents.split(8192)])
 
-    def loss_of(step: int) -> tuple[Tensor, str]:
+    def loss_of(step: int) -> dict[str, Tensor]:
         actor, critic, _ = head_losses(model, data, latents, read_object, data.training, HEAD_BATCH, [config.seed, 3, step])
-        return actor + critic, f"actor {float(actor.detach()):.4f}  critic {float(critic.detach()):.4f}"
+        return {"actor": actor, "critic": critic}
 
-    train_head(STAGES[2], heads, config.head_steps, config.lr, loss_of, config, state, report, clip=True)
+    train_head(STAGES[2], heads, config.head_steps, config.lr, loss_of, config, state, log, report, clip=True)
     actor, critic, error = head_losses(model, data, latents, read_object, data.held_out, 8192, [config.seed, 4, 0])
     report(
         STAGES[2],
@@ -358,38 +411,38 @@ def head_losses(
     rng = np.random.default_rng(seed)
     h = hindsight(data, episodes, batch, model.config.max_blocks, rng)
     z, goal = noisy(latents[h.row], seed[0], seed[-1]), latents[h.goal]
-    proprio, given = torch.from_numpy(data.proprio[h.row]), torch.from_numpy(h.given)
+    proprio, given = to(model, data.proprio[h.row]), to(model, h.given)
     # Half of the object goals as a person would give them, half as the model reads them from a goal image.
-    seen = torch.from_numpy(rng.random((batch, 1)) < 0.5)
-    goal_object = torch.where(seen, read_object[h.goal], torch.from_numpy(data.object[h.goal]))
-    there = torch.from_numpy(h.to_go == 0).unsqueeze(-1)
-    block = torch.where(there, 0.0, torch.from_numpy(data.block(h.row)))  # at the goal: stay
-    same, to_go = torch.from_numpy(h.same).float(), torch.from_numpy(h.to_go)
+    seen = to(model, rng.random((batch, 1)) < 0.5)
+    goal_object = torch.where(seen, read_object[h.goal], to(model, data.object[h.goal]))
+    there = to(model, h.to_go == 0).unsqueeze(-1)
+    block = torch.where(there, 0.0, to(model, data.block(h.row)))  # at the goal: stay
+    same, to_go = to(model, h.same).float(), to(model, h.to_go)
     with torch.no_grad():
-        features = model.features(z, proprio, goal, torch.from_numpy(data.tip[h.goal]), goal_object, given)
-    with torch.autocast("cpu", torch.bfloat16):
-        proposal, logits = model.act(features, torch.from_numpy(h.k)), model.critic(features).float()
+        features = model.features(z, proprio, goal, to(model, data.tip[h.goal]), goal_object, given)
+    with torch.autocast(model.device.type, torch.bfloat16):
+        proposal, logits = model.act(features, to(model, h.k)), model.critic(features).float()
     actor = ((proposal.float() - block) / model.action_std).square().mean(-1)
     critic = F.cross_entropy(logits, to_go)
-    error = (logits.detach().softmax(-1) @ torch.arange(logits.shape[-1], dtype=torch.float32) - to_go).abs().mean()
+    distances = torch.arange(logits.shape[-1], dtype=torch.float32, device=model.device)
+    error = (logits.detach().softmax(-1) @ distances - to_go).abs().mean()
     return (actor * same).sum() / same.sum(), critic, float(error)
 
 
 def train_decoder(
-    model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, state: Resume, report: Report
+    model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, state: Resume, log: Log, report: Report
 ) -> None:
     """Pictures from latents, for people only."""
     rows = data.starts(data.training, 0)
 
-    def loss_of(step: int) -> tuple[Tensor, str]:
+    def loss_of(step: int) -> dict[str, Tensor]:
         draw = np.random.default_rng([config.seed, 5, step]).choice(rows, 64)
-        target = torch.from_numpy(data.images[draw]).movedim(-1, -3).float() / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16):
+        target = to(model, data.images[draw]).movedim(-1, -3).float() / 127.5 - 1
+        with torch.autocast(model.device.type, torch.bfloat16):
             picture = model.decoder(latents[draw])
-        loss = ((picture.float() - target).square() * (1 + CONTRAST_WEIGHT * contrast(target))).mean()
-        return loss, f"loss {float(loss.detach()):.3f}"
+        return {"loss": ((picture.float() - target).square() * (1 + CONTRAST_WEIGHT * contrast(target))).mean()}
 
-    train_head(STAGES[3], model.decoder, config.decoder_steps, 2 * config.lr, loss_of, config, state, report)
+    train_head(STAGES[3], model.decoder, config.decoder_steps, 2 * config.lr, loss_of, config, state, log, report)
 
 
 def contrast(pictures: Float[Tensor, "B C 3 h w"]) -> Float[Tensor, "B C 1 h w"]:
@@ -403,11 +456,16 @@ def contrast(pictures: Float[Tensor, "B C 3 h w"]) -> Float[Tensor, "B C 1 h w"]
 def one_block_error(model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"]) -> float:
     """Mean squared error of imagining one block, held out: the unit of surprise."""
     rows = data.starts(data.held_out, data.contract.block_steps)
-    foreseen, _ = model.imagine(latents[rows], torch.from_numpy(data.proprio[rows]), torch.from_numpy(data.block(rows)))
+    foreseen, _ = model.imagine(latents[rows], to(model, data.proprio[rows]), to(model, data.block(rows)))
     return float((foreseen - latents[rows + data.contract.block_steps]).square().mean())
 
 
 # -- small things ----------------------------------------------------------------------------------------------------
+
+
+def to(model: WorldModel, array: np.ndarray) -> Tensor:
+    """The array where the model is."""
+    return torch.from_numpy(array).to(model.device)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
@@ -426,78 +484,18 @@ def optimise(optimiser: torch.optim.Optimizer, loss: Tensor, parameters: nn.Modu
     optimiser.step()
 
 
-class Resume:
-    """The state of an interrupted run, beside the checkpoint to be: of each stage begun its step, weights and optimiser."""
-
-    def __init__(self, config: TrainConfig, data: str) -> None:
-        self.path = config.out.with_name(config.out.name + ".training.pt")
-        self.settings, self.data = command_line(config), data
-        self.step, self._began, self._spent = 0, time.monotonic(), 0.0
-        self._stages: dict[str, dict] = {}
-        if config.fresh:
-            self.clear()
-
-    def load(self) -> float:
-        """Seconds already spent on this run; 0 for a new one."""
-        if self.path.exists():
-            try:
-                saved = torch.load(self.path, weights_only=True)
-            except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
-                raise ValueError(f"{self.path}, an interrupted run, is damaged. Add --fresh to forget it.") from error
-            if saved["settings"] != self.settings:
-                raise ValueError(
-                    f"{self.path} holds an interrupted run of `{saved['settings']}`, this one is `{self.settings}`. "
-                    "Add --fresh to forget it."
-                )
-            if saved.get("data") != self.data:
-                raise ValueError(
-                    f"{self.path} holds an interrupted run on other data ({saved.get('data', 'unnamed')}) than the dataset now "
-                    f"is ({self.data}). Put that dataset back, or add --fresh to begin anew on this one."
-                )
-            self._stages, self._spent = saved["stages"], saved["spent_s"]
-        return self._spent
-
-    def restore(self, stage: str, learned: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-        """Puts back what was learned in this stage; the step to go on with."""
-        self.step = 0
-        saved = self._stages.get(stage)
-        if saved is None:
-            return 0
-        learned.load_state_dict(saved["learned"])
-        optimiser.load_state_dict(saved["optimiser"])
-        self.step = saved["step"]
-        return self.step
-
-    def save(self, stage: str, learned: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        self._stages[stage] = {"step": self.step, "learned": learned.state_dict(), "optimiser": optimiser.state_dict()}
-        spent = self._spent + time.monotonic() - self._began
-        state = {"settings": self.settings, "data": self.data, "spent_s": spent, "stages": self._stages}
-        write_atomically(self.path, lambda path: torch.save(state, path))
-
-    def clear(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
-def command_line(config: TrainConfig) -> str:
-    """The command that repeats this run: every field that differs from its default."""
-    default, words = TrainConfig(), ["foresight train"]
-    for name, value in asdict(config).items():
-        if name in ("threads", "fresh", "model") or value == getattr(default, name):
-            continue
-        words.append(f"--{name.replace('_', '-')} {value}")
-    if config.model != default.model:
-        words += [f"--model.{k.replace('_', '-')} {v}" for k, v in asdict(config.model).items() if v != getattr(default.model, k)]
-    return " ".join(words)
-
-
-def model_card(model: WorldModel, facts: dict) -> str:
+def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
     """What this model is, what made it, what it measured, what it is not for."""
     m, contract = facts["metrics"], model.contract
     cameras = ", ".join(f"{c.name} {c.width}x{c.height} -> {c.size}x{c.size}" for c in contract.cameras)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
+    names = {"sigreg": "SIGReg", "vicreg": "VICReg", "infonce": "InfoNCE", "ema": "an EMA teacher", "none": "nothing"}
+    eyes = f"with {config.model.foundation} as frozen eyes" if model.foundation else "end to end from pixels"
+    skipped = f"; {len(facts['skipped_episodes'])} damaged ones left out" if "skipped_episodes" in facts else ""
     return f"""# World model for {contract.robot}
 
-JEPA with SIGReg, trained end to end from pixels and proprioception; {millions:.2f} M parameters, latent of {model.config.latent}.
+JEPA with {names[config.anti_collapse]} against collapse, trained {eyes} and proprioception; \
+{millions:.2f} M parameters, latent of {model.config.latent}.
 Actor, critic, readouts and a picture decoder were trained on its frozen latents. Readouts use the simulator's labels.
 
 | | |
@@ -505,7 +503,7 @@ Actor, critic, readouts and a picture decoder were trained on its frozen latents
 | made by | `foresight collect --episodes {facts["episodes"] + facts["held_out_episodes"]} \
 --steps {facts["steps_per_episode"]} --seed {facts["data_seed"]}`, then `{facts["command"]}` |
 | data | {facts["episodes"]} episodes of {facts["steps_per_episode"]} steps of {contract.step_s} s for training, \
-{facts["held_out_episodes"]} held out; data seed {facts["data_seed"]}, training seed {facts["seed"]} |
+{facts["held_out_episodes"]} held out{skipped}; data seed {facts["data_seed"]}, training seed {facts["seed"]} |
 | time, machine | {facts["minutes"]} minutes of training; {facts["machine"]}; torch {facts["torch"]} |
 | cameras | {cameras} |
 | action | {contract.action}; {contract.block_steps} steps of {contract.step_s} s to a block |

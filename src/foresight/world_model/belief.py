@@ -28,7 +28,7 @@ class BeliefFilter:
         """The belief of a new observation. An observation older than the last one clears the memory."""
         if self._memory and observation.stamp_s <= self._memory[-1].stamp_s:
             self.reset()
-        latent, proprio = self.model.encode_images(observation.images), proprio_of(observation)
+        latent, proprio = self.model.encode_images(observation.images, observation.seen), proprio_of(observation)
         belief = Belief(observation.stamp_s, self.model.model_id, latent, proprio, float("nan"))
         belief = Belief(belief.stamp_s, belief.model_id, latent, proprio, self._surprise(belief))
         self._memory.append(belief)

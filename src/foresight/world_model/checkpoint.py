@@ -36,6 +36,8 @@ def save(model: WorldModel, path: Path, card: str, training: dict) -> str:
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     state = {k: v.half() if v.dtype == torch.float32 and v.ndim >= 2 else v for k, v in state.items()}
     config = {"format": FORMAT, "model": asdict(model.config), "contract": model.contract.to_json(), "training": training}
+    if model.foundation is not None:  # what makes the frozen part anew; its weights are with the others
+        config["foundation"] = model.foundation
 
     def fill(folder: Path) -> None:
         save_file(state, folder / WEIGHTS)
@@ -109,12 +111,13 @@ def load(path: Path | str, device: str = "cpu") -> WorldModel:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from foresight.world_model.encoders import FoundationError
     from foresight.world_model.model import ModelConfig, WorldModel
 
     path = Path(path)
     config = read_config(path)
     try:
-        model = WorldModel(Contract.from_json(config["contract"]), ModelConfig(**config["model"]))
+        model = WorldModel(Contract.from_json(config["contract"]), ModelConfig(**config["model"]), config.get("foundation"))
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path / WEIGHTS).items()}
         misfit = _misfit(model, state)
         if misfit:
@@ -127,6 +130,8 @@ def load(path: Path | str, device: str = "cpu") -> WorldModel:
         model.load_state_dict(state)
     except CheckpointError:
         raise
+    except FoundationError as error:
+        raise CheckpointError(f"Checkpoint {path}: {error}") from error
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         summary = str(error).splitlines()[0]
         raise CheckpointError(

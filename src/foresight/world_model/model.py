@@ -7,15 +7,18 @@ are in physical units (m, rad, m/s); normalisation happens inside, with the stat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from foresight.contract import Contract
 from foresight.data import Goal, Observation
-from foresight.world_model.networks import Decoder, Encoder, Predictor, mlp, normalise_images
+from foresight.world_model.encoders import FoundationEncoder, VisionEncoder, load_foundation
+from foresight.world_model.networks import CameraEncoder, Decoder, Encoder, Predictor, mlp, normalise_images
+from foresight.world_model.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,23 @@ class ModelConfig:
     predictor_depth: int = 3
     head_width: int = 384  # of actor and critic
     max_blocks: int = 16  # the critic's farthest distance [blocks]
+    encoder: Literal["residual", "vit", "foundation"] = "residual"  # small networks for CPUs, a ViT, a frozen pretrained model
+    encoder_depth: int = 12  # layers of the ViT, which is encoder_width wide
+    encoder_heads: int = 3  # of the ViT
+    patch: int = 8  # [px] side of the ViT's patches
+    foundation: str = "facebook/dinov2-small"  # the frozen model: a folder, or a name on the Hugging Face hub (DINOv2, V-JEPA 2)
+    foundation_size: int = 224  # [px] that images are enlarged to for DINOv2; V-JEPA 2 has its own size
+    predictor_dropout: float = 0.0  # share of the predictor's numbers left out while it learns
+    spare_cameras: bool = False  # learns to do without cameras that are lost, as long as one is seen
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
-            if not 1 <= value <= 10_000:
+            if type(value) is int and not 1 <= value <= 10_000:
                 raise ValueError(f"{name} must be at least 1 and at most 10000, got {value}.")
+        if not 0 <= self.predictor_dropout < 1:
+            raise ValueError(f"predictor_dropout must be at least 0 and below 1, got {self.predictor_dropout}.")
+        if self.encoder not in ("residual", "vit", "foundation"):
+            raise ValueError(f"encoder must be residual, vit or foundation, got {self.encoder}.")
 
 
 class WorldModel(nn.Module):
@@ -40,15 +55,18 @@ class WorldModel(nn.Module):
 
     model_id: str = "unsaved"
 
-    def __init__(self, contract: Contract, config: ModelConfig = ModelConfig()) -> None:
+    def __init__(self, contract: Contract, config: ModelConfig = ModelConfig(), foundation: dict | None = None) -> None:
+        """`foundation` describes a frozen pretrained model whose weights come later; None: they are fetched if needed."""
         super().__init__()
         self.contract, self.config = contract, config
         cameras, size = len(contract.cameras), contract.cameras[0].size
         if any(c.size != size for c in contract.cameras):
             raise ValueError(f"All cameras must be prepared to one size, got {[c.size for c in contract.cameras]}.")
         latent, proprio, block = config.latent, contract.proprio_size, contract.block_size
-        self.encoder = Encoder(cameras, size, config.encoder_width, latent)
-        self.predictor = Predictor(latent, proprio, block, config.predictor_width, config.predictor_depth)
+        self.encoder = self._make_encoder(cameras, size, foundation)
+        self.predictor = Predictor(
+            latent, proprio, block, config.predictor_width, config.predictor_depth, config.predictor_dropout
+        )
         self.readout = mlp(latent, 256, 6, depth=2)  # tip and object position
         features = 2 * latent + 6 + proprio + (latent + 6) + 3 + 3 + 3
         self.actor = mlp(features + 1, config.head_width, block)
@@ -61,24 +79,60 @@ class WorldModel(nn.Module):
         self.register_buffer("position_std", torch.ones(3))
         self.register_buffer("surprise_scale", torch.ones(()))  # mean one-block error on held-out episodes
 
+    def _make_encoder(self, cameras: int, size: int, foundation: dict | None) -> CameraEncoder:
+        config = self.config
+        if config.encoder == "residual":
+            return Encoder(cameras, size, config.encoder_width, config.latent, config.spare_cameras)
+        if config.encoder == "vit":
+            sizes = TransformerConfig(
+                latent=config.encoder_width,
+                image=size,
+                patch=config.patch,
+                encoder_depth=config.encoder_depth,
+                encoder_heads=config.encoder_heads,
+                encoder_hidden=4 * config.encoder_width,
+            )
+            return VisionEncoder(cameras, sizes, config.latent, config.spare_cameras)
+        frozen = load_foundation(config.foundation, foundation)
+        return FoundationEncoder(cameras, frozen, config.foundation_size, config.latent, config.spare_cameras)
+
     # -- encoding ---------------------------------------------------------------------------------------------
 
-    def encode(self, images: UInt8[Tensor, "B C h w 3"]) -> Float[Tensor, "B D"]:
-        return self.encoder(normalise_images(images))
+    def encode(self, images: UInt8[Tensor, "B C h w 3"], seen: Bool[Tensor, "B C"] | None = None) -> Float[Tensor, "B D"]:
+        """Latents; `seen` tells which cameras are there, None: all."""
+        return self.encoder(normalise_images(images), seen)
 
     @torch.no_grad()
-    def encode_images(self, images: UInt8[np.ndarray, "C h w 3"]) -> Float[np.ndarray, "D"]:
-        """One latent from one set of prepared images."""
+    def encode_images(self, images: UInt8[np.ndarray, "C h w 3"], seen: tuple[bool, ...] | None = None) -> Float[np.ndarray, "D"]:
+        """One latent from one set of prepared images; what the images of cameras that are not `seen` show does not matter.
+
+        Raises ValueError where none is seen, or where the model was not trained to do without a camera.
+        """
         expected = (len(self.contract.cameras), self.contract.cameras[0].size, self.contract.cameras[0].size, 3)
         if images.shape != expected or images.dtype != np.uint8:
             raise ValueError(f"Prepared images must be uint8 of shape {expected}, got {images.dtype} of shape {images.shape}.")
-        return self.encode(torch.from_numpy(images)[None].to(self.device))[0].float().cpu().numpy()
+        there = None
+        if seen is not None and not all(seen):
+            lost = [c.name for c, s in zip(self.contract.cameras, seen, strict=True) if not s]
+            if not any(seen) or not self.config.spare_cameras:
+                needs = (
+                    "at least one camera" if self.config.spare_cameras else "all; one trained with --model.spare-cameras does not"
+                )
+                raise ValueError(f"Cameras {', '.join(lost)} are lost. This model needs {needs}.")
+            images = np.where(np.array(seen)[:, None, None, None], images, np.uint8(0))
+            there = torch.tensor([seen], device=self.device)
+        return self.encode(torch.from_numpy(images)[None].to(self.device), there)[0].float().cpu().numpy()
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "N D"]) -> UInt8[np.ndarray, "N C h w 3"]:
         """Rough pictures of latents, for people."""
         pictures = (self.decoder(torch.as_tensor(latents, dtype=torch.float32, device=self.device)) + 1) * 127.5
         return pictures.clamp(0, 255).byte().movedim(2, -1).cpu().numpy()
+
+    @property
+    def foundation(self) -> dict | None:
+        """What describes the frozen pretrained model inside, where there is one."""
+        return self.encoder.frozen.config.to_dict() if isinstance(self.encoder, FoundationEncoder) else None
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,52 @@
+"""The gradient of one update for every way against collapse, as `torchrun` or plain Python runs it; the first process saves it.
+
+torchrun --nproc-per-node 2 tests/training/one_update.py DATASET FILE
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from foresight.training.anti_collapse import METHODS
+from foresight.training.config import TrainConfig
+from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
+from foresight.training.train import make_fabric, prepare
+from foresight.world_model.model import ModelConfig
+
+SIZES = ModelConfig(
+    latent=8, encoder_width=8, predictor_width=32, predictor_depth=1, head_width=32, max_blocks=4, spare_cameras=True
+)
+
+
+def gradients(data: Path, batch: int = 16) -> dict[str, torch.Tensor]:
+    """Of every weight, by method and name. Starts from weights that are no longer symmetric."""
+    found = {}
+    base = TrainConfig(data=(data,), batch=batch, sigreg_slices=16, threads=1, model=SIZES, precision="fp32", device="cpu")
+    fabric = make_fabric(base)
+    for method in METHODS:
+        config = TrainConfig(**{**vars(base), "anti_collapse": method})
+        model, play = prepare(config)
+        learner = Learner(model, config)
+        with torch.no_grad():
+            for parameter in learner.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+        module = fabric.setup_module(learner)
+        module.train()
+        starts = play.starts(play.training, (WINDOW - 1) * play.contract.block_steps)
+        share = Share(fabric.global_rank, fabric.world_size)
+        loss, figures = module(*share_of_batch(model, play, starts, config, 0, share, fabric.device))
+        fabric.backward(loss)
+        found |= {f"{method}/{name}": p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
+        found |= {f"{method}/buffer/{name}": b.clone().float() for name, b in learner.named_buffers()}
+        figures = torch.stack(list(figures.values()))
+        found[f"{method}/figures"] = fabric.all_reduce(figures, reduce_op="mean")
+    return found if fabric.is_global_zero else {}
+
+
+if __name__ == "__main__":
+    result = gradients(Path(sys.argv[1]))
+    if result:
+        torch.save(result, sys.argv[2])
