@@ -21,7 +21,7 @@ from foresight.world_model.model import WorldModel
 from foresight.world_model.onnx_model import OnnxWorldModel
 from tests.world_model.conftest import TINY
 
-HORIZON = 3
+HORIZON, FILES = 3, ("encoder.onnx", "rollout.onnx", "dynamics.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_files_of_another_model_are_noticed_and_nothing_is_written(model, export
         with pytest.raises(ExportError, match=r"latents by .*allowed 1e-04"):
             parity(model, exported[0], HORIZON)
         monkeypatch.setattr(exporting, "write", lambda m, folder, h: [
-            (folder / name).write_bytes((exported[0] / name).read_bytes()) for name in ("encoder.onnx", "rollout.onnx", "dynamics.onnx")
+            (folder / name).write_bytes((exported[0] / name).read_bytes()) for name in FILES
         ])  # fmt: skip
         with pytest.raises(ExportError, match="Nothing was written"):
             export(model, tmp_path / "onnx", HORIZON)
@@ -97,7 +97,7 @@ def test_what_is_missing_is_named_with_what_to_do(monkeypatch, capsys, tmp_path)
 
 
 def test_the_model_in_onnx_runtime_plans_as_the_one_in_torch_does(model, exported, profile):
-    """Encoding and imagination agree to 1e-5, rows that share memory included, and so does the plan; gradients come from torch."""
+    """Encoding and imagination agree to 1e-5, rows that share memory included, and the plan's cost; gradients are torch's."""
     fast = OnnxWorldModel(model, exported[0])
     images, (latent, proprio, blocks) = examples(model, 4, 1, seed=5)
     one = latent[:1].expand(4, -1)
