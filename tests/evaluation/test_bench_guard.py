@@ -42,8 +42,8 @@ def offered(profile, kinematics, make_guard, plans: int) -> Tally:
 
 
 def test_the_guard_passes_no_violation_and_the_legal_plans(profile, kinematics):
-    """Of two hundred plans nothing illegal passes, nearly all that is legal does, and most kinds of refusal occur."""
-    tally = offered(profile, kinematics, Guard, 220)
+    """Of three hundred plans nothing illegal passes, nearly all that is legal does, and most kinds of refusal occur."""
+    tally = offered(profile, kinematics, Guard, 320)
     assert tally.violations == 0, tally.shown
     assert tally.legal >= 8 and tally.legal_passed >= 0.9 * tally.legal
     assert len(tally.reasons) >= 6 and tally.stops >= 3

@@ -17,7 +17,10 @@ from foresight_nodes.stop_trials import bound_s, find_swing
 from foresight.control.trajectory import derivatives
 from foresight.ros_environment import environment
 
-TRIAL = {"robot": "ur5e", "signal": "kill", "rest_s": 0.2, "bound_s": 0.28, "speed": 0.77, "violations": [], "stalls": 1}
+TRIAL = {
+    "robot": "ur5e", "signal": "kill", "rest_s": 0.2, "bound_s": 0.28, "speed": 0.77, "violations": [], "stalls": 1,
+    "unmatched": 0,
+}  # fmt: skip
 
 
 def test_the_bound_is_the_timeout_the_braking_and_twenty_milliseconds(profile):

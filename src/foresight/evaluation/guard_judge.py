@@ -34,6 +34,9 @@ HERMITE = np.array(
         [-6, -3, -0.5, 6, -3, 0.5],
     ]
 )
+DERIVATIVES = np.stack(  # of the basis with respect to s: itself, the first, the second
+    [HERMITE, np.diag(np.arange(1.0, 6), 1) @ HERMITE, np.linalg.matrix_power(np.diag(np.arange(1.0, 6), 1), 2) @ HERMITE]
+)
 
 
 def read(points: Trajectory, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,13 +46,9 @@ def read(points: Trajectory, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarra
     h = (knots[i + 1] - knots[i])[:, None]
     s = (t - knots[i])[:, None] / h
     ends = (points.q[i], points.dq[i] * h, points.ddq[i] * h**2, points.q[i + 1], points.dq[i + 1] * h, points.ddq[i + 1] * h**2)
-    powers = np.concatenate([np.ones_like(s), s, s**2, s**3, s**4, s**5], axis=1)
+    powers = s ** np.arange(6)
     found = []
-    for order in range(3):
-        weights = np.zeros_like(powers)
-        for k in range(order, 6):
-            weights[:, k] = powers[:, k - order] * np.prod(np.arange(k - order + 1, k + 1))
-        basis = weights @ HERMITE
+    for order, basis in enumerate(powers @ DERIVATIVES):
         found.append(sum(basis[:, n : n + 1] * end for n, end in enumerate(ends)) / h**order)
     outside = (times_s < knots[0]) | (times_s >= knots[-1])
     found[1][outside], found[2][outside] = 0.0, 0.0

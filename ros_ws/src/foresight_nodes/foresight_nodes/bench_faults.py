@@ -169,6 +169,7 @@ def summarise(trials: list[dict[str, Any]], round_trips_ms: dict[str, list[float
                     "trials": len(some), "stopped": sum(map(_stopped, some)), "max_s": float(rest.max()),
                     "bound_s": max(trial["bound_s"] for trial in some), "p50_s": float(np.median(rest)),
                     "speed_min": min(trial["speed"] for trial in some), "runs_thrown_away": sum(t["stalls"] for t in some),
+                    "planners_not_matched": sum(t["unmatched"] for t in some),
                 }  # fmt: skip
     late = [trial for trial in trials if not _stopped(trial)]
     broken = [f"{t['robot']} {t['signal']}: {v}" for t in trials for v in t["violations"]]

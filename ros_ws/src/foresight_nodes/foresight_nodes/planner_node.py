@@ -278,7 +278,8 @@ class PlannerNode(Part[PlannerParameters]):
         sizes, expected = (len(msg.latent), len(msg.proprio)), (self._model.config.latent, self._model.contract.proprio_size)
         if sizes != expected:
             self.complain(
-                f"Belief has {sizes[0]} and {sizes[1]} numbers (latent, proprio), the model makes {expected[0]} and {expected[1]}."
+                f"Belief has {sizes[0]} and {sizes[1]} numbers (latent, proprio), "
+                f"the model makes {expected[0]} and {expected[1]}."
             )
             return
         chase, now_s, begin_s = self._chase, self.now_s(), time.perf_counter()

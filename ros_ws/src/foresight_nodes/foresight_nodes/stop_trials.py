@@ -49,8 +49,9 @@ FAST = 0.95  # of the swing's top speed; the signal is sent above it
 STATES_S = 0.008  # [s] between joint states
 CATCH_UP_S = 0.05  # [s] simulated in one turn at most, so that a machine that is too slow is noticed
 STALL_S = 0.02  # [s] by which the judge may be late during a trial; one in which it was later is run again
-PATIENCE_S = 60.0  # [s] for the guard to be there, for a planner to be matched, for the arm to be fast
+PATIENCE_S = 60.0  # [s] for the guard to be there, for the arm to be fast
 JUDGE_PRIORITY = 40  # the guard asks for 50
+MATCH_S = 30.0  # [s] for a planner to be matched
 POOL = 3  # planners kept waiting
 SMALL_RAD = 0.1  # [rad] of the swings in which round trips are measured
 
@@ -83,6 +84,7 @@ class Trial:
     speed: float  # [rad/s] of the fastest joint at the signal
     violations: tuple[str, ...]
     stalls: int  # runs thrown away before, because the judge itself was late
+    unmatched: int  # planners that DDS did not match in time, replaced before
 
     @property
     def stopped(self) -> bool:
@@ -136,6 +138,7 @@ class Lane(Node):
         self._planners: deque[subprocess.Popen] = deque()
         self._guard_process: subprocess.Popen | None = None
         self.moving_s = self.late_s = 0.0
+        self.unmatched = 0
         self._wall_s, self._mono_s = time.time(), time.monotonic()
         self.arm = ArmSimulation(self.profile, start_s=self._wall_s)
         self._published_s = 0.0
@@ -205,13 +208,20 @@ class Lane(Node):
         self._planners.append(process)
 
     def planner(self) -> subprocess.Popen:
-        """The planner that waits longest, matched with the guard."""
-        while len(self._planners) < POOL:
-            self._start_planner(self.swing)
-        process = self._planners.popleft()
-        self.until(lambda: getattr(process, "matched", False) or _said(process, "matched"), "a planner is matched")
-        process.matched = True
-        return process
+        """The planner that waits longest, matched with the guard; one that DDS does not match is replaced, and counted."""
+        for self.unmatched in range(POOL):
+            while len(self._planners) < POOL:
+                self._start_planner(self.swing)
+            process = self._planners.popleft()
+            end_s = time.monotonic() + MATCH_S
+            while not getattr(process, "matched", False) and time.monotonic() < end_s:
+                process.matched = _said(process, "matched")
+                self.turn()
+            if process.matched:
+                return process
+            process.kill()
+            process.wait()
+        raise TrialError(f"{self.profile.name}: {POOL} planners were not matched, {MATCH_S:.0f} s each. {self._guard_says}")
 
     def end(self) -> None:
         """Ends every process that it started."""
@@ -242,6 +252,7 @@ class Lane(Node):
 
     def _once(self, number: Signal, stalls: int) -> Trial:
         planner, before = self.planner(), len(self.arm.violations)
+        unmatched = self.unmatched
         planner.stdin.write("go\n")
         self.until(lambda: self.speed() >= FAST * self.swing.speed, "the arm is fast")
         dawdle_s = self.now_s() + float(self.rng.uniform(0.0, 0.6))
@@ -249,16 +260,16 @@ class Lane(Node):
         speed, self.late_s, signal_s = self.speed(), 0.0, self.now_s()
         if number == "guard":
             self._guard_process.kill()
-            ends_s = float(self.arm._controller.trajectory.times_s[-1])
-            allowed_s = ends_s - signal_s + SETTLE_S
         else:
             planner.send_signal(signal.SIGKILL if number == "kill" else signal.SIGSTOP)
-            allowed_s = bound_s(self.profile, self.config.command_timeout_s)
         self.moving_s = signal_s
         self.until(lambda: self.arm.time_s - self.moving_s >= QUIET_S, "the arm is at rest", 15.0)
+        allowed_s = bound_s(self.profile, self.config.command_timeout_s)
+        if number == "guard":  # its last word may have been on its way when it died
+            allowed_s = float(self.arm._controller.trajectory.times_s[-1]) - signal_s + SETTLE_S
         made = Trial(
             self.profile.name, number, self.moving_s - signal_s, allowed_s, speed,
-            tuple(str(v) for v in self.arm.violations[before:]), stalls,
+            tuple(str(v) for v in self.arm.violations[before:]), stalls, unmatched,
         )  # fmt: skip
         self._clear(planner, number)
         return made
