@@ -277,13 +277,15 @@ def _begin(simulation, rng: np.random.Generator, task: str, family: "Family") ->
     if missing:
         near = (setting.cube, setting.tip[:2], *(np.array(other[:2]) for other in setting.others))
         setting = replace(setting, others=setting.others + scatter(rng, missing, near))
+    if family.noise:  # an episode's noise must not depend on those before it
+        simulation.seed_noise(int(rng.integers(2**31)))
     simulation.embody(body)
     simulation.place(setting)
     rest = tuple(colour for name, colour in COLOURS.items() if name != setting.named)
     shift = np.array(COLOURS[setting.named]) - np.array(COLOURS["red"])
 
     def coloured(look):
-        if setting.named == "red":
+        if task != "clutter":
             return look
         return replace(look, cube=tuple(np.clip(np.array(look.cube) + shift, 0, 1)), others=rest)
 

@@ -17,17 +17,18 @@ from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from foresight.data import RobotState, Trajectory
-from foresight.evaluation.config import EvaluateConfig
+from foresight.evaluation.config import AMONG, GRIPPING, EvaluateConfig
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
 from foresight.workers import deaf_to_interrupts
-from sim.suites import Suite, load
-from sim.tasks import AMONG, GRIPPING
+
+if TYPE_CHECKING:
+    from sim.suites import Suite
 
 PERIOD_S = 0.1  # [s] between two plans, of simulated time
 WATCHES = 5  # looks of the guard at the joint states in that time; through ROS there are more
@@ -196,17 +197,20 @@ def evaluate(
         suite=config.suite or "",
         manifest=suite.fingerprint if suite else "",
         not_run=not_run,
+        training=_training(config, build),
     )
     return report, episodes
 
 
-def rows_of(config: EvaluateConfig) -> tuple[Suite | None, dict[str, str]]:
+def rows_of(config: EvaluateConfig) -> tuple["Suite | None", dict[str, str]]:
     """The configuration's suite with the rows to run, and why others cannot be; (None, {}) without a suite.
 
     Raises ManifestError where the manifest and the code differ, ValueError where `rows` names none or nothing is left to run.
     """
     if config.suite is None:
         return None, {}
+    from sim.suites import load
+
     suite = load(config.suite)
     wrong = [row for row in config.rows if row not in suite.rows]
     if wrong:
@@ -236,7 +240,7 @@ def random_floor(config: EvaluateConfig, progress: Callable[[EpisodeResult], Non
     return evaluate(floor, progress)[1]
 
 
-def _jobs(config: EvaluateConfig, suite: Suite | None) -> Iterator[Job]:
+def _jobs(config: EvaluateConfig, suite: "Suite | None") -> Iterator[Job]:
     videos = config.report / "videos" if config.report else None
     for row, entries in (suite.rows if suite else dict.fromkeys(config.task)).items():
         if entries is None:
@@ -329,6 +333,15 @@ def _model_id(config: EvaluateConfig, build: Build) -> str:
     from foresight.world_model import checkpoint
 
     return checkpoint.load(config.checkpoint).model_id
+
+
+def _training(config: EvaluateConfig, build: Build) -> dict:
+    """What the checkpoint says of how it was made; nothing where another agent acted."""
+    if build is not _build or config.policy == "expert":
+        return {}
+    from foresight.world_model.checkpoint import read_config
+
+    return read_config(config.checkpoint).get("training", {})
 
 
 def _record(

@@ -226,7 +226,7 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
     spec.visual.headlight.diffuse = [0.0] * 3
     spec.visual.headlight.specular = [0.0] * 3
     spec.visual.headlight.ambient = [Appearance().ambient] * 3
-    spec.visual.global_.offwidth = spec.visual.global_.offheight = 640
+    spec.visual.global_.offwidth = spec.visual.global_.offheight = IMAGE_SIZE  # a larger one is cleared for nothing
     return spec.compile()
 
 

@@ -32,8 +32,9 @@ from sim.tasks import (
     Task,
     box_between,
     draw,
+    scene_of,
 )
-from sim.variation import Body, Variation, vary
+from sim.variation import Body
 
 SERVO_LAG_S = 0.2  # of the package's position servos (damping over stiffness), fed forward as real drives do
 JUDGE_EVERY = 5  # physics steps
@@ -142,7 +143,7 @@ class Simulation:
         self._zone = self.model.geom("zone").id if zone else None
         self.data = mujoco.MjData(self.model)
         self.appearance, self.body = scenes.Appearance(), Body()
-        self._sensor = np.random.default_rng(seed)
+        self.seed_noise(seed)
         self._nominal = {name: getattr(self.model, name).copy() for name in EMBODIED}
         self._goal_data = mujoco.MjData(self.model)
         self._renderer: mujoco.Renderer | None = None
@@ -225,7 +226,7 @@ class Simulation:
             setting = draw(task, rng)
         if self._zone is not None and keep_out is None:
             raise ValueError(f"No keep-out fits on the way to the goal in {DRAWS} scenes of '{task}' from seed {seed} on.")
-        self._sensor = np.random.default_rng([seed, 11])
+        self.seed_noise(seed)
         self.place(setting)
         self._place_on(self._goal_data, setting, goal=True)
         return Scenario(
@@ -239,6 +240,10 @@ class Simulation:
             variation.latency_s,
             setting.named,
         )
+
+    def seed_noise(self, seed: int) -> None:
+        """The noise of the pictures from here on; a reset does the same with its own seed."""
+        self._sensor = np.random.default_rng([seed, 11])
 
     def restart_clock(self) -> None:
         """The next reset begins at 0 s: an episode must not depend on those before it, to the last digit."""
@@ -461,18 +466,6 @@ class Simulation:
                 noise = self._sensor.normal(0, self.appearance.noise, frames[camera].shape)
                 frames[camera] = np.clip(frames[camera] + noise, 0, 255).astype(np.uint8)
         return frames
-
-
-def scene_of(task: str, seed: int, shift: str = "none") -> tuple[Setting, Variation, np.random.Generator]:
-    """What a reset with these makes, and the generator that goes on from there. Needs no physics."""
-    rng = np.random.default_rng([seed, 7])
-    setting = draw(task, rng)
-    variation = vary(shift, rng, (setting.cube, setting.goal_cube, (setting.cube + setting.goal_cube) / 2, setting.tip[:2]))
-    if setting.named != "red":
-        colours = {**scenes.COLOURS}
-        cube = colours.pop(setting.named)
-        variation = replace(variation, appearance=replace(variation.appearance, cube=cube, others=tuple(colours.values())))
-    return replace(setting, others=setting.others + variation.others), variation, rng
 
 
 def _standing(x: float, y: float, yaw: float, z: float) -> list[float]:

@@ -18,8 +18,7 @@ import numpy as np
 from foresight.files import write_atomically
 from sim import tasks
 from sim.scenes import CUBE_HALF
-from sim.simulation import scene_of
-from sim.tasks import Setting
+from sim.tasks import Setting, scene_of
 from sim.variation import INSIDE, OUTSIDE, Variation
 
 FOLDER = Path(__file__).resolve().parent / "manifests"

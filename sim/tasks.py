@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from foresight.data import Box
+from foresight.evaluation.config import AMONG, GRIPPING
 from sim.scenes import COLOURS, CUBE_HALF
-from sim.variation import scatter
+from sim.variation import Variation, scatter, vary
 
 Task = Literal["reach", "push", "push_object_goal", "push_far", "push_among", "pick", "clutter"]
 TASKS: tuple[str, ...] = get_args(Task)
-GRIPPING = ("pick", "clutter")  # the gripper starts open, and the cube must have been lifted on its way
-AMONG = ("push_among", "clutter")  # two other objects lie beside the cube
 PUSH_M = {"push_far": (0.16, 0.28)}  # [m] from the cube to its goal; else:
 NEAR_M = (0.08, 0.15)
 PICK_M = (0.10, 0.25)
@@ -103,6 +102,18 @@ def _way(cube: np.ndarray, goal: np.ndarray, tip: np.ndarray) -> tuple[np.ndarra
     """Places that other objects keep away from: the straight way of the cube, where the arm begins, and behind the cube."""
     behind = cube - 0.07 * (goal - cube) / np.linalg.norm(goal - cube)
     return (*(cube + share * (goal - cube) for share in (0, 0.5, 1)), tip[:2], behind)
+
+
+def scene_of(task: str, seed: int, shift: str = "none") -> tuple[Setting, Variation, np.random.Generator]:
+    """What a reset with these makes, and the generator that goes on from there. Needs no physics."""
+    rng = np.random.default_rng([seed, 7])
+    setting = draw(task, rng)
+    variation = vary(shift, rng, (setting.cube, setting.goal_cube, (setting.cube + setting.goal_cube) / 2, setting.tip[:2]))
+    if setting.named != "red":
+        colours = {**COLOURS}
+        cube = colours.pop(setting.named)
+        variation = replace(variation, appearance=replace(variation.appearance, cube=cube, others=tuple(colours.values())))
+    return replace(setting, others=setting.others + variation.others), variation, rng
 
 
 def box_between(setting: Setting, half_m: float, share: float) -> Box:

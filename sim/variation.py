@@ -67,7 +67,7 @@ class Family:
     mass_kg: Range = (CUBE_KG, CUBE_KG)
     friction: Range = (1.0, 1.0)  # times that of cube and table
     latency_s: Range = (0.0, 0.0)
-    others: int = 0  # objects beside the cube, at most
+    others: int = 0  # objects beside the cube, at most; of any colour
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -103,7 +103,7 @@ class Family:
             look = replace(look, shadow=bool(rng.random() < self.shadow_share))
         if self.noise:
             look = replace(look, noise=rng.uniform(0, self.noise))
-        return look
+        return replace(look, others=(colour(), colour())) if self.others else look
 
     def bodies(self, rng: np.random.Generator) -> tuple[Body, float, int]:
         """An episode's cube and friction, its latency [s], and how many objects lie beside the cube."""

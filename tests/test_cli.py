@@ -64,6 +64,7 @@ def test_overview_loads_no_heavy_library():
         (["evaluate", "--episodes", "0"], ["--episodes", "got 0"]),
         (["evaluate", "--seed", "10000"], ["--seed", "9999", "got 10000"]),
         (["evaluate", "--suite", "clean", "--seed", "3"], ["A suite fixes its scenes", "Leave --seed or --suite out"]),
+        (["evaluate", "--suite", "far", "--beside", "x"], ["--beside compares pages of one suite. Give --suite and --report"]),
         (["evaluate", "--rows", "push"], ["--rows picks rows of a suite. Give --suite"]),
         (["evaluate", "--suite", "far", "--rows", "push"], ["suite 'far' has no row 'push'. Available: push_far"]),
         (["evaluate", "--suite", "objects", "--rows", "pick"], ["leave the gripper closed. Only --policy expert can"]),

@@ -118,11 +118,14 @@ def evaluate(words: list[str]) -> int:
         return _run_in_ros(config)
     _prepare_rendering()
     from foresight.evaluation.report import write_report
+    from foresight.evaluation.results import comparable
     from foresight.evaluation.table import LiveTable
     from sim.episodes import evaluate as run
     from sim.episodes import planned as count
+    from sim.episodes import rows_of
 
-    planned = count(config)
+    suite, planned = rows_of(config)[0], count(config)
+    beside = comparable(config.beside, config.suite, suite.fingerprint) if suite else []
     title = f"suite {config.suite}" if config.suite else f"seed {config.seed}, shift {config.shift}"
     try:
         with LiveTable(planned, title=title) as table:
@@ -131,7 +134,7 @@ def evaluate(words: list[str]) -> int:
         _remove_empty(config.report)
         raise
     if config.report:
-        write_report(config.report, report, episodes, config.checkpoint)
+        write_report(config.report, report, episodes, config.checkpoint, beside)
     _finish(config, report)
     for row, why in report.not_run.items():
         print(f"Not run: {row}: {why}.")
@@ -164,13 +167,14 @@ def report(words: list[str]) -> int:
     """Build report.html again from a folder's report.json, episodes.json and videos."""
     config = parse(ReportCommand, "report", report.__doc__, words)
     from foresight.evaluation.report import write_report
-    from foresight.evaluation.results import read_results
+    from foresight.evaluation.results import comparable, read_results
 
     summary, episodes = read_results(config.folder)
+    others = comparable(config.beside, summary.suite, summary.manifest)
     checkpoint = _checkpoint_of(summary.model_id, config.checkpoint)
     if checkpoint is None:
         print(f"No model card on the page: no checkpoint in models/ is {summary.model_id}. Name its folder with --checkpoint.")
-    print(write_report(config.folder, summary, episodes, checkpoint))
+    print(write_report(config.folder, summary, episodes, checkpoint, others))
     return 0
 
 
@@ -531,6 +535,8 @@ class ReportCommand:
     """Folder that holds report.json and episodes.json, as `foresight evaluate --report` writes them."""
     checkpoint: Path | None = None
     """Checkpoint whose model card is quoted, the one that was evaluated; by default the one in models/ that it was."""
+    beside: tuple[Path, ...] = ()
+    """Folders of other models' reports on the same suite: the page then draws success against training episodes."""
 
 
 @dataclass(frozen=True)

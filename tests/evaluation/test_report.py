@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from foresight.evaluation.report import page, write_report
-from foresight.evaluation.results import EpisodeResult, read_results, summarise
+from foresight.evaluation.results import EpisodeResult, comparable, read_results, summarise
 from foresight.evaluation.table import LiveTable
 from foresight.evaluation.video import EpisodeVideo
 
@@ -110,6 +110,29 @@ def test_the_page_can_be_made_of_little():
     bare = episode(success=False, planning_ms=(), camera_to_command_ms=(), surprise=())
     html = page(summary([bare]), [bare])
     assert "No latencies were measured" in html and "No videos were recorded" in html
+
+
+def trained(episodes, successes, seed=0, manifest="abc"):
+    runs = [episode("push", seed=i, success=i < successes, row="push") for i in range(10)]
+    return runs, summarise(
+        runs, policy="both", seed=0, shift="none", model_id=f"m{episodes}", suite="clean", manifest=manifest,
+        training={"episodes": episodes, "seed": seed},
+    )  # fmt: skip
+
+
+def test_the_page_draws_success_against_training_episodes(tmp_path):
+    """Of models on the same scenes, with their intervals; reports on other scenes, or that do not tell, are refused."""
+    runs, report = trained(2500, 9)
+    for name, other in (("a", trained(100, 3)), ("b", trained(100, 5, seed=1)), ("other", trained(300, 7, manifest="xyz"))):
+        write_report(tmp_path / name, other[1], other[0])
+    html = page(report, runs, beside=comparable([tmp_path / "a", tmp_path / "b"], "clean", "abc"))
+    assert "Success against training episodes" in html and "3 of 10 [11, 60]" in html and "5 of 10" in html and "9 of 10" in html
+    assert "Success against training episodes" not in page(report, runs)
+    with pytest.raises(ValueError, match=r"'clean' xyz, this is 'clean' abc; rates on other scenes do not compare"):
+        comparable([tmp_path / "other"], "clean", "abc")
+    write_report(tmp_path / "silent", replace(report, training_episodes=None), runs)
+    with pytest.raises(ValueError, match="does not tell how many episodes"):
+        comparable([tmp_path / "silent"], "clean", "abc")
 
 
 def picture(level):

@@ -13,9 +13,12 @@ import pytest
 
 from foresight import cli
 from foresight.contract import Contract
+from foresight.robots.profile import load_profile
 from foresight.training.dataset import DatasetError, load
 from sim import collect as collection
 from sim.collect import CollectConfig, CollectError, collect
+from sim.simulation import Simulation
+from sim.variation import WIDE
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +192,19 @@ def test_frames_and_episodes_hold_what_was_drawn_for_them(tmp_path):
         assert (body[:, bodies.index("mass_kg")] >= low).all() and (body[:, bodies.index("mass_kg")] <= high).all()
         assert not np.isnan(file["q"][:]).any()
     assert load(path).images.shape[0] == 20
+
+
+def test_an_episode_does_not_depend_on_those_before_it():
+    """Of a wide family, noise included: made after another one it is the same, and so is a collection that was resumed."""
+    simulation = Simulation(0, load_profile("ur5e"), others=2)
+    fresh, later = (np.random.default_rng(8) for _ in range(2))
+    first = collection.collect_episode(simulation, fresh, 4, "play", WIDE)
+    collection.collect_episode(simulation, np.random.default_rng(9), 3, "clutter", WIDE)
+    again = collection.collect_episode(simulation, later, 4, "play", WIDE)
+    simulation.close()
+    for name in ("pixels_front", "pixels_wrist", "look", "body"):
+        np.testing.assert_array_equal(first[name], again[name])
+    np.testing.assert_allclose(first["q"], again["q"], atol=1e-9)
 
 
 def test_pick_and_place_is_collected_with_the_gripper(tmp_path):

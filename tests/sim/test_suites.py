@@ -12,8 +12,9 @@ from foresight.robots.profile import load_profile
 from sim import suites, tasks
 from sim.collect import SEED_SPACE
 from sim.episodes import _build, evaluate, rows_of, run_episode
-from sim.simulation import Simulation, scene_of
+from sim.simulation import Simulation
 from sim.suites import SUITES, ManifestError, load
+from sim.tasks import scene_of
 
 
 @pytest.mark.parametrize("name", SUITES)

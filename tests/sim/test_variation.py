@@ -8,8 +8,8 @@ import pytest
 from foresight.data import Trajectory
 from foresight.robots.profile import load_profile
 from sim.scenes import TEXTURES, Appearance
-from sim.simulation import Simulation, Way, scene_of
-from sim.tasks import draw
+from sim.simulation import Simulation, Way
+from sim.tasks import draw, scene_of
 from sim.variation import INSIDE, OUTSIDE, PLAIN, SHIFTS, WIDE, Body, Variation, vary
 
 

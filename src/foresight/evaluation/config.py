@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 TaskName = Literal["reach", "push", "push_object_goal", "push_far", "push_among", "pick", "clutter"]
+GRIPPING = ("pick", "clutter")  # the gripper starts open, and the cube must have been lifted on its way
+AMONG = ("push_among", "clutter")  # two other objects lie beside the cube
 ShiftName = Literal[
     "none", "colour", "camera",
     "table", "floor", "cube", "arm", "light", "cameras", "family",  # drawn as the shipped model's training drew them
@@ -58,6 +60,8 @@ class EvaluateConfig:
     """Where to write the summary (report.json's content)."""
     report: Path | None = None
     """Folder for report.html, report.json, episodes.json and videos."""
+    beside: tuple[Path, ...] = ()
+    """Folders of other models' reports on the same suite; with --report, the page draws success against training episodes."""
     videos: int = 5
     """Videos of successful episodes kept for each task, with --report; every failure is kept."""
     jobs: int = 2
@@ -78,6 +82,8 @@ class EvaluateConfig:
             raise ValueError("--task needs at least one of reach, push, push_object_goal.")
         if len(set(self.task)) < len(self.task):
             raise ValueError(f"--task names a task twice: {' '.join(self.task)}. Name each once; its scenes count once.")
+        if self.beside and not (self.report and self.suite):
+            raise ValueError("--beside compares pages of one suite. Give --suite and --report, or leave --beside out.")
         if self.suite is None and self.rows:
             raise ValueError("--rows picks rows of a suite. Give --suite, or leave --rows out.")
         if self.suite is not None:
@@ -92,9 +98,9 @@ class EvaluateConfig:
             raise ValueError("--policy expert is for runs in process. Leave --ros or --policy out.")
         if self.ros and self.shift not in THROUGH_ROS:
             raise ValueError(f"--shift {self.shift} is for runs in process; through ROS there are {', '.join(THROUGH_ROS)}.")
-        if self.policy != "expert" and (gripping := [task for task in self.task if task in ("pick", "clutter")]):
+        if self.policy != "expert" and (gripping := [task for task in self.task if task in GRIPPING]):
             raise ValueError(f"--task {gripping[0]} needs the gripper, which only --policy expert moves. Leave the task out.")
-        if self.ros and "push_among" in self.task:
+        if self.ros and {*AMONG} & {*self.task}:
             raise ValueError("--task push_among is for runs in process. Leave --ros or the task out.")
         if self.ros and not self.guard:
             raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
@@ -139,7 +145,7 @@ class EvaluateConfig:
             if isinstance(value, bool):
                 words += [] if value == field.default else [flag if value else flag.replace("--", "--no-", 1)]
             elif isinstance(value, tuple):
-                words += [flag, *value]
+                words += [flag, *map(str, value)] if value else []
             elif value is not None:
                 words += [flag, str(value)]
         return words

@@ -32,20 +32,27 @@ SHIFTS = {"none": "as in training", "colour": "another table colour", "camera": 
 INSIDE = ("table", "floor", "cube", "arm", "light", "cameras", "family")  # shifts that training draws too
 
 
-def write_report(folder: Path, report: Report, episodes: Sequence[EpisodeResult], checkpoint: Path | None = None) -> Path:
+def write_report(
+    folder: Path,
+    report: Report,
+    episodes: Sequence[EpisodeResult],
+    checkpoint: Path | None = None,
+    beside: Sequence[Report] = (),
+) -> Path:
     """Writes report.json, episodes.json and report.html into the folder; returns the page's path."""
     write_results(folder, report, episodes)
-    return write_atomically(folder / "report.html", page(report, episodes, _model_card(checkpoint)))
+    return write_atomically(folder / "report.html", page(report, episodes, _model_card(checkpoint), beside))
 
 
-def page(report: Report, episodes: Sequence[EpisodeResult], model_card: str = "") -> str:
-    """The HTML. Video sources are relative to the report's folder."""
+def page(report: Report, episodes: Sequence[EpisodeResult], model_card: str = "", beside: Sequence[Report] = ()) -> str:
+    """The HTML. Video sources are relative to the report's folder. `beside`: other models on the same scenes."""
     own = [e for e in episodes if e.policy == report.policy]
     ordered = sorted(own, key=lambda e: (e.success, not e.violations))  # failures first; stable, so by task and seed within
     successes, total = sum(e.success for e in own), len(own)
     sections = [
         _header(report, successes, total),
         _section("Results", _headline(report) + _tiles(report, own)),
+        *([_section("Success against training episodes", _efficiency([report, *beside]))] if beside else []),
         _section(*_gallery(ordered)),
         _section("Latency", _latency(report, own)),
         _section("Surprise", _surprise(own)),
@@ -152,6 +159,46 @@ def _kept_by_side(report: Report) -> str:
         ]
         lines += [f"{task} keeps on average {' and '.join(words)}"] if words else []
     return f"<p>{escape('; '.join(lines))}.</p>" if lines else ""
+
+
+def _efficiency(reports: Sequence[Report]) -> str:
+    """A curve and a table: what each number of training episodes came to, a point for each model, the line through their means."""
+    told = sorted((r for r in reports if r.training_episodes), key=lambda r: (r.training_episodes, r.training_seed or 0))
+    rows = [name for name in dict.fromkeys(name for r in told for name in r.tasks) if ", " not in name]
+    if not rows:
+        return "<p>No model tells how many episodes it was trained on.</p>"
+    figure, axes = _figure(len(rows))
+    for axis, name in zip(axes, rows, strict=True):
+        points = [(r.training_episodes, r.tasks[name]) for r in told if name in r.tasks]
+        for episodes, task in points:
+            rate, (low, high) = 100 * task.successes / max(1, task.episodes), task.ci95
+            axis.errorbar(
+                episodes, rate, [[rate - 100 * low], [100 * high - rate]], fmt="o", color="#3b6fd4", markersize=4, capsize=2
+            )
+        counts = sorted({episodes for episodes, _ in points})
+        rates = [[100 * t.successes / max(1, t.episodes) for episodes, t in points if episodes == count] for count in counts]
+        axis.plot(counts, [np.mean(of) for of in rates], color="#3b6fd4", linewidth=1)
+        axis.set_title(name, loc="left")
+        axis.set_xscale("log")
+        axis.set_xticks(counts, [str(count) for count in counts])
+        axis.minorticks_off()
+        axis.set_xlabel("training episodes")
+        axis.set_ylim(0, 103)
+    axes[0].set_ylabel("success, %")
+    body = "".join(
+        f"<tr><td class=n>{r.training_episodes}</td><td class=n>{'–' if r.training_seed is None else r.training_seed}</td><td>{escape(r.model_id)}</td>"
+        + "".join(
+            f"<td class=n>{f'{t.successes} of {t.episodes} [{100 * t.ci95[0]:.0f}, {100 * t.ci95[1]:.0f}]' if (t := r.tasks.get(name)) else '–'}</td>"
+            for name in rows
+        )
+        + "</tr>"
+        for r in told
+    )
+    heads = "".join(f"<th class=n>{escape(name)}</th>" for name in rows)
+    return _image(figure, "Success rate against the number of training episodes, with Wilson's 95 % intervals") + (
+        f"<div class=scroll><table><thead><tr><th class=n>training episodes</th><th class=n>training seed</th><th>model</th>{heads}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div><p class=note>Each point is a model on the scenes of the same manifest; bars are Wilson’s 95 % intervals, the line goes through the means.</p>"
+    )
 
 
 def _tiles(report: Report, own: Sequence[EpisodeResult]) -> str:

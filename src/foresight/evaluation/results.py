@@ -116,6 +116,8 @@ class Report:
     suite: str = ""
     manifest: str = ""  # twelve hexadecimal digits that name the suite's manifest
     not_run: dict[str, str] = field(default_factory=dict)  # rows of the suite that this policy cannot do, and why
+    training_episodes: int | None = None  # that the model was trained on, as its checkpoint says
+    training_seed: int | None = None
 
     def to_json(self) -> dict:
         return json.loads(json.dumps(asdict(self), allow_nan=False))
@@ -143,8 +145,13 @@ def summarise(
     suite: str = "",
     manifest: str = "",
     not_run: dict[str, str] | None = None,
+    training: dict | None = None,
 ) -> Report:
-    """The report of the episodes of `policy`; those of policy "random" are the floor they are compared with."""
+    """The report of the episodes of `policy`; those of policy "random" are the floor they are compared with.
+
+    `training`: what the checkpoint says of how it was made, for its number of episodes and its seed.
+    """
+    training = training or {}
     own = [e for e in episodes if e.policy == policy]
     tasks = {}
     for task in dict.fromkeys(e.group for e in own):
@@ -193,6 +200,8 @@ def summarise(
         suite=suite,
         manifest=manifest,
         not_run=not_run or {},
+        training_episodes=training.get("episodes"),
+        training_seed=training.get("seed"),
     )
 
 
@@ -232,6 +241,18 @@ def read_results(directory: Path) -> tuple[Report, list[EpisodeResult]]:
             f"{directory} holds no readable results ({error}). Make them again with `foresight evaluate --report {directory}`."
         ) from error
     return report, episodes
+
+
+def comparable(folders: Sequence[Path], suite: str, manifest: str) -> list[Report]:
+    """The reports in these folders. Raises ValueError where one counts on other scenes, or does not tell its training."""
+    others = [read_results(Path(folder))[0] for folder in folders]
+    for folder, other in zip(folders, others, strict=True):
+        if other.manifest != manifest or not suite:
+            here, there = (f"'{s}' {m}" if s else "of no suite" for s, m in ((suite, manifest), (other.suite, other.manifest)))
+            raise ValueError(f"--beside: {folder} is {there}, this is {here}; rates on other scenes do not compare.")
+        if other.training_episodes is None:
+            raise ValueError(f"--beside: {folder} does not tell how many episodes its model was trained on. Leave it out.")
+    return others
 
 
 def machine() -> Machine:
