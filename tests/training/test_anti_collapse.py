@@ -92,11 +92,10 @@ def learned(play, tmp_path, method: str) -> Health:
 def test_what_each_way_does_to_a_learnable_world(play, tmp_path, method):
     """Without any, prediction alone makes all latents one point that tells nothing; with any other they stay apart."""
     health = learned(play, tmp_path, method)
-    print(method, health)
     if method == "none":
-        assert health.std < 0.05 and health.tip_cm > 2.5, health
+        assert health.std < 0.05 and health.tip_cm > 1.8, health
     else:
-        assert health.std > 0.1 and health.tip_cm < 2.5, health
+        assert health.std > 0.05 and health.tip_cm < 1.8, health
 
 
 @pytest.fixture

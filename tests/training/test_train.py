@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import Dinov2Config, Dinov2Model
 
 from foresight import cli
 from foresight.training import health
@@ -141,6 +142,38 @@ def test_an_update_is_made_whole_or_not_at_all(play, tmp_path, monkeypatch, stag
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
+@pytest.mark.usefixtures("any_health")
+def test_a_vit_with_dropout_and_lost_cameras_resumes_to_the_same_weights(play, tmp_path):
+    """What is left out of an update depends on seed and step alone, too."""
+    sizes = dataclasses.replace(
+        SIZES, encoder="vit", encoder_width=12, encoder_depth=1, patch=8, predictor_dropout=0.3, spare_cameras=True
+    )
+    few = {"model": sizes, "steps": 4, "head_steps": 3, "decoder_steps": 2}
+    whole = load_file(train(config(play, tmp_path / "whole", **few)) / WEIGHTS)
+
+    def interrupt(name, done, *_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(play, tmp_path / "broken", **few), interrupt)
+    resumed = load_file(train(config(play, tmp_path / "broken", **few)) / WEIGHTS)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    assert whole["encoder.absent"].abs().max() > 0
+
+
+@pytest.mark.usefixtures("any_health")
+def test_a_frozen_model_is_learned_around(play, tmp_path):
+    """All stages run with a frozen encoder of a random tiny shape, which the checkpoint holds as it was."""
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    frozen = Dinov2Model(Dinov2Config(**shape))
+    frozen.save_pretrained(tmp_path / "frozen")
+    sizes = dataclasses.replace(SIZES, encoder="foundation", foundation=str(tmp_path / "frozen"), foundation_size=28)
+    model = load(train(config(play, tmp_path / "m", model=sizes, steps=3, head_steps=3, decoder_steps=2)))
+    for name, value in model.encoder.frozen.state_dict().items():
+        torch.testing.assert_close(value, frozen.state_dict()[name], rtol=1e-3, atol=1e-3)
+    assert "as frozen eyes" in (tmp_path / "m" / CARD).read_text()
+
+
 def test_parts_of_a_batch_add_up_to_its_mean_gradient(play, tmp_path):
     """An update in two accumulated parts follows the mean of their two gradients."""
     halves = config(play, tmp_path / "m", accumulate=2, precision="fp32")
@@ -220,7 +253,7 @@ def test_damaged_episodes_are_left_out_where_the_user_says_so(play, tmp_path, ca
     told = []
     out = train(config(play, tmp_path / "m", damaged="skip"), lambda stage, *rest: told.append((stage, *rest)))
     assert told[0][:3] == ("data", 23, 24) and "episode 1" in told[0][3]
-    assert "1 damaged ones left out" in (out / CARD).read_text() and "--damaged skip" in (out / CARD).read_text()
+    assert "damaged ones left out: 1;" in (out / CARD).read_text() and "--damaged skip" in (out / CARD).read_text()
 
 
 def test_a_loss_that_is_no_number_ends_training(play, tmp_path, monkeypatch):

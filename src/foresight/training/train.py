@@ -142,7 +142,7 @@ def load_state(state: Resume, config: TrainConfig, fabric: Fabric) -> float:
 
 
 def left_out(data: PlayData) -> str:
-    return f"{len(data.skipped)} damaged episodes left out, first {data.skipped[0]}"
+    return f"damaged episodes left out: {len(data.skipped)}, first {data.skipped[0]}"
 
 
 def machine(fabric: Fabric, config: TrainConfig) -> str:
@@ -491,7 +491,7 @@ def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     names = {"sigreg": "SIGReg", "vicreg": "VICReg", "infonce": "InfoNCE", "ema": "an EMA teacher", "none": "nothing"}
     eyes = f"with {config.model.foundation} as frozen eyes" if model.foundation else "end to end from pixels"
-    skipped = f"; {len(facts['skipped_episodes'])} damaged ones left out" if "skipped_episodes" in facts else ""
+    skipped = f"; damaged ones left out: {len(facts['skipped_episodes'])}" if "skipped_episodes" in facts else ""
     return f"""# World model for {contract.robot}
 
 JEPA with {names[config.anti_collapse]} against collapse, trained {eyes} and proprioception; \
