@@ -491,6 +491,7 @@ def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     names = {"sigreg": "SIGReg", "vicreg": "VICReg", "infonce": "InfoNCE", "ema": "an EMA teacher", "none": "nothing"}
     eyes = f"with {config.model.foundation} as frozen eyes" if model.foundation else "end to end from pixels"
+    episodes = facts["episodes"] + facts["held_out_episodes"] + len(facts.get("skipped_episodes", ()))
     skipped = f"; damaged ones left out: {len(facts['skipped_episodes'])}" if "skipped_episodes" in facts else ""
     return f"""# World model for {contract.robot}
 
@@ -500,7 +501,7 @@ Actor, critic, readouts and a picture decoder were trained on its frozen latents
 
 | | |
 |---|---|
-| made by | `foresight collect --episodes {facts["episodes"] + facts["held_out_episodes"]} \
+| made by | `foresight collect --episodes {episodes} \
 --steps {facts["steps_per_episode"]} --seed {facts["data_seed"]}`, then `{facts["command"]}` |
 | data | {facts["episodes"]} episodes of {facts["steps_per_episode"]} steps of {contract.step_s} s for training, \
 {facts["held_out_episodes"]} held out{skipped}; data seed {facts["data_seed"]}, training seed {facts["seed"]} |
