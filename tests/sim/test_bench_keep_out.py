@@ -20,7 +20,7 @@ class World(Line):
 
     def reset(self, task, seed, shift="none"):
         super().reset(task, seed, shift)
-        return SimpleNamespace(goal_images=PICTURES, time_limit_s=2.0, keep_out=POST)
+        return SimpleNamespace(goal_images=PICTURES, time_limit_s=2.0, latency_s=0.0, keep_out=POST)
 
     def judgement(self):
         entered = int(self.x > 0.5 and not self.told)

@@ -151,12 +151,12 @@ def test_parts_of_another_collection_are_not_mixed_in(tmp_path):
 
 def test_two_collections_do_not_write_into_one_folder(tmp_path):
     """The second is refused with one line while the first is at work; afterwards it may go on."""
-    config = CollectConfig(out=tmp_path / "a.h5", episodes=1, steps=4, jobs=1)
+    config = CollectConfig(out=tmp_path / "a.h5", episodes=2, steps=4, jobs=1)
     with collection._own_folder(config, tmp_path / "a.parts"):
         with pytest.raises(ValueError, match="in use by another collection"):
             collect(config)
     assert not config.out.exists()
-    assert len(load(collect(config)).length) == 1
+    assert len(load(collect(config)).length) == 2
 
 
 class Deadly:

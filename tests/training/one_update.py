@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from foresight.training.anti_collapse import METHODS
 from foresight.training.config import TrainConfig
@@ -50,3 +51,6 @@ if __name__ == "__main__":
     result = gradients(Path(sys.argv[1]))
     if result:
         torch.save(result, sys.argv[2])
+    if distributed.is_initialized():  # a process that ends while its group still runs threads may abort
+        distributed.barrier()
+        distributed.destroy_process_group()

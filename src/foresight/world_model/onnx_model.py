@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from foresight.world_model.export import CONFIG, DYNAMICS, ENCODER, ExportError, require, session
@@ -38,9 +38,9 @@ class OnnxWorldModel(WorldModel):
         self._encoder, self._dynamics = session(folder / ENCODER, threads), session(folder / DYNAMICS, threads)
         self.eval().requires_grad_(False)
 
-    def encode(self, images: UInt8[Tensor, "B C h w 3"]) -> Float[Tensor, "B D"]:
-        if torch.is_grad_enabled():
-            return super().encode(images)
+    def encode(self, images: UInt8[Tensor, "B C h w 3"], seen: Bool[Tensor, "B C"] | None = None) -> Float[Tensor, "B D"]:
+        if torch.is_grad_enabled() or seen is not None:  # the exported encoder sees every camera
+            return super().encode(images, seen)
         return torch.from_numpy(self._encoder.run(None, {"images": np.ascontiguousarray(images.numpy())})[0])
 
     def imagine(
