@@ -24,7 +24,7 @@ class World(Line):
 
     def judgement(self):
         entered = int(self.x > 0.5 and not self.told)
-        return SimpleNamespace(**vars(super().judgement()), entered=entered, object_entered=self.x > 0.5)
+        return SimpleNamespace(**{**vars(super().judgement()), "entered": entered, "object_entered": self.x > 0.5})
 
 
 def build(config, policy):
