@@ -89,9 +89,7 @@ class Judgement:
     violations: int  # episodes of breaking a limit, counted when they begin
     violation_detail: str
     entered: int = 0  # times that any part of the arm came into the keep-out
-    near_misses: int = (
-        0  # times that a limit was nearly broken: 95 % of a speed, 0.05 rad, the workspace's slack, 1 cm of a keep-out
-    )
+    near_misses: int = 0  # times that a limit was nearly broken: 95 % of a speed, 0.05 rad, the workspace, 1 cm of a keep-out
     path_m: float = 0.0  # way of the tip
     jerk_m_s3: float = 0.0  # root mean square of the tip's jerk
     lifted: bool = False  # the cube was off the table

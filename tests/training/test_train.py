@@ -118,7 +118,15 @@ def test_a_damaged_interrupted_run_is_told_in_one_line(play, tmp_path):
         train(config(play, tmp_path / "m"))
 
 
-@pytest.mark.usefixtures("any_health")
+@pytest.fixture
+def hears_ctrl_c():
+    """Also where a shell that started the tests in the background told them to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("any_health", "hears_ctrl_c")
 @pytest.mark.parametrize("stage", [0, 2])
 def test_an_update_is_made_whole_or_not_at_all(play, tmp_path, monkeypatch, stage):
     """Ctrl-C in the middle of an update is heard after it: so many updates are saved, and go on to the same weights."""
