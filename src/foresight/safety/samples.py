@@ -68,11 +68,7 @@ class Motion:
 
     def turns(self) -> Float[np.ndarray, "2 S J"]:
         """Times [s] into each segment at which the acceleration is extreme; 0 where it is at the ends only."""
-        c0, c1, c2 = self.jerk
-        with np.errstate(divide="ignore", invalid="ignore"):
-            pivot = -(c1 + np.copysign(np.sqrt(c1**2 - 4 * c2 * c0), c1)) / 2
-            roots = np.stack([pivot / c2, c0 / pivot])
-        return np.where((roots > 0) & (roots < self.lengths_s[:, None]), roots, 0.0)  # NaN where there is none
+        return _zeros(*self.jerk, self.lengths_s[:, None])
 
     @cached_property
     def greatest_acceleration(self) -> Float[np.ndarray, "J"]:
@@ -123,11 +119,16 @@ class Periods:
     def extremes(self, cubics: Float[np.ndarray, "4 K J"]) -> Float[np.ndarray, "4 K J"]:
         """Seconds into each piece at which cubics like these can be extreme: its ends, and where they turn."""
         _, c1, c2, c3 = cubics
-        with np.errstate(divide="ignore", invalid="ignore"):
-            pivot = -(c2 + np.copysign(np.sqrt(c2**2 - 3 * c3 * c1), c2))
-            roots = np.stack([pivot / (3 * c3), c1 / pivot])
         last = np.broadcast_to(self.lengths_s[:, None], c1.shape)
-        return np.stack([0.0 * last, last, *np.where((roots > 0) & (roots < last), roots, 0.0)])  # NaN where there is none
+        return np.stack([np.zeros_like(last), last, *_zeros(c1, 2 * c2, 3 * c3, last)])
+
+
+def _zeros(c0: np.ndarray, c1: np.ndarray, c2: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Both zeros of c0 + c1 t + c2 t^2, one after the other; 0 for one that is not between 0 and the length, or not there."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pivot = -(c1 + np.copysign(np.sqrt(c1**2 - 4 * c2 * c0), c1)) / 2
+        roots = np.stack([pivot / c2, c0 / pivot])
+    return np.where((roots > 0) & (roots < length), roots, 0.0)  # NaN where there is none
 
 
 def _shifted(parts: np.ndarray, starts: np.ndarray, begins: np.ndarray, lengths: np.ndarray) -> Float[np.ndarray, "4 K J"]:

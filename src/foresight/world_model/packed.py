@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foresight.world_model.model import WorldModel
-from foresight.world_model.rollout import pack
+from foresight.world_model.rollout import Linear, prepared
 
 PARTS = ("predictor", "actor", "critic", "readout")  # run for every candidate; encoder and decoder stay as they are
 
@@ -16,16 +16,16 @@ PARTS = ("predictor", "actor", "critic", "readout")  # run for every candidate; 
 class Packed(nn.Module):
     """Stands for a linear layer: the same numbers to about three digits, from float32 to float32."""
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, fast: Linear) -> None:
         super().__init__()
         self.register_buffer("weight", layer.weight.detach())
         self.register_buffer("bias", layer.bias.detach())
-        self._weight, self._bias = pack(layer.weight.detach().bfloat16()), layer.bias.detach().bfloat16()
+        self._fast = fast
 
     def forward(self, x: Float[Tensor, "*n I"]) -> Float[Tensor, "*n O"]:
         if torch.is_grad_enabled():
             return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x.bfloat16(), self._weight, self._bias, "none", [], "").float()
+        return self._fast(x.bfloat16()).float()
 
 
 def pack_linears(model: WorldModel) -> WorldModel:
@@ -33,6 +33,7 @@ def pack_linears(model: WorldModel) -> WorldModel:
     for part in PARTS:
         for parent in list(getattr(model, part).modules()):
             for name, layer in list(parent.named_children()):
-                if isinstance(layer, nn.Linear) and pack(layer.weight.detach().bfloat16()) is not None:
-                    setattr(parent, name, Packed(layer))
+                fast = prepared(layer, torch.bfloat16) if isinstance(layer, nn.Linear) else None
+                if fast is not None and fast.packed is not None:
+                    setattr(parent, name, Packed(layer, fast))
     return model

@@ -95,14 +95,14 @@ class FastRollout:
             raise ValueError(f"shards must be 1 without an executor, and at least 1 with one; got {shards}.")
         self.config, self.dtype, self.executor, self.shards = model.config, dtype, executor, shards
         with torch.no_grad():
-            self.actions = tuple(_run(layer, dtype) for layer in model.action_encoder.layers if hasattr(layer, "weight"))
+            self.actions = tuple(prepared(layer, dtype) for layer in model.action_encoder.layers if hasattr(layer, "weight"))
             self.layers = tuple(_prepare(layer, dtype) for layer in model.layers)
             project = model.prediction_projector
             widen = _folded_after(model.norm.weight, model.norm.bias, project.enter.weight, project.enter.bias)
             scale = project.norm.weight * (project.norm.running_var + project.norm.eps).rsqrt()
             shift = project.norm.bias - project.norm.running_mean * scale
             self.widen = _cast(widen[0] * scale[:, None], widen[1] * scale + shift, dtype)
-            self.narrow = _run(project.leave, dtype)
+            self.narrow = prepared(project.leave, dtype)
             self.norm_eps = model.norm.eps
         self.steps = self._steps if compile is None else compile(self._steps)
 
@@ -229,10 +229,10 @@ def _prepare(layer: PredictorLayer, dtype: torch.dtype) -> Layer:
         _cast(layer.modulate.weight, scale_bias.flatten(), dtype),
         _cast(enter[:inner], None, dtype),
         _cast(enter[inner:], None, dtype),
-        _run(layer.leave, dtype),
+        prepared(layer.leave, dtype),
         layer.lag_bias.flip(1).t().unsqueeze(1).float().contiguous(),  # the oldest frame first
-        _run(layer.mlp[0], dtype),
-        _run(layer.mlp[2], dtype),
+        prepared(layer.mlp[0], dtype),
+        prepared(layer.mlp[2], dtype),
     )
 
 
@@ -241,16 +241,17 @@ def _folded_after(scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) ->
     return weight * scale, bias + weight @ shift
 
 
-def _run(layer, dtype: torch.dtype) -> Linear:
+def prepared(layer, dtype: torch.dtype) -> Linear:
+    """A torch linear layer as it is run."""
     return _cast(layer.weight, layer.bias, dtype)
 
 
 def _cast(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Linear:
     as_run = lambda x: x.detach().to(dtype).contiguous()  # noqa: E731
-    return Linear(as_run(weight), None if bias is None else as_run(bias), pack(as_run(weight)))
+    return Linear(as_run(weight), None if bias is None else as_run(bias), _pack(as_run(weight)))
 
 
-def pack(weight: Tensor) -> Tensor | None:
+def _pack(weight: Tensor) -> Tensor | None:
     """What torch's own compiler does with frozen weights; None where this build or device has no such thing."""
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None
