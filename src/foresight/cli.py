@@ -341,7 +341,6 @@ def bench_latency(words: list[str]) -> int:
     """Success with latency injected between observation and motion, planned from where the arm will be then, or was."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from foresight.files import write_atomically
     from sim.latency import LatencyConfig, summary
     from sim.latency import bench as run
 
@@ -357,32 +356,42 @@ def bench_latency(words: list[str]) -> int:
     with _shown_once_used(bar) as use:
         found = run(config, lambda cell, result: use().update(task, advance=1, description=f"{cell.latency_ms:g} ms"))
     print(summary(found))
-    if config.json:
-        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    _write_figures(config.json, found)
     return 0
 
 
-def bench_cycles(words: list[str]) -> int:
-    """Plan against the clock: durations, misses and what covers them, jumps between plans (1 where something jumped)."""
+def _measured_in_scenes(config, run: Callable, total: int, unit: str):
+    """The config with its checkpoint found, and what `run` measured in the simulator, with a bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     from foresight.evaluation.config import EvaluateConfig
-    from foresight.files import write_atomically
-    from sim.cycles import CyclesConfig, summary
-    from sim.cycles import bench as run
 
-    config = parse(CyclesConfig, "bench cycles", bench_cycles.__doc__, words)
     config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
     check_file("--json", config.json)
     _check_before_work(EvaluateConfig(checkpoint=config.checkpoint, robot=config.robot))
     _prepare_rendering()
-    bar = Progress(BarColumn(), MofNCompleteColumn(), "cycles", TimeElapsedColumn(), "left", TimeRemainingColumn())
-    task = bar.add_task("", total=config.cycles)
+    bar = Progress(BarColumn(), MofNCompleteColumn(), unit, TimeElapsedColumn(), "left", TimeRemainingColumn())
+    task = bar.add_task("", total=total)
     with _shown_once_used(bar) as use:
-        found = run(config, lambda done: use().update(task, completed=done))
+        return config, run(config, lambda done: use().update(task, completed=done))
+
+
+def _write_figures(path: Path | None, found: dict) -> None:
+    from foresight.files import write_atomically
+
+    if path:
+        print(f"Written: {write_atomically(path, json.dumps(found, indent=2) + chr(10))}")
+
+
+def bench_cycles(words: list[str]) -> int:
+    """Plan against the clock: durations, misses and what covers them, jumps between plans (1 where something jumped)."""
+    from sim.cycles import CyclesConfig, summary
+    from sim.cycles import bench as run
+
+    config = parse(CyclesConfig, "bench cycles", bench_cycles.__doc__, words)
+    config, found = _measured_in_scenes(config, run, config.cycles, "cycles")
     print(summary(found))
-    if config.json:
-        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    _write_figures(config.json, found)
     return 0 if found["ok"] else 1
 
 
@@ -390,39 +399,25 @@ def bench_onnx(words: list[str]) -> int:
     """Time encoder and rollout of the shipped model in torch, ONNX Runtime and, where it is installed, OpenVINO."""
     from foresight.evaluation.bench_onnx import BenchOnnxConfig, summary
     from foresight.evaluation.bench_onnx import bench as run
-    from foresight.files import write_atomically
 
     config = parse(BenchOnnxConfig, "bench onnx", bench_onnx.__doc__, words)
     config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
     check_file("--json", config.json)
     found = run(config)
     print(summary(found))
-    if config.json:
-        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    _write_figures(config.json, found)
     return 0
 
 
 def bench_search(words: list[str]) -> int:
     """Compare the ways to search on equal draws in held-out scenes: cost of the best motion by round, and time."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
-
-    from foresight.evaluation.config import EvaluateConfig
-    from foresight.files import write_atomically
     from sim.searches import SearchesConfig, summary
     from sim.searches import bench as run
 
     config = parse(SearchesConfig, "bench search", bench_search.__doc__, words)
-    config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
-    check_file("--json", config.json)
-    _check_before_work(EvaluateConfig(checkpoint=config.checkpoint, robot=config.robot))
-    _prepare_rendering()
-    bar = Progress(BarColumn(), MofNCompleteColumn(), "scenes", TimeElapsedColumn(), "left", TimeRemainingColumn())
-    task = bar.add_task("", total=config.scenes)
-    with _shown_once_used(bar) as use:
-        found = run(config, lambda done: use().update(task, completed=done))
+    config, found = _measured_in_scenes(config, run, config.scenes, "scenes")
     print(summary(found))
-    if config.json:
-        print(f"Written: {write_atomically(config.json, json.dumps(found, indent=2) + chr(10))}")
+    _write_figures(config.json, found)
     return 0
 
 
