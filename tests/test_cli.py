@@ -192,6 +192,7 @@ def test_an_evaluation_may_replace_its_own_report(tmp_path):
     (tmp_path / "failed/graph.log").touch()
     for folder in ("report", "failed"):
         cli._check_places(EvaluateConfig(json=tmp_path / "report/report.json", report=tmp_path / folder))
+        assert (tmp_path / folder).is_dir() and any((tmp_path / folder).iterdir())  # nothing was removed either
 
 
 def test_a_report_quotes_the_card_of_its_own_model(capsys, tmp_path):

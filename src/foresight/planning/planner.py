@@ -19,11 +19,12 @@ from torch import Tensor
 
 from foresight.data import Belief, Goal, Plan, Start, Verdict
 from foresight.planning.config import PlannerConfig
-from foresight.planning.constraints import Juncture, NoPlan
+from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.imagination import Imagination, Imagined, Model, Source, Watch
 from foresight.planning.legs import next_leg
 from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective, parse
+from foresight.planning.pursuit import refusal as outside
 from foresight.planning.search.anytime import Budget, run
 from foresight.planning.search.cem import Cem
 from foresight.planning.search.draws import blockwise
@@ -177,6 +178,10 @@ class Planner:
         if goal.tip_speed_max is None:
             return self.limits
         return replace(self.limits, speed=self.limits.speed * min(1.0, goal.tip_speed_max / self._tip_speed_max))
+
+    def refusal(self, goal: Goal, constraints: Constraints) -> str | None:
+        """Why a goal cannot be pursued: outside the workspace, not to be judged, or covered by a keep-out; else None."""
+        return outside(goal, constraints.profile) or self.objective_of(goal).refusal(goal) or constraints.refusal(goal)
 
     def objective_of(self, goal: Goal) -> Objective:
         """What motions towards this goal are judged by; raises ValueError where the goal's own makes no sense."""

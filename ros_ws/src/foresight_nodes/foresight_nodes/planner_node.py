@@ -27,7 +27,7 @@ from foresight.planning.config import PlannerConfig
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.objective import parse
 from foresight.planning.planner import Planner
-from foresight.planning.pursuit import Outcome, Pursuit, PursuitConfig, refusal
+from foresight.planning.pursuit import Outcome, Pursuit, PursuitConfig
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.safety.obstacles import boxes_of
 from foresight.world_model import checkpoint
@@ -208,8 +208,7 @@ class PlannerNode(Part[PlannerParameters]):
                 raise ValueError(f"time_limit_s must be above 0 s, got {request.time_limit_s}.")
             goal = self._goal(request)
             constraints = self._constraints.of(goal)
-            wrong = refusal(goal, self._profile) or self._planner.objective_of(goal).refusal(goal) or constraints.refusal(goal)
-            if wrong:
+            if wrong := self._planner.refusal(goal, constraints):
                 raise ValueError(wrong)
         except ValueError as error:
             self.complain(f"Goal refused: {error}")
