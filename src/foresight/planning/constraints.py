@@ -28,7 +28,7 @@ from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.limits import Finding
 from foresight.safety.obstacles import TABLE
-from foresight.safety.slowing import slowed
+from foresight.safety.slowing import mended
 
 SPARE_M = 0.003  # [m] beyond its margin that a candidate keeps from a keep-out at its knots, 2 cm apart at most
 PUSHING_M = 0.03  # [m] over the table at which the tip pushes
@@ -37,8 +37,6 @@ ROUND_M = 0.015  # [m] beyond the margin that a way round a keep-out is laid
 MARGIN_EVERY_S = 0.1  # [s] between two looks at the margin
 DEXTERITY_MIN = 0.03  # [m/rad] half of what the UR5e has at the worst place of its workspace
 SINGULAR_EVERY_S, SINGULAR_NOISE = 0.05, 1e-6  # [s] between two looks at that, besides the knots; [m/rad] that counts as none
-MENDINGS = 4  # slowings of one trajectory tried, as by the guard
-SURER = 0.99  # of the share that a limit asks for
 
 
 Slices = tuple[Float[np.ndarray, "G 3"], Float[np.ndarray, "G 3"]]  # lowest and highest corners [m], seen from the tip
@@ -160,13 +158,10 @@ class Constraints:
     def examine(self, plan: Plan, in_force: Trajectory | None, state: RobotState, join_s: float) -> Examined:
         """The plan's joint trajectory from `join_s` on, its stop included, slowed where a limit asks for it; judged exactly."""
         trajectory = joint_trajectory(plan, in_force, state, join_s, self.kinematics, self.profile)
-        motion, found, share = trajectory, self._judge(trajectory, join_s), 1.0
-        for _ in range(MENDINGS):
-            share *= min(found.share * SURER, SURER)
-            if found.verdict.ok or not share >= self.config.share_min:
-                break
-            motion = slowed(trajectory, share, self.config.slow_ramp_s)
-            found = self._judge(motion, join_s)
+        motion, found = trajectory, self._judge(trajectory, join_s)
+        if not found.verdict.ok:
+            slower = mended(trajectory, found, lambda motion: self._judge(motion, join_s), self.config)
+            motion, found = (motion, found) if slower is None else slower[:2]
         if not found.verdict.ok:
             return Examined(motion, found.verdict)
         verdict, singular = self._singular(motion)

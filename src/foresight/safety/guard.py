@@ -23,10 +23,8 @@ from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Situation
 from foresight.safety.limits import Finding
-from foresight.safety.slowing import graded_share, slowed, stop_along
+from foresight.safety.slowing import graded_share, mended, slowed, stop_along
 
-MENDINGS = 4  # slowings of one candidate tried
-SURER = 0.99  # of the share that a limit asks for
 SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
 JERK_SHARES = 1.0, 0.3, 0.08  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
 
@@ -147,15 +145,11 @@ class Guard:
                 why = "near a joint limit or an obstacle" if near < self.share_max else "as long as the failsafe asks for it"
                 return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed {why}.", share), slower.motion
             return (found.verdict, found.motion) if self.share_max >= 1 else (slower.verdict, None)
-        share, tried = 1.0, found
-        for _ in range(MENDINGS):
-            share *= min(tried.share * SURER, SURER)
-            if not share >= self.config.share_min:
-                break
-            gentle = slowed(candidate.trajectory, share, self.config.slow_ramp_s)
-            tried = self._examine(replace(candidate, trajectory=gentle), state, now_s)
-            if tried.verdict.ok:
-                return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed. {found.verdict.detail}", share), tried.motion
+        judge = lambda motion: self._examine(replace(candidate, trajectory=motion), state, now_s)  # noqa: E731
+        slower = mended(candidate.trajectory, found, judge, self.config)
+        if slower is not None:
+            _, passed, share = slower
+            return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed. {found.verdict.detail}", share), passed.motion
         return found.verdict, None
 
     def _examine(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Finding:

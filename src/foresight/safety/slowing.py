@@ -15,6 +15,7 @@ from foresight.control.trajectory import cut, derivatives, splice
 from foresight.data import Trajectory
 from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
+from foresight.safety.limits import Finding
 
 POINT_S = 0.01  # [s] between points while the speed changes; quintics through them keep within 0.5 % of the path's jerk
 APART_S = 1e-4  # [s] a point of the motion nearer than this to its begin or end is left out: a clock's digits show there
@@ -25,6 +26,8 @@ HEADROOM = 0.98  # share of the limits that a stop uses
 TRIES = 24
 HALVINGS = 3  # of the step from the longest stop that was too quick to the one that was not
 LONGER = 1.12  # factor from one stop tried to the next
+MENDINGS = 4  # slowings of one motion tried
+SURER = 0.99  # of the share that a limit asks for
 
 
 def speed_share(
@@ -45,6 +48,25 @@ def slowed(trajectory: Trajectory, share: float, ramp_s: float = 0.1, delay_s: f
     if delay_s <= 0:
         return _retimed(trajectory, _Slowing(share, ramp_s))
     return splice(trajectory, _retimed(cut(trajectory, begin_s + delay_s), _Slowing(share, ramp_s)), begin_s)
+
+
+def mended(
+    trajectory: Trajectory, found: Finding, judge: Callable[[Trajectory], Finding], config: GuardConfig
+) -> tuple[Trajectory, Finding, float] | None:
+    """What was found wrong mended by slowing: the motion that passes, its finding and its share; None where none does.
+
+    `found` is what `judge` says of the trajectory as it is.
+    """
+    share = 1.0
+    for _ in range(MENDINGS):
+        share *= min(found.share * SURER, SURER)
+        if not share >= config.share_min:
+            return None
+        motion = slowed(trajectory, share, config.slow_ramp_s)
+        found = judge(motion)
+        if found.verdict.ok:
+            return motion, found, share
+    return None
 
 
 def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile, jerk_share: float = 1.0) -> Trajectory | None:
