@@ -216,10 +216,8 @@ def collect_episode(
     simulation, rng: np.random.Generator, steps: int, task: str = "play", family: "Family | None" = None
 ) -> dict[str, np.ndarray]:
     """One episode as columns of `steps` rows; the family is the plain one by default."""
-    from foresight.control.motion import joint_trajectory
-    from foresight.data import Plan
     from foresight.perception.prepare import prepare
-    from sim.experts import Player
+    from sim.experts import Player, towards
     from sim.scenes import contract
     from sim.variation import PLAIN
 
@@ -254,9 +252,7 @@ def collect_episode(
             columns["gripper"].append([player.closed])
             columns["others"].append(simulation.others())
             simulation.grip(player.closed)
-        now = simulation.time_s
-        plan = Plan(now, "", step, wanted[None], 0.0, {}, 0.0, np.zeros((1, 1), np.float32), 1, 0.0, "script")
-        in_force = joint_trajectory(plan, in_force, simulation.state(), now, kinematics, profile)
+        in_force = towards(wanted, step, in_force, simulation.state(), simulation.time_s, simulation)
         simulation.command(in_force)
         simulation.advance(step - latency_s)
     out = {k: np.stack(v) if k.startswith("pixels") else np.stack(v).astype(np.float32) for k, v in columns.items()}

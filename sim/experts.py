@@ -17,6 +17,7 @@ from foresight.control.motion import joint_trajectory
 from foresight.data import Plan, RobotState, Trajectory
 from sim.scenes import CUBE_HALF
 from sim.tasks import CONTACT_M, CUBE_MAX, CUBE_MIN, TIP_MAX, TIP_MIN, Setting
+from sim.variation import CLEAR_M
 
 TRAVEL_Z, PUSH_Z = 0.095, 0.030  # [m] tip heights: above the cube, and beside it
 BEHIND_M = CONTACT_M + 0.014  # distance to the cube's centre at which a push is lined up
@@ -205,7 +206,7 @@ class Player:
         rng = self.rng
         if self.kind == "pick":
             goals = (rng.uniform(CUBE_MIN, CUBE_MAX) for _ in range(50))
-            clear = (g for g in goals if all(np.linalg.norm(g - other) > 0.09 for other in self.clear_of))
+            clear = (g for g in goals if all(np.linalg.norm(g - other) > CLEAR_M for other in self.clear_of))
             return PickPlace(next(clear, cube[:2].copy()), self.speed)
         reachable = (cube[:2] > CUBE_MIN - 0.05).all() and (cube[:2] < CUBE_MAX + 0.05).all() and cube[2] < 0.04
         if self.kind == "push" and reachable and not (isinstance(self.skill, Push) and rng.random() < 0.35):
@@ -262,13 +263,20 @@ class Expert:
         self.previous = wanted * min(1.0, EXPERT_SPEED / (np.linalg.norm(wanted) + 1e-9))
         if isinstance(self.skill, PickPlace):
             self.simulation.grip(self.skill.closed)
-        knot = self.previous[None]
-        plan = Plan(now_s, "", STEP_S, knot, 0.0, {}, 0.0, np.zeros((1, 1), np.float32), 1, 0.0, "expert")
-        self.in_force = joint_trajectory(plan, self.in_force, state, now_s, self.simulation.kinematics, self.simulation.profile)
+        self.in_force = towards(self.previous, STEP_S, self.in_force, state, now_s, self.simulation)
         return SimpleNamespace(trajectory=self.in_force, refusal=None, verdict=None, outcome=None, plan=None, belief=None)
 
     def watch(self, state: RobotState, now_s: float) -> None:
         return None
+
+
+def towards(
+    velocity: Float[np.ndarray, "3"], step_s: float, in_force: Trajectory | None, state: RobotState, now_s: float, simulation: Any
+) -> Trajectory:
+    """The joint trajectory on which the tip comes to the velocity [m/s] in a step, then to rest: a script's plan, sent as any."""
+    nothing = np.zeros((1, 1), np.float32)
+    plan = Plan(now_s, "", step_s, velocity[None], 0.0, {}, 0.0, nothing, 1, 0.0, "script")
+    return joint_trajectory(plan, in_force, state, now_s, simulation.kinematics, simulation.profile)
 
 
 def skill_for(setting: Setting) -> Push | GoTo | PickPlace:

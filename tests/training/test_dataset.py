@@ -55,6 +55,15 @@ def test_a_missing_or_foreign_file_is_refused(play, tmp_path):
         load(play)
 
 
+def test_actions_that_models_do_not_take_are_refused(play):
+    """A dataset whose actions move a gripper too is not trained on as if they did not."""
+    with h5py.File(play, "a") as file:
+        contract = json.loads(file.attrs["contract"])
+        file.attrs["contract"] = json.dumps({**contract, "action": f"{contract['action']}; gripper, 0 open, 1 closed"})
+    with pytest.raises(DatasetError, match=r"gripper, 0 open, 1 closed.*--task play"):
+        load(play)
+
+
 def test_a_truncated_file_is_refused(play):
     """Half a file is no dataset."""
     play.write_bytes(play.read_bytes()[:2000])

@@ -141,6 +141,11 @@ class _File:
                         f"Dataset {path} has no contract (cameras, rates, robot). Collect it with `foresight collect`."
                     )
                 self.contract = Contract.from_json(json.loads(file.attrs["contract"]))
+                if self.contract.action != Contract.action:
+                    raise DatasetError(
+                        f"Dataset {path} has actions '{self.contract.action}', models are trained on '{Contract.action}'. "
+                        "Collect it with `foresight collect --task play`."
+                    )
                 self.length, self.first = file["ep_len"][:].astype(np.int64), file["ep_offset"][:].astype(np.int64)
                 self.seed = int(file.attrs["seed"])
                 names = [f"pixels_{camera.name}" for camera in self.contract.cameras]
