@@ -160,15 +160,6 @@ class Proximity:
         hand = model.body_weldid[model.geom_bodyid] == model.body_weldid[model.site_bodyid[site]]
         return hand, hand & (away <= FINGER_M)
 
-    def hand_around_tip(self) -> tuple[Float[np.ndarray, "G 3"], Float[np.ndarray, "G 3"]]:
-        """Lowest and highest corners [m] of boxes around the hand's geometry, seen from the tip, the tool turned as at home."""
-        self._place(self.profile.home)
-        source = model_source(self.profile)
-        tip = self._data.site_xpos[self._model.site(source.gripper_prefix + source.tip_site).id].copy()
-        low, high = self._boxes(self.profile.home[None])
-        hand = self._hand()[0]
-        return low[0, hand] - tip, high[0, hand] - tip
-
     def _name(self, geom: int) -> str:
         return self.obstacles[self._obstacle[geom]].name if self._obstacle[geom] >= 0 else self._body[geom]
 
