@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from foresight_msgs.msg import Belief as BeliefMsg
-from foresight_msgs.msg import Bond, GuardState
+from foresight_msgs.msg import Bond, GraphState, GuardState
 from foresight_msgs.msg import Observation as ObservationMsg
 from foresight_nodes import convert, topics
 from foresight_nodes.guard_node import GuardNode
@@ -161,6 +161,7 @@ def guard(bench: Bench, profile, kinematics, start: np.ndarray) -> Fuzzed:
         "observation": lambda: ObservationMsg(header=stamped()),
         "belief": lambda: BeliefMsg(header=stamped()),
         "diagnostics": lambda: DiagnosticArray(status=[DiagnosticStatus(name="/perception", level=DiagnosticStatus.OK)]),
+        "graph_state": lambda: GraphState(active=True),
     }
     fuzzed.works, fuzzed.before, fuzzed.after = works, before, after
     return fuzzed

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from foresight_msgs.msg import Belief, GuardState, Observation
+from foresight_msgs.msg import Belief, GraphState, GuardState, Observation
 from foresight_msgs.msg import Plan as PlanMsg
 from foresight_nodes import convert, topics
 from foresight_nodes.guard_node import GuardNode, GuardParameters
@@ -314,6 +314,24 @@ def test_deactivation_brakes(guarded: Guarded):
     guarded.bench.until(lambda: len(guarded.commands) == 2, "the braking motion is sent")
     assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
     guarded.bench.until(lambda: guarded.states[-1].state == GuardState.INACTIVE, "it says that it is inactive")
+
+
+def test_silence_of_the_lifecycle_manager_brakes_and_its_return_lets_go(guarded: Guarded):
+    """With the manager gone nobody would notice a node that dies: the arm is braked and held until it is heard again."""
+    manager = guarded.bench.publisher(topics.GRAPH_STATE)
+    manager.publish(GraphState(active=True))
+    guarded.bench.until(lambda: guarded.node._monitor.watchdog.known("manager"), "the guard hears the manager")
+    heard_s = guarded.bench.now_s
+    guarded.live(0.3)
+    assert guarded.offer(guarded.plan()).reason == "ok"
+    guarded.bench.until(lambda: guarded.live(0.01) or len(guarded.commands) == 2, "the arm is braked")
+    assert convert.seconds(guarded.commands[1].header.stamp) - heard_s <= 0.5 + 0.1, "the limit, and steps of this bench's clock"
+    assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
+    assert guarded.states[-1].cause == "manager_lost" and guarded.states[-1].action == GuardState.HOLD
+    guarded.live(1.0)
+    assert guarded.offer(guarded.plan()).reason == "held"
+    manager.publish(GraphState(active=True))
+    guarded.bench.until(lambda: guarded.live(0.01) or guarded.states[-1].action == GuardState.NONE, "motion is allowed again")
 
 
 def test_silence_of_the_heartbeat_brakes_within_its_limit_and_a_tick(guarded: Guarded):

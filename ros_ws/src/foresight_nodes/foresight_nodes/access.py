@@ -78,7 +78,7 @@ def table(
         "guard": part
         | Access(
             publishes=(topics.GUARD_STATE.name, topics.GUARD_SETUP.name, topics.GUARD_VERDICT.name, controller),
-            subscribes=(joints, *line, *told, *(DRIVER_SAYS if "sim" in graph else ())),
+            subscribes=(joints, *line, *told, topics.GRAPH_STATE.name, *(DRIVER_SAYS if "sim" in graph else ())),
             serves=(topics.GUARD_STOP.name, topics.GUARD_RESET.name),
         ),
         "sim": part

@@ -14,7 +14,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from foresight_msgs.msg import Belief as BeliefMsg
-from foresight_msgs.msg import GuardState
+from foresight_msgs.msg import GraphState, GuardState
 from foresight_msgs.msg import Observation as ObservationMsg
 from foresight_msgs.msg import Plan as PlanMsg
 from rclpy.duration import Duration
@@ -133,6 +133,7 @@ class GuardNode(Part[GuardParameters]):
         topics.OBSERVATION.subscription(self, self._on_observation)
         topics.BELIEF.subscription(self, self._on_belief)
         topics.PLAN.subscription(self, self._on_plan, events)
+        topics.GRAPH_STATE.subscription(self, self._on_graph_state)
         topics.DIAGNOSTICS.subscription(self, self._on_diagnostics)
         for name, topic, said in (
             (parameters.controller_active_topic, topics.controller_active, self._on_controller_active),
@@ -237,6 +238,9 @@ class GuardNode(Part[GuardParameters]):
 
     def _on_belief(self, msg: BeliefMsg) -> None:
         self._monitor.watchdog.seen("belief", self._now(), convert.seconds(msg.header.stamp))
+
+    def _on_graph_state(self, _: GraphState) -> None:
+        self._monitor.watchdog.seen("manager", self._now())
 
     def _on_controller_active(self, msg: Bool) -> None:
         self._hear_driver(controller_active=msg.data)

@@ -88,7 +88,7 @@ class LifecycleManager(PossibleClock):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._steps = self._start() if self.parameters.autostart else iter(())
         self.create_timer(STEP_S, self._step, clock=steady)
-        self.create_timer(0.2, self._announce, clock=steady)
+        self.create_timer(0.1, self._announce, clock=steady)
 
     # -- steps: generators that yield while they wait -----------------------------------------------------------------
 

@@ -88,7 +88,7 @@ JOINT_HISTORY = Topic("joint_states", JointState, STATES_OUT, HISTORY)  # the sa
 CLOCK = Topic("/clock", Clock, SENSOR_OUT, SENSOR)  # sim -> all with use_sim_time, 100 Hz
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STANDARD, QoSProfile(depth=50))  # all -> people, lifecycle_manager; 1 Hz
 BOND = Topic("bond", Bond, SENSOR, HISTORY)  # all -> lifecycle_manager, 10 Hz
-GRAPH_STATE = Topic("graph_state", GraphState, LATCHED, LATCHED)  # manager -> `foresight up`, people; 5 Hz and on change
+GRAPH_STATE = Topic("graph_state", GraphState, LATCHED, LATCHED)  # manager -> guard, `foresight up`, people; 10 Hz and on change
 
 PURSUE = ("pursue", Pursue)  # action of the planner
 ENDINGS = (
