@@ -284,6 +284,7 @@ def test_constraints_of_a_goal_hold_while_it_moves_and_the_margin_is_shown(line:
     line.move()
     line.bench.until(lambda: line.guard_states[-1].accepted >= 3, "several plans pass", advance_s=0.02)
     assert all(np.isfinite(plan.margin_m) and plan.margin_m >= -1e-6 for plan in line.plans)
+    assert all(np.isfinite(plan.singular_margin) and plan.singular_margin >= 0 for plan in line.plans)
     speeds = [np.hypot(np.hypot(v.x, v.y), v.z) for plan in line.plans for v in plan.tip_velocity]
     assert 0.02 < max(speeds) <= 0.1
 

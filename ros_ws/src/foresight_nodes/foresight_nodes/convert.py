@@ -281,6 +281,7 @@ def plan_to_msg(
         source=plan.source,
         margin_m=float(plan.margin_m),
         nearest=plan.nearest,
+        singular_margin=float(plan.singular_margin),
         trajectory=trajectory_to_msg(trajectory, joint_names),
         imagined_blocks=blocks,
         imagined_size=size,
@@ -304,6 +305,7 @@ def plan_from_msg(msg: m.Plan) -> Plan:
         msg.source,
         msg.margin_m,
         msg.nearest,
+        msg.singular_margin,
     )
 
 
