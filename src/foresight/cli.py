@@ -272,12 +272,9 @@ def bench(words: list[str]) -> int:
 
 def bench_guard(words: list[str]) -> int:
     """Offer the guard legal, adversarial, mutated and random plans and judge all that passes (1 where a limit was broken)."""
-    from json import dumps
-
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from foresight.evaluation.bench_guard import BenchGuardConfig, bench, summary
-    from foresight.files import write_atomically
 
     config = parse(BenchGuardConfig, "bench guard", bench_guard.__doc__, words)
     check_file("--json", config.json)
@@ -295,7 +292,6 @@ def bench_guard(words: list[str]) -> int:
         found = bench(config, show)
     print(summary(found))
     if config.json:
-        write_atomically(config.json, dumps(found, indent=2) + "\n")
         print(f"Written: {config.json}")
     return 1 if any(profile["violations"] for profile in found["profiles"].values()) else 0
 

@@ -101,6 +101,27 @@ def test_the_bench_is_reproducible_and_written(tmp_path, capsys):
     assert "0 violations" in capsys.readouterr().out and "0 violations" in summary(again)
 
 
+def test_robots_that_are_finished_do_not_run_again(tmp_path, monkeypatch):
+    """After an interruption the same bench goes on; another seed, other code, and code that is not committed begin anew."""
+    path, ran = tmp_path / "guard.json", []
+
+    def run(git: str, seed: int = 0) -> dict:
+        monkeypatch.setattr("foresight.evaluation.bench_guard.git_commit", lambda: git)
+        ran.clear()
+        config = BenchGuardConfig(plans=20, profiles=("xarm6",), seed=seed, jobs=1, timed=1, json=path)
+        return bench(config, lambda robot, *_: ran.append(robot))
+
+    first = run("abc")
+    assert ran == ["xarm6"] and json.loads(path.read_text())["profiles"] == first["profiles"]
+    assert run("abc")["profiles"] == first["profiles"] and not ran
+    for other in ({"git": "abd"}, {"git": "abd", "seed": 1}, {"git": "abd+"}, {"git": "abd+"}):
+        run(**other)
+        assert ran, other
+    path.write_text("[]")
+    run("abc")
+    assert ran
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

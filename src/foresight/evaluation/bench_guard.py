@@ -6,6 +6,7 @@ Every plan joins a motion that is going on, so joining is part of the test, and 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import time
 from collections import Counter
@@ -22,7 +23,8 @@ from foresight.control.trajectory import hold
 from foresight.data import Candidate, RobotState, Trajectory
 from foresight.evaluation.guard_judge import Controller, Judge, broken, read
 from foresight.evaluation.guard_plans import LegalPlans, mutated
-from foresight.evaluation.results import machine
+from foresight.evaluation.results import git_commit, machine
+from foresight.files import write_atomically
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile, available_robots, load_profile
 from foresight.safety.checks import check
@@ -57,7 +59,7 @@ class BenchGuardConfig:
     timed: int = 4000
     """Checks of which the time is taken, with collision and without."""
     json: Path | None = None
-    """File for the figures."""
+    """File for the figures, written after each robot; the same bench on the same code goes on after the robots in it."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("plans", 1, 10**9), ("timed", 1, 10**6), ("seed", 0, 2**31), ("jobs", 0, 256)):
@@ -119,21 +121,24 @@ class Tally:
 def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = lambda *_: None) -> dict[str, object]:
     """Runs everything; `progress` is told profile, plans offered so far and plans in all."""
     names = config.profiles or tuple(available_robots())
-    found: dict[str, object] = {"machine": asdict(machine()), "seed": config.seed, "profiles": {}}
+    found: dict[str, object] = {"machine": asdict(machine()), "git": git_commit(), "seed": config.seed}
+    found["profiles"] = before = finished(config, found["git"])
     found["check_ms"] = check_times("fr3", repeats=config.timed)
     with_collision = check_times("fr3", collision=True, repeats=config.timed)
     found["check_ms"] |= {f"{name}_with_collision": with_collision[name] for name in ("p50", "p99", "p999")}
     jobs = config.jobs or cpu_count() or 1
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
     try:
-        for name in names:
+        for name in (name for name in names if name not in before):
             total = Tally()
             with deaf_to_interrupts():
                 waiting = [pool.submit(_chunk, chunk) for chunk in chunks(config, name)]
             for future in as_completed(waiting):
                 total.add(future.result())
                 progress(name, total.plans, config.plans)
-            found["profiles"][name] = total.to_json()
+            found["profiles"] = {**found["profiles"], name: total.to_json()}
+            if config.json:
+                write_atomically(config.json, json.dumps(found, indent=2) + "\n")
     except BaseException:  # an error or Ctrl-C: what is still being offered is worth nothing
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in multiprocessing.active_children():
@@ -141,6 +146,17 @@ def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = 
         raise
     pool.shutdown()
     return found
+
+
+def finished(config: BenchGuardConfig, git: str) -> dict[str, object]:
+    """The robots that an earlier run of the same bench on the same, committed code has finished; they need not run again."""
+    try:
+        found = json.loads(config.json.read_text()) if config.json else {}
+        profiles = found["profiles"] if (found.get("git"), found.get("seed")) == (git, config.seed) else {}
+        same = {name: figures for name, figures in profiles.items() if figures["plans"] == config.plans}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not written by this bench: it is replaced
+        return {}
+    return {} if git.endswith("+") or git == "unknown" else same
 
 
 def chunks(config: BenchGuardConfig, name: str) -> Iterator[tuple[str, int, int, int]]:
