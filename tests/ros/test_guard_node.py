@@ -316,18 +316,25 @@ def test_deactivation_brakes(guarded: Guarded):
     guarded.bench.until(lambda: guarded.states[-1].state == GuardState.INACTIVE, "it says that it is inactive")
 
 
-def test_silence_of_the_lifecycle_manager_brakes_and_its_return_lets_go(guarded: Guarded):
-    """With the manager gone nobody would notice a node that dies: the arm is braked and held until it is heard again."""
+@pytest.mark.parametrize("word", [None, GraphState(active=False)])
+def test_a_graph_that_is_no_longer_active_brakes_and_its_return_lets_go(guarded: Guarded, word: GraphState | None):
+    """The manager is silent (nobody would notice a node that dies), or back and not done: the arm is braked and held until all
+    is active. A manager that never was done, as without autostart, holds nothing."""
     manager = guarded.bench.publisher(topics.GRAPH_STATE)
+    manager.publish(GraphState(active=False))
+    guarded.live(0.6)
+    assert guarded.states[-1].action == GuardState.NONE
     manager.publish(GraphState(active=True))
-    guarded.bench.until(lambda: guarded.node._monitor.watchdog.known("manager"), "the guard hears the manager")
+    guarded.bench.until(lambda: guarded.node._monitor.watchdog.known("graph"), "the guard hears the manager")
     heard_s = guarded.bench.now_s
     guarded.live(0.3)
     assert guarded.offer(guarded.plan()).reason == "ok"
     guarded.bench.until(lambda: guarded.live(0.01) or len(guarded.commands) == 2, "the arm is braked")
     assert convert.seconds(guarded.commands[1].header.stamp) - heard_s <= 0.5 + 0.1, "the limit, and steps of this bench's clock"
     assert max(abs(v) for v in guarded.commands[1].points[-1].velocities) < 1e-6
-    assert guarded.states[-1].cause == "manager_lost" and guarded.states[-1].action == GuardState.HOLD
+    assert guarded.states[-1].cause == "graph_inactive" and guarded.states[-1].action == GuardState.HOLD
+    if word is not None:
+        manager.publish(word)
     guarded.live(1.0)
     assert guarded.offer(guarded.plan()).reason == "held"
     manager.publish(GraphState(active=True))

@@ -42,7 +42,7 @@ class Flags:
     not_at_rest: bool = False
     obstructed: bool = False
     heartbeat_lost: bool = False
-    manager_lost: bool = False
+    graph_inactive: bool = False
     state_invalid: bool = False
     state_stamps_frozen: bool = False
     state_stale: bool = False
@@ -78,7 +78,7 @@ TABLE = (
     Rule("not_at_rest", Action.STOP, False, "after a stop the arm has not been measured at rest yet"),
     Rule("obstructed", Action.RETREAT, False, "something holds the arm; the guard takes its command back to where the arm is"),
     Rule("heartbeat_lost", Action.HOLD, False, "no heartbeat of the planner's process for T_cmd"),
-    Rule("manager_lost", Action.HOLD, False, "the lifecycle manager was heard and fell silent: no node that dies would be noticed"),
+    Rule("graph_inactive", Action.HOLD, False, "the lifecycle manager no longer says that every node is active, or fell silent"),
     Rule("state_invalid", Action.HOLD, True, "joint states come with NaN, or without a joint"),
     Rule("state_stamps_frozen", Action.HOLD, False, "joint states come with the same stamp again and again"),
     Rule("state_stale", Action.HOLD, False, "no joint state, or only old ones"),

@@ -28,7 +28,7 @@ class MonitorConfig:
     observation_age_s: float = 0.5  # [s] since the last observation, in motion
     belief_age_s: float = 0.5  # [s] since the last belief, in motion
     plan_age_s: float = 0.5  # [s] since the last plan, in motion
-    manager_silence_s: float = 0.5  # [s] since the lifecycle manager, where there is one, last told how the graph is
+    graph_age_s: float = 0.5  # [s] since the lifecycle manager, where there is one, last said that every node is active
     clock_jump_s: float = 0.05  # [s] within a second, of the ROS clock against the steady clock
     state_leap: float = 3.0  # times the joint's greatest speed at which a measured position has leapt
     state_leap_rad: float = 0.05  # [rad] that a measured position may change beyond that
@@ -71,7 +71,7 @@ class Monitor:
                 "observation": config.observation_age_s,
                 "belief": config.belief_age_s,
                 "plan": config.plan_age_s,
-                "manager": config.manager_silence_s,
+                "graph": config.graph_age_s,
             }
         )
         self.state: RobotState | None = None  # the last good one
@@ -197,8 +197,8 @@ class Monitor:
         silent = {s.name: s for s in self.watchdog.silent(now)}
         if "heartbeat" in silent:
             found["heartbeat_lost"] = _silence("heartbeat of the planner", *silent["heartbeat"][1:])
-        if "manager" in silent and self.watchdog.known("manager"):
-            found["manager_lost"] = _silence("word of the lifecycle manager", *silent["manager"][1:])
+        if "graph" in silent and self.watchdog.known("graph"):
+            found["graph_inactive"] = _silence("word of the lifecycle manager that every node is active", *silent["graph"][1:])
         if self._bad_state:
             found["state_invalid"] = self._bad_state
         old = state_refusal(self.state, self.profile, guard.config, clock_s)

@@ -239,8 +239,9 @@ class GuardNode(Part[GuardParameters]):
     def _on_belief(self, msg: BeliefMsg) -> None:
         self._monitor.watchdog.seen("belief", self._now(), convert.seconds(msg.header.stamp))
 
-    def _on_graph_state(self, _: GraphState) -> None:
-        self._monitor.watchdog.seen("manager", self._now())
+    def _on_graph_state(self, msg: GraphState) -> None:
+        if msg.active:
+            self._monitor.watchdog.seen("graph", self._now())
 
     def _on_controller_active(self, msg: Bool) -> None:
         self._hear_driver(controller_active=msg.data)
