@@ -236,7 +236,8 @@ def page() -> str:
     lines = [
         "# Faults that can be set off on purpose",
         "",
-        "In simulation, while `foresight up sim` runs: `foresight inject NAME [--node NODE] [--duration-s S] [--set parameter=value]`.",
+        "In simulation, while `foresight up sim` runs:",
+        "`foresight inject NAME [--node NODE] [--duration-s S] [--set parameter=value]`.",
         "The faults of the simulator are also the service `sim/inject`, those of the world model `world_model/inject`",
         "(`foresight_msgs/srv/Inject`). Made by `python -m sim.faults`.",
         "",

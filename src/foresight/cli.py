@@ -279,7 +279,8 @@ def bench_guard(words: list[str]) -> int:
     config = parse(BenchGuardConfig, "bench guard", bench_guard.__doc__, words)
     check_file("--json", config.json)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "plans", TimeElapsedColumn(), "left", TimeRemainingColumn()
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "plans", TimeElapsedColumn(), "left",
+        TimeRemainingColumn(),
     )  # fmt: skip
     tasks: dict[str, int] = {}
     with _shown_once_used(Progress(*columns)) as use:
@@ -325,8 +326,8 @@ def bench_adversary(words: list[str]) -> int:
         write_atomically(config.json, json.dumps(figures, indent=2) + "\n")
         print(f"Written: {config.json}")
     print(
-        f"{figures['episodes']} episodes, {figures['passed']} of {figures['proposals']} proposals passed: {figures['violations']} "
-        f"violations, collisions {figures['collisions']}, {figures['not_at_rest']} not at rest; commanded at most "
+        f"{figures['episodes']} episodes, {figures['passed']} of {figures['proposals']} proposals passed: "
+        f"{figures['violations']} violations, collisions {figures['collisions']}, {figures['not_at_rest']} not at rest; commanded at most "
         f"{figures['commanded_share_of_limit']['acceleration']:.3f} of the acceleration limit; "
         f"{figures['episodes_per_minute']:.0f} episodes a minute."
     )
@@ -441,7 +442,7 @@ def bench_keep_out(words: list[str]) -> int:
 
 
 def bench_anti_collapse(words: list[str]) -> int:
-    """Train with every way against collapse on the same data and budget over three seeds; latent health and success as a table."""
+    """Train with every way against collapse on the same data and budget, three seeds; latent health and success as a table."""
     from foresight.training.compare import CompareConfig, compare
     from foresight.training.config import preset_in
 

@@ -64,7 +64,7 @@ def run(tmp_path_factory):
 
 
 def test_a_plan_is_explained_by_the_candidates_that_it_was_chosen_from(run, tmp_path, monkeypatch):
-    """Played again to the last bit; the plan is one of the candidates, none that may be chosen is cheaper, and a picture is drawn."""
+    """Played again to the last bit; the plan is one of the candidates, none that may be chosen is cheaper; a picture is drawn."""
     accounts = []
     draw = explaining.draw
     monkeypatch.setattr(explaining, "draw", lambda account, path: accounts.append(account) or draw(account, path))
@@ -110,7 +110,7 @@ def test_a_run_through_ros_or_of_another_model_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="through ROS"):
         explain(ExplainConfig(tmp_path / "ros"), build)
     write_results(tmp_path / "other", replace(report, model_id="abc"), episodes)
-    with pytest.raises(ValueError, match="'abc'.*'unsaved'"):
+    with pytest.raises(ValueError, match=r"'abc'.*'unsaved'"):
         explain(ExplainConfig(tmp_path / "other"), build)
 
 
