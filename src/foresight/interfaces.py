@@ -49,6 +49,19 @@ class Critic(Protocol):
 
 
 @runtime_checkable  # for the shape checks of the tests
+class Ensemble(Protocol):
+    """Several critics that learned apart: where they differ, little is known."""
+
+    critics: int
+
+    def spread(
+        self, latent: Float["Tensor", "S D"], proprio: Float["Tensor", "S P"], goal: "Goal"
+    ) -> Float["Tensor", "S"]:
+        """Standard deviation of their estimates [blocks]."""
+        ...
+
+
+@runtime_checkable  # for the shape checks of the tests
 class Readout(Protocol):
     """Tells where things are in a latent."""
 

@@ -16,6 +16,15 @@ GOAL, BESIDE = np.array([0.43, 0.16, 0.09]), np.array([0.0, 0.1, 0.0])  # BESIDE
 WALL = Box("wall", np.array([0.40, 0.05, 0.0]), np.array([0.50, 0.08, 0.2]))
 
 
+class Doubtful(ToyModel):
+    """Three critics that differ the more the further the tip is along y."""
+
+    critics = 3
+
+    def spread(self, latent, proprio, goal):
+        return latent[:, 1].abs()
+
+
 @pytest.fixture
 def foreseen(profile) -> Foreseen:
     draw = lambda *shape: torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))  # noqa: E731
@@ -23,8 +32,9 @@ def foreseen(profile) -> Foreseen:
     goal = Goal(latent=GOAL.astype(np.float32), tip=GOAL, object=GOAL + 0.1)
     start = torch.tensor([0.01, 0.0, 0.02])
     return Foreseen(
-        draw(S, H).abs() * 2, draw(S, H, 3), tips, velocities, start, goal, ToyModel(profile), Scales(0.1, K, 0.2, 1.2), (WALL,)
-    )
+        draw(S, H).abs() * 2, draw(S, H, 3), draw(S, H, 12), tips, velocities, start, goal, Doubtful(profile),
+        Scales(0.1, K, 0.2, 1.2), (WALL,),
+    )  # fmt: skip
 
 
 def as_it_was(to_go, velocities, start_velocity, step_s) -> dict[str, torch.Tensor]:
@@ -134,7 +144,7 @@ def test_an_objective_can_be_written_and_read_again(text):
     [
         ("", "at least one term"),
         ("0*to_go", "at least one term"),
-        ("to_go + risk", "'risk'.*unknown.*to_go"),
+        ("to_go + luck", "'luck'.*unknown.*to_go"),
         ("nan*to_go", "weight of term 'to_go' must be a finite number.*nan"),
         ("inf*to_go", "finite"),
         ("-1*to_go", "at least 0, got -1"),
@@ -174,6 +184,29 @@ def test_a_goal_without_what_the_objective_looks_at_makes_no_plan(profile):
     planner = Planner(ToyModel(profile), profile, PlannerConfig(objective="object"))
     with pytest.raises(ValueError, match=r"'object'.*needs a goal with object or latent"):
         planner.plan(belief_at(GOAL), goal_at(GOAL), Start(np.zeros(3)), torch.Generator(), lambda: 0.0)
+
+
+def test_risk_is_how_far_the_critics_differ(foreseen, profile):
+    """By its formula, and in the plan: motions that lead where less is known are shunned."""
+    assert torch.equal(parse("2*risk").score(foreseen)["risk"], 2 * foreseen.latents[..., 1].abs().mean(1))
+    tip, ways = np.array([0.45, 0.0, 0.10]), []
+    for objective in ("to_go(growth=1)", "to_go(growth=1) + 100*risk"):
+        planner = Planner(Doubtful(profile), profile, PlannerConfig(objective=objective))
+        plan = planner.plan(belief_at(tip), goal_at(GOAL), Start(np.zeros(3)), torch.Generator().manual_seed(0), lambda: 0.0)
+        ways.append(np.abs(plan.tip_velocity[:, 1]).sum())
+    assert ways[1] < 0.3 * ways[0]
+
+
+def test_risk_needs_several_critics(profile):
+    """A model with one is refused by the planner at once, and by an edit while it runs."""
+    with pytest.raises(ValueError, match=r"'risk'.*needs a model with several critics"):
+        Planner(ToyModel(profile), profile, PlannerConfig(objective="to_go + risk"))
+    assert parse("risk").refusal(Doubtful(profile), goal_at(GOAL)) is None
+    planner = Planner(ToyModel(profile), profile)
+    with pytest.raises(ValueError, match="several critics"):
+        planner.plan(
+            belief_at(GOAL), Goal(tip=GOAL, objective="risk"), Start(np.zeros(3)), torch.Generator(), lambda: 0.0
+        )
 
 
 def test_an_objective_of_the_tip_alone_finds_the_goal_without_a_critic(profile):

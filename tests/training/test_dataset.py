@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from foresight.training.dataset import REACHED_M, DatasetError, hindsight, load
+from foresight.training.dataset import REACHED_M, DatasetError, hindsight, load, yaw_of
 
 
 def test_windows_never_cross_an_episode(play):
@@ -43,6 +43,27 @@ def test_strangers_are_as_far_as_the_critic_can_say(play):
     h = hindsight(data, data.training, 400, 4, np.random.default_rng(0), strangers=0.5)
     assert 100 < (~h.same).sum() < 300
     assert (h.to_go[~h.same] == 4).all()
+
+
+@pytest.mark.parametrize("tilt", [0.0, np.pi / 2, np.pi])
+def test_the_yaw_is_that_of_the_axis_that_lies_flattest(tilt):
+    """Turned about the vertical by 20 degrees, then looked at on whichever face it lies: the same up to quarter turns."""
+    turn, roll = np.radians(20), np.array([np.cos(tilt / 2), np.sin(tilt / 2), 0.0, 0.0])
+    w, z = np.cos(turn / 2), np.sin(turn / 2)
+    both = np.array([w * roll[0], w * roll[1], z * roll[1], z * roll[0]])  # first rolled, then turned
+    yaw = yaw_of(np.stack([both, np.full(4, np.nan), np.zeros(4)]).astype(np.float32))
+    assert np.degrees(yaw[0]) % 90 == pytest.approx(20, abs=1e-3) and np.isnan(yaw[1:]).all()
+
+
+def test_a_dataset_may_lack_the_objects_orientation(play):
+    """Positions are read all the same."""
+    assert (load(play).yaw == 0).all()
+    with h5py.File(play, "a") as file:
+        positions = file["object"][:, :3]
+        del file["object"]
+        file["object"] = positions
+    data = load(play)
+    assert np.isnan(data.yaw).all() and (data.object == positions).all()
 
 
 def test_a_missing_or_foreign_file_is_refused(play, tmp_path):

@@ -5,6 +5,7 @@ import os
 import signal
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,6 +16,7 @@ from foresight import cli
 from foresight.training import health
 from foresight.training import train as training
 from foresight.training.config import PRESETS, TrainConfig, command_line, preset_in
+from foresight.training.dataset import DatasetError
 from foresight.training.health import Health, effective_rank, measure, probe_error
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.resume import only_training_of
@@ -49,6 +51,42 @@ def test_the_checkpoint_says_what_made_it(play, tmp_path):
     assert "--steps 12" in card and "23 episodes" in card and "skill" in card
     assert load(out).surprise_scale > 0
     assert not list(tmp_path.glob("*.training.pt")) and not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.usefixtures("any_health")
+def test_several_critics_and_a_yaw_readout_are_trained_and_measured(play, tmp_path):
+    """The critics end apart, each with an episode of three that it has never seen; the card tells what both are worth."""
+    sizes = dataclasses.replace(SIZES, critics=3, yaw=True)
+    out = train(config(play, tmp_path / "model", model=sizes, head_steps=300))
+    model, card = load(out), (out / CARD).read_text()
+    assert "how far the 3 of them differ" in card and "yaw 0." in card
+    features = torch.randn(20, model.critic[0].in_features, generator=torch.Generator().manual_seed(0))
+    expected = model.expected(model.logits(features))
+    assert expected.shape == (3, 20) and (expected.std(0) > 0).all()
+    assert torch.equal(model.judge(features), expected.mean(0))
+    latents = torch.randn(5, sizes.latent, generator=torch.Generator().manual_seed(1))
+    assert model.read_yaw(latents).abs().max() <= np.pi / 4
+
+
+@pytest.mark.usefixtures("any_health")
+def test_a_critic_does_not_learn_from_its_share_of_the_episodes(play, tmp_path):
+    """Where all rows are of episodes that one critic leaves out, only the others have a gradient."""
+    model, data = prepare(config(play, tmp_path / "model", model=dataclasses.replace(SIZES, critics=3)))
+    latents = torch.randn(len(data.images), SIZES.latent)
+    read = torch.zeros(len(data.images), 3)
+    training.head_losses(model, data, latents, read, np.array([1, 4, 7]), 32, [0, 3, 0]).critic.backward()
+    moved = [critic[0].weight.grad.abs().max() > 0 for critic in (model.critic, *model.other_critics)]
+    assert moved == [True, False, True]
+
+
+def test_a_yaw_readout_needs_data_that_tells_the_orientation(play, tmp_path):
+    """One line, before anything is trained."""
+    with h5py.File(play, "a") as file:
+        positions = file["object"][:, :3]
+        del file["object"]
+        file["object"] = positions
+    with pytest.raises(DatasetError, match="do not tell the object's orientation"):
+        train(config(play, tmp_path / "model", model=dataclasses.replace(SIZES, yaw=True)))
 
 
 @pytest.mark.usefixtures("any_health")

@@ -40,6 +40,14 @@ def test_the_critic_stays_within_its_range(tiny):
     assert ((to_go >= 0) & (to_go <= tiny.config.max_blocks)).all()
 
 
+def test_one_critic_has_no_spread_and_without_a_readout_there_is_no_yaw(tiny):
+    """The sentences say what to train with."""
+    with pytest.raises(ValueError, match=r"--model\.critics 3"):
+        tiny.spread(torch.randn(2, 8), torch.randn(2, 12), Goal(tip=np.zeros(3)))
+    with pytest.raises(ValueError, match=r"--model\.yaw"):
+        tiny.read_yaw(torch.randn(2, 8))
+
+
 def test_images_of_the_wrong_size_are_refused(tiny):
     """Both shapes stand in the message."""
     with pytest.raises(ValueError, match=r"\(2, 16, 16, 3\).*\(2, 8, 8, 3\)"):

@@ -110,11 +110,12 @@ class Imagination:
             z, p = self.model.imagine(z, p, torch.cat(displacements, -1))
             latents.append(z)
             proprios.append(p)
-        ahead = torch.stack(latents, 1)
-        to_go = self.model.blocks_to_go(ahead.flatten(0, 1), torch.stack(proprios, 1).flatten(0, 1), self.goal)
+        ahead, joints = torch.stack(latents, 1), torch.stack(proprios, 1)
+        to_go = self.model.blocks_to_go(ahead.flatten(0, 1), joints.flatten(0, 1), self.goal)
         foreseen = Foreseen(
             to_go.unflatten(0, ahead.shape[:2]),
             ahead,
+            joints,
             torch.stack(positions, 1),
             torch.stack(velocities, 1),
             start_velocity,

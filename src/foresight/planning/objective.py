@@ -4,7 +4,7 @@
 
 A term is `weight*name(norm=..., growth=...)`; its cost is the weight times the mean over the horizon of the residual's norm, over
 the residual's scale. `growth` lets later looks count more: look t has the weight 1 + growth t. The pattern is MuJoCo MPC's
-(Howell 2022). There is no term for risk: the shipped model has neither ensemble nor dropout, so there is no spread to measure.
+(Howell 2022). `risk` needs a model with several critics, which the shipped one has not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.data import Goal
-from foresight.planning.residuals import KINDS, Foreseen, lacking
+from foresight.planning.residuals import KINDS, Foreseen, lacking, unknown
 
 DEFAULT = (
     "to_go(growth=1) + 0.08*effort + 0.08*smooth"  # in blocks; growing weight reaches goals sooner than the last block alone
@@ -106,11 +106,12 @@ class Objective:
         """Cost by term at each look of the horizon: blocks or steps, as the residual has it."""
         return {term.name: term.along(foreseen) for term in self.terms}
 
-    def refusal(self, goal: Goal) -> str | None:
-        """Why this goal cannot be judged by this objective, or None."""
+    def refusal(self, model: object, goal: Goal | None = None) -> str | None:
+        """Why motions cannot be judged by this objective with this model, towards this goal where there is one; or None."""
         for term in self.terms:
-            needed = lacking(term.name, goal)
-            if needed:
+            if needed := unknown(term.name, model):
+                return f"Term '{term.name}' of the objective needs a model with {needed}. Leave it out, or give such a model."
+            if goal is not None and (needed := lacking(term.name, goal)):
                 return f"Term '{term.name}' of the objective needs a goal with {needed}. Leave it out, or give the goal that."
         return None
 

@@ -57,6 +57,8 @@ class Planner:
                 )
         self.model, self.config, self.contract = model, config, model.contract
         self.objective = parse(config.objective)  # may be set anew between two plans
+        if wrong := self.objective.refusal(model):
+            raise ValueError(wrong)
         self.watch: Watch | None = None  # is shown all that is imagined for a plan
         self._tip_speed_max = profile.tip_speed_max
         self.steps = config.horizon * self.contract.block_steps
@@ -91,7 +93,7 @@ class Planner:
         """
         began_s = clock()
         objective = self.objective_of(goal)
-        self._check(belief, objective.refusal(goal))
+        self._check(belief, objective.refusal(self.model, goal))
         latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
         distance = float(self.model.blocks_to_go(latent, proprio, goal))
         constraints = None if juncture is None else juncture.constraints
@@ -181,7 +183,8 @@ class Planner:
 
     def refusal(self, goal: Goal, constraints: Constraints) -> str | None:
         """Why a goal cannot be pursued: outside the workspace, not to be judged, or covered by a keep-out; else None."""
-        return outside(goal, constraints.profile) or self.objective_of(goal).refusal(goal) or constraints.refusal(goal)
+        unjudged = self.objective_of(goal).refusal(self.model, goal)
+        return outside(goal, constraints.profile) or unjudged or constraints.refusal(goal)
 
     def objective_of(self, goal: Goal) -> Objective:
         """What motions towards this goal are judged by; raises ValueError where the goal's own makes no sense."""

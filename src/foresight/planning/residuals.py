@@ -43,6 +43,7 @@ class Foreseen:
 
     to_go: Float[Tensor, "S H"]  # blocks that the critic sees from the end of each block
     latents: Float[Tensor, "S H D"]
+    proprios: Float[Tensor, "S H P"]  # SI units
     positions: Float[Tensor, "S N 3"]  # [m] of the tip at the knots
     velocities: Float[Tensor, "S N 3"]  # [m/s]
     start_velocity: Float[Tensor, "3"]  # [m/s]
@@ -67,6 +68,13 @@ def to_go(foreseen: Foreseen) -> Residual:
 def time(foreseen: Foreseen) -> Residual:
     """1 in each block at whose end the goal is a block away or more, falling to 0 at the goal."""
     return Residual(foreseen.to_go.clamp(0, 1)[..., None], 1.0)
+
+
+def risk(foreseen: Foreseen) -> Residual:
+    """Blocks by which the critics differ (standard deviation): how little the model knows of where the motion leads."""
+    shape = foreseen.latents.shape[:2]
+    spread = foreseen.model.spread(foreseen.latents.flatten(0, 1), foreseen.proprios.flatten(0, 1), foreseen.goal)
+    return Residual(spread.unflatten(0, shape)[..., None], 1.0)
 
 
 def latent(foreseen: Foreseen) -> Residual:
@@ -121,6 +129,11 @@ def lacking(name: str, goal: Goal) -> str:
     return "" if not needs or any(getattr(goal, part) is not None for part in needs) else " or ".join(needs)
 
 
+def unknown(name: str, model: object) -> str:
+    """What the residual of that name needs and the model has not; empty when it has all."""
+    return "several critics (trained with --model.critics 3)" if name == "risk" and getattr(model, "critics", 1) < 2 else ""
+
+
 def _wanted(part, name: str) -> Tensor:
     if part is None:
         raise ValueError(f"Term '{name}' needs a goal that has one; this goal has none. Leave the term out.")
@@ -144,4 +157,5 @@ class Kind(NamedTuple):
 KINDS = {
     "to_go": Kind(to_go, "sum"), "time": Kind(time, "sum"), "latent": Kind(latent, "l2"), "tip": Kind(tip, "l2"),
     "object": Kind(thing, "l2"), "effort": Kind(effort, "l2"), "smooth": Kind(smooth, "l2"), "keep_out": Kind(keep_out, "sum"),
+    "risk": Kind(risk, "sum"),
 }  # fmt: skip

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from foresight.contract import Contract
@@ -38,6 +39,7 @@ class PlayData:
     action: Float[np.ndarray, "N 3"]  # [m] tip displacement of the step that leaves the row
     tip: Float[np.ndarray, "N 3"]  # [m]
     object: Float[np.ndarray, "N 3"]  # [m] true position, for readouts and health only
+    yaw: Float[np.ndarray, "N"]  # [rad] about the vertical, of whichever of its axes lies flattest; NaN: the data does not tell
     first: Int[np.ndarray, "E"]  # first row of each episode
     length: Int[np.ndarray, "E"]
     seed: int
@@ -88,10 +90,11 @@ def load(*paths: Path, episodes: int | None = None, damaged: Literal["refuse", "
     contract, rows = files[0].contract, np.cumsum([0] + [file.rows for file in files])
     images = np.empty((rows[-1], len(contract.cameras), *files[0].image_shape), np.uint8)
     columns = {name: np.empty((rows[-1], width), np.float32) for name, width in _widths(contract).items()}
+    quaternions = np.full((rows[-1], 4), np.nan, np.float32)
     first, length, held_out, skipped = [], [], [], []
     for file, start in zip(files, rows, strict=False):
         part = slice(start, start + file.rows)
-        reasons = file.read(images[part], {name: column[part] for name, column in columns.items()})
+        reasons = file.read(images[part], {name: column[part] for name, column in columns.items()}, quaternions[part])
         if reasons and damaged == "refuse":
             raise DatasetError(
                 f"Dataset {file.path} is damaged or incomplete ({len(reasons)} of {len(file.length)} episodes, "
@@ -113,9 +116,21 @@ def load(*paths: Path, episodes: int | None = None, damaged: Literal["refuse", "
         )
     proprio = np.concatenate([columns["q"], columns["tip"], columns["tip_velocity"]], axis=1)
     return PlayData(
-        contract, images, proprio, columns["action"], columns["tip"], columns["object"], first, length, files[0].seed, held_out,
-        tuple(skipped),
+        contract, images, proprio, columns["action"], columns["tip"], columns["object"], yaw_of(quaternions), first, length,
+        files[0].seed, held_out, tuple(skipped),
     )  # fmt: skip
+
+
+def yaw_of(quaternions: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
+    """Angle about the vertical [rad] of the body axis that lies flattest, from quaternions w x y z; NaN where there are none."""
+    told = np.isfinite(quaternions).all(1) & (np.abs(quaternions).max(1) > 0)
+    yaw = np.full(len(quaternions), np.nan, np.float32)
+    if told.any():
+        axes = Rotation.from_quat(quaternions[told], scalar_first=True).as_matrix()  # columns are the body's axes
+        flattest = np.abs(axes[:, 2]).argmin(1)
+        x, y = (axes[np.arange(len(axes)), row, flattest] for row in (0, 1))
+        yaw[told] = np.arctan2(y, x)
+    return yaw
 
 
 def _widths(contract: Contract) -> dict[str, int]:
@@ -174,13 +189,20 @@ class _File:
     def rows(self) -> int:
         return min(int((self.first + self.length).max(initial=0)), self.rows_there)
 
-    def read(self, images: UInt8[np.ndarray, "N C h w 3"], columns: dict[str, Float[np.ndarray, "N n"]]) -> dict[int, str]:
+    def read(
+        self,
+        images: UInt8[np.ndarray, "N C h w 3"],
+        columns: dict[str, Float[np.ndarray, "N n"]],
+        quaternions: Float[np.ndarray, "N 4"],
+    ) -> dict[int, str]:
         """Fills the arrays; which episodes are damaged, and why."""
         reasons: dict[int, str] = {}
         with h5py.File(self.path) as file:
             sources = [(f"pixels_{c.name}", images[:, i]) for i, c in enumerate(self.contract.cameras)]
             for name, target in (*sources, *columns.items()):
                 self._fill(file[name], target, reasons)
+            if file["object"].shape[1] >= 7:
+                self._fill(file["object"], quaternions, reasons, 3)
         for episode, (first, length) in enumerate(zip(self.first, self.length, strict=True)):
             if length <= self.contract.block_steps:
                 reasons.setdefault(episode, f"has {length} rows, an action block needs {self.contract.block_steps + 1}")
@@ -191,9 +213,9 @@ class _File:
                     reasons[episode] = f"{name} is {rows[at].tolist()} at row {at}"
         return dict(sorted(reasons.items()))
 
-    def _fill(self, source: h5py.Dataset, target: np.ndarray, reasons: dict[int, str]) -> None:
-        """The column at once, or episode by episode where that fails, to learn which of them cannot be read."""
-        there, width = len(source), slice(None, target.shape[1] if target.ndim == 2 else None)
+    def _fill(self, source: h5py.Dataset, target: np.ndarray, reasons: dict[int, str], begin: int = 0) -> None:
+        """The column from its number `begin` on: at once, or by episodes where that fails, to learn which cannot be read."""
+        there, width = len(source), slice(begin, begin + target.shape[1] if target.ndim == 2 else None)
         try:
             target[: min(there, len(target))] = source[: len(target), width]
         except OSError as error:
@@ -214,6 +236,7 @@ class Hindsight:
     """Rows with goals that the same episode reached later (or, for a share, that another episode holds)."""
 
     row: Int[np.ndarray, "B"]
+    episode: Int[np.ndarray, "B"]  # that the row lies in
     goal: Int[np.ndarray, "B"]  # row that shows the goal
     given: Float[np.ndarray, "B 3"]  # which parts of the goal matter: image, tip, object
     k: Float[np.ndarray, "B"]  # blocks from row to goal
@@ -251,7 +274,7 @@ def hindsight(
         reached = np.where(both, ahead, reached)
     stranger = rng.random(batch) < strangers
     goal = np.where(stranger, data.first[rng.choice(episodes, batch)] + rng.integers(0, data.length.min(), batch), goal)
-    return Hindsight(row, goal, given, k.astype(np.float32), np.where(stranger, max_blocks, reached), ~stranger)
+    return Hindsight(row, episode, goal, given, k.astype(np.float32), np.where(stranger, max_blocks, reached), ~stranger)
 
 
 def draw_looks(

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
+from scipy.stats import spearmanr
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
@@ -31,7 +33,7 @@ from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
 from foresight.training.resume import Resume, only_training_of, uninterrupted
 from foresight.world_model import checkpoint
-from foresight.world_model.model import WorldModel
+from foresight.world_model.model import SYMMETRY, WorldModel
 from foresight.world_model.processes import mean_over_processes, processes
 
 STAGES = ("world model", "readouts", "actor and critic", "decoder")
@@ -125,6 +127,11 @@ def make_fabric(config: TrainConfig) -> Fabric:
 def prepare(config: TrainConfig, data: PlayData | None = None) -> tuple[WorldModel, PlayData]:
     """The data in memory, if it is not there yet, and a new model that knows its statistics."""
     data = data or dataset.load(*config.data, episodes=config.episodes, damaged=config.damaged)
+    if config.model.yaw and not np.isfinite(data.yaw[data.starts(np.arange(len(data.first)), 0)]).all():
+        raise dataset.DatasetError(
+            f"Datasets {', '.join(map(str, config.data))} do not tell the object's orientation in every row, which --model.yaw "
+            "needs. Collect them with this version of `foresight collect`, or train without it."
+        )
     torch.manual_seed(config.seed)
     model = WorldModel(data.contract, config.model)
     set_statistics(model, data)
@@ -347,21 +354,35 @@ def train_head(
 def train_readouts(
     model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, state: Resume, log: Log, report: Report
 ) -> dict[str, float]:
-    """Tip and object position from a latent."""
+    """Tip and object position from a latent, and the object's yaw where the model reads it."""
     steps, rows = max(1, config.head_steps // 3), data.starts(data.training, 0)
     truth = to(model, np.concatenate([data.tip, data.object], 1))
     truth = (truth - model.position_mean.repeat(2)) / model.position_std.repeat(2)
 
+    turned = SYMMETRY * to(model, data.yaw)
+    turned = torch.stack([turned.cos(), turned.sin()], 1)
+
     def loss_of(step: int) -> dict[str, Tensor]:
         draw = np.random.default_rng([config.seed, 2, step]).choice(rows, 1024)
-        return {"loss": F.smooth_l1_loss(model.readout(noisy(latents[draw], config.seed, step)), truth[draw], beta=0.1)}
+        blurred = noisy(latents[draw], config.seed, step)
+        losses = {"loss": F.smooth_l1_loss(model.readout(blurred), truth[draw], beta=0.1)}
+        return losses | ({} if model.yaw_readout is None else {"yaw": F.mse_loss(model.yaw_readout(blurred), turned[draw])})
 
-    train_head(STAGES[1], model.readout, steps, config.lr, loss_of, config, state, log, report)
+    head = model.readout if model.yaw_readout is None else nn.ModuleList([model.readout, model.yaw_readout])
+    train_head(STAGES[1], head, steps, config.lr, loss_of, config, state, log, report)
     held = data.starts(data.held_out, 0)
     tip, obj = model.read(latents[held])
     errors = [(a - to(model, b[held])).norm(dim=1).median().item() * 100 for a, b in ((tip, data.tip), (obj, data.object))]
-    report(STAGES[1], steps, steps, f"held out: tip {errors[0]:.2f} cm, object {errors[1]:.2f} cm")
-    return {"readout_tip_cm": errors[0], "readout_object_cm": errors[1]}
+    metrics = {"readout_tip_cm": errors[0], "readout_object_cm": errors[1]}
+    line = f"held out: tip {errors[0]:.2f} cm, object {errors[1]:.2f} cm"
+    if model.yaw_readout is not None:
+        apart = model.read_yaw(latents[held]) - to(model, data.yaw[held])
+        quarter = 2 * math.pi / SYMMETRY
+        apart = (apart + quarter / 2).remainder(quarter) - quarter / 2
+        metrics["readout_yaw_deg"] = math.degrees(float(apart.abs().median()))
+        line += f", yaw {metrics['readout_yaw_deg']:.1f} deg"
+    report(STAGES[1], steps, steps, line)
+    return metrics
 
 
 def noisy(latents: Float[Tensor, "B D"], seed: int, step: int, scale: float = 0.05) -> Float[Tensor, "B D"]:
@@ -380,22 +401,32 @@ def train_actor_and_critic(
     report: Report,
 ) -> dict[str, float]:
     """Goal-conditioned inverse dynamics and steps to go, with goals in hindsight."""
-    heads = nn.ModuleList([model.actor, model.critic])
+    heads = nn.ModuleList([model.actor, model.critic, *model.other_critics])
     read_object = torch.cat([model.read(part)[1] for part in latents.split(8192)])
 
     def loss_of(step: int) -> dict[str, Tensor]:
-        actor, critic, _ = head_losses(model, data, latents, read_object, data.training, HEAD_BATCH, [config.seed, 3, step])
-        return {"actor": actor, "critic": critic}
+        found = head_losses(model, data, latents, read_object, data.training, HEAD_BATCH, [config.seed, 3, step])
+        return {"actor": found.actor, "critic": found.critic}
 
     train_head(STAGES[2], heads, config.head_steps, config.lr, loss_of, config, state, log, report, clip=True)
-    actor, critic, error = head_losses(model, data, latents, read_object, data.held_out, 8192, [config.seed, 4, 0])
-    report(
-        STAGES[2],
-        config.head_steps,
-        config.head_steps,
-        f"held out: actor {float(actor):.4f}  critic {float(critic):.4f} ({error:.2f} blocks)",
-    )
-    return {"actor_loss": float(actor), "critic_loss": float(critic), "critic_error_blocks": error}
+    found = head_losses(model, data, latents, read_object, data.held_out, 8192, [config.seed, 4, 0])
+    actor, critic, error = float(found.actor), float(found.critic), float(found.errors.mean())
+    metrics = {"actor_loss": actor, "critic_loss": critic, "critic_error_blocks": error}
+    line = f"held out: actor {actor:.4f}  critic {critic:.4f} ({error:.2f} blocks)"
+    if found.spread is not None:
+        metrics["critic_spread_r"] = float(spearmanr(found.spread.cpu(), found.errors.cpu()).statistic)
+        line += f"  spread against error r {metrics['critic_spread_r']:.2f}"
+    report(STAGES[2], config.head_steps, config.head_steps, line)
+    return metrics
+
+
+class HeadLosses(NamedTuple):
+    """What actor and critics make of one draw."""
+
+    actor: Float[Tensor, ""]
+    critic: Float[Tensor, ""]  # sum over the critics
+    errors: Float[Tensor, "B"]  # [blocks] of the critics' mean
+    spread: Float[Tensor, "B"] | None  # [blocks] standard deviation of the critics; None: there is one
 
 
 def head_losses(
@@ -406,8 +437,8 @@ def head_losses(
     episodes: np.ndarray,
     batch: int,
     seed: list[int],
-) -> tuple[Tensor, Tensor, float]:
-    """Actor and critic loss of one draw, and the critic's mean absolute error [blocks]."""
+) -> HeadLosses:
+    """Of one draw. Of M critics, each learns from all episodes but its Mth of them, so that they differ where data is scarce."""
     rng = np.random.default_rng(seed)
     h = hindsight(data, episodes, batch, model.config.max_blocks, rng)
     z, goal = noisy(latents[h.row], seed[0], seed[-1]), latents[h.goal]
@@ -421,12 +452,15 @@ def head_losses(
     with torch.no_grad():
         features = model.features(z, proprio, goal, to(model, data.tip[h.goal]), goal_object, given)
     with torch.autocast(model.device.type, torch.bfloat16):
-        proposal, logits = model.act(features, to(model, h.k)), model.critic(features).float()
+        proposal, logits = model.act(features, to(model, h.k)), model.logits(features).float()
     actor = ((proposal.float() - block) / model.action_std).square().mean(-1)
-    critic = F.cross_entropy(logits, to_go)
-    distances = torch.arange(logits.shape[-1], dtype=torch.float32, device=model.device)
-    error = (logits.detach().softmax(-1) @ distances - to_go).abs().mean()
-    return (actor * same).sum() / same.sum(), critic, float(error)
+    critics = np.arange(model.critics)[:, None]
+    learns = to(model, (model.critics == 1) | (h.episode % model.critics != critics)).float()
+    misses = F.cross_entropy(logits.flatten(0, 1), to_go.repeat(model.critics), reduction="none").view_as(learns)
+    critic = ((misses * learns).sum(1) / learns.sum(1).clamp_min(1)).sum()
+    expected = model.expected(logits.detach())
+    spread = expected.std(0) if model.critics > 1 else None
+    return HeadLosses((actor * same).sum() / same.sum(), critic, (expected.mean(0) - to_go).abs(), spread)
 
 
 def train_decoder(
@@ -492,6 +526,10 @@ def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
     names = {"sigreg": "SIGReg", "vicreg": "VICReg", "infonce": "InfoNCE", "ema": "an EMA teacher", "none": "nothing"}
     eyes = f"with {config.model.foundation} as frozen eyes" if model.foundation else "end to end from pixels"
     episodes = facts["episodes"] + facts["held_out_episodes"] + len(facts.get("skipped_episodes", ()))
+    yaw = f", yaw {m['readout_yaw_deg']:.1f} deg" if "readout_yaw_deg" in m else ""
+    spread = ""
+    if "critic_spread_r" in m:
+        spread = f"; rank correlation of that with how far the {model.critics} of them differ {m['critic_spread_r']:.2f}"
     skipped = f"; damaged ones left out: {len(facts['skipped_episodes'])}" if "skipped_episodes" in facts else ""
     return f"""# World model for {contract.robot}
 
@@ -511,8 +549,8 @@ Actor, critic, readouts and a picture decoder were trained on its frozen latents
 | held-out latent health | std {m["health"]["std"]:.2f}, effective rank {m["health"]["rank"]:.1f}, \
 one-block skill over persistence {m["health"]["skill"]:.3f} |
 | linear probe (median) | tip {m["health"]["tip_cm"]:.2f} cm, object {m["health"]["object_cm"]:.2f} cm |
-| readouts (median) | tip {m["readout_tip_cm"]:.2f} cm, object {m["readout_object_cm"]:.2f} cm |
-| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks |
+| readouts (median) | tip {m["readout_tip_cm"]:.2f} cm, object {m["readout_object_cm"]:.2f} cm{yaw} |
+| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks{spread} |
 
 Not for: other robots, other camera mountings than a few centimetres from these, other objects than the cube; \
 never tried on a real arm.

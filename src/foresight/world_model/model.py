@@ -20,6 +20,8 @@ from foresight.world_model.encoders import FoundationEncoder, VisionEncoder, loa
 from foresight.world_model.networks import CameraEncoder, Decoder, Encoder, Predictor, mlp, normalise_images
 from foresight.world_model.transformer import TransformerConfig
 
+SYMMETRY = 4  # quarter turns bring a cube onto itself
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -39,6 +41,8 @@ class ModelConfig:
     foundation_size: int = 224  # [px] that images are enlarged to for DINOv2; V-JEPA 2 has its own size
     predictor_dropout: float = 0.0  # share of the predictor's numbers left out while it learns
     spare_cameras: bool = False  # learns to do without cameras that are lost, as long as one is seen
+    critics: int = 1  # that learn apart; their mean counts, and with several how far they differ tells how little is known
+    yaw: bool = False  # a readout of the object's orientation about the vertical too
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
@@ -72,6 +76,10 @@ class WorldModel(nn.Module):
         self.actor = mlp(features + 1, config.head_width, block)
         self.critic = mlp(features, config.head_width, config.max_blocks + 1)
         self.decoder = Decoder(latent, cameras, size)
+        self.other_critics = nn.ModuleList(
+            mlp(features, config.head_width, config.max_blocks + 1) for _ in range(config.critics - 1)
+        )
+        self.yaw_readout = mlp(latent, 256, 2, depth=2) if config.yaw else None  # cosine and sine of SYMMETRY times the yaw
         self.register_buffer("proprio_mean", torch.zeros(proprio))
         self.register_buffer("proprio_std", torch.ones(proprio))
         self.register_buffer("action_std", torch.ones(block))
@@ -164,15 +172,43 @@ class WorldModel(nn.Module):
     def blocks_to_go(self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], goal: Goal) -> Float[Tensor, "S"]:
         return self.judge(self.features(latent, proprio, *self.goal_tensors(goal)))
 
+    @property
+    def critics(self) -> int:
+        return self.config.critics
+
     def judge(self, features: Float[Tensor, "S G"]) -> Float[Tensor, "S"]:
-        """Expected distance [blocks] of the critic's categorical distribution."""
-        probability = self.critic(features).float().softmax(-1)
-        return probability @ torch.arange(self.config.max_blocks + 1, dtype=torch.float32, device=probability.device)
+        """Expected distance [blocks], the mean of all critics."""
+        return self.expected(self.critic(features)) if self.critics == 1 else self.expected(self.logits(features)).mean(0)
+
+    def logits(self, features: Float[Tensor, "S G"]) -> Float[Tensor, "M S N"]:
+        """Each critic's categorical distribution over distances in whole blocks."""
+        return torch.stack([critic(features) for critic in (self.critic, *self.other_critics)])
+
+    def expected(self, logits: Float[Tensor, "*n N"]) -> Float[Tensor, "*n"]:
+        """The distance [blocks] that a distribution expects."""
+        probability = logits.float().softmax(-1)
+        return probability @ torch.arange(probability.shape[-1], dtype=torch.float32, device=probability.device)
+
+    def spread(self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], goal: Goal) -> Float[Tensor, "S"]:
+        """Standard deviation [blocks] of what the critics expect. Raises ValueError for a model with one."""
+        if self.critics == 1:
+            raise ValueError("This model has one critic, which cannot differ from others. Train one with --model.critics 3.")
+        return self.expected(self.logits(self.features(latent, proprio, *self.goal_tensors(goal)))).std(0)
 
     def read(self, latent: Float[Tensor, "*n D"]) -> tuple[Float[Tensor, "*n 3"], Float[Tensor, "*n 3"]]:
         """Tip and object position [m] as the latent shows them."""
         both = self.readout(latent).unflatten(-1, (2, 3)) * self.position_std + self.position_mean
         return both[..., 0, :], both[..., 1, :]
+
+    def read_yaw(self, latent: Float[Tensor, "*n D"]) -> Float[Tensor, "*n"]:
+        """The object's orientation about the vertical [rad], within a turn that brings a cube onto itself: +-pi/4.
+
+        Raises ValueError for a model without that readout.
+        """
+        if self.yaw_readout is None:
+            raise ValueError("This model does not read the object's orientation. Train one with --model.yaw.")
+        cosine, sine = self.yaw_readout(latent).unbind(-1)
+        return torch.atan2(sine, cosine) / SYMMETRY
 
     def goal_tensors(self, goal: Goal) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latent, tip, object (zeros where they do not matter) and which of them do, as batches of one."""

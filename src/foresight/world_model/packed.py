@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from foresight.world_model.model import WorldModel
 from foresight.world_model.rollout import Linear, prepared
 
-PARTS = ("predictor", "actor", "critic", "readout")  # run for every candidate; encoder and decoder stay as they are
+# Run for every candidate; encoder and decoder stay as they are.
+PARTS = ("predictor", "actor", "critic", "other_critics", "readout")
 
 
 class Packed(nn.Module):

@@ -180,14 +180,14 @@ class PlannerNode(Part[PlannerParameters]):
     # -- the objective, edited while running --------------------------------------------------------------------------
 
     def _judge_edit(self, edits: list[Parameter]) -> SetParametersResult:
-        """Refuses an objective that makes no sense, or that the goal being pursued cannot be judged by."""
+        """Refuses an objective that makes no sense, or by which the model or the goal being pursued cannot be judged."""
         try:
             for edit in (e for e in edits if e.name == OBJECTIVE):
                 if not isinstance(edit.value, str):
                     raise ValueError(f"Parameter '{OBJECTIVE}' must be of type str, got {edit.value!r}.")
                 objective, chase = parse(edit.value), self._chase
-                wrong = objective.refusal(chase.goal) if chase is not None and not chase.goal.objective else None
-                if wrong:
+                goal = chase.goal if chase is not None and not chase.goal.objective else None
+                if self._model is not None and (wrong := objective.refusal(self._model, goal)):
                     raise ValueError(wrong)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
