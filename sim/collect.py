@@ -39,6 +39,7 @@ LAYOUT = ("v110", "v110")  # of HDF5: the first with checksums over its own book
 SEED_SPACE = 1_000_000_000  # episode seeds of collection start here; evaluation draws below it
 SHARDS, MARKER = "??????-??????.h5", "config.json"  # in the folder of an unfinished collection
 BODY_NAMES = ("half_m", "mass_kg", "friction", "latency_s")
+MIXED = {"play": 0.5, "pick": 0.3, "clutter": 0.2}  # shares of the episodes of `mixed`
 NUMBERS = 80  # at most, besides the pictures, in a row
 
 
@@ -51,7 +52,7 @@ class CollectConfig:
     """What to collect and where to put it."""
 
     out: Path = Path("data/ur5e_play.h5")  # file to write
-    task: Literal["play", "pick", "clutter"] = "play"  # reach and push about; pick and place; the same, one named of three
+    task: Literal["play", "pick", "clutter", "mixed"] = "play"  # reach and push; pick and place; one named of three; all of these
     family: Literal["plain", "wide", "shadows"] = "plain"  # plain: colours, light, cameras; wide: textures, bodies, noise too
     episodes: int = 2400  # episodes to collect
     steps: int = 60  # steps of 0.1 s per episode
@@ -201,7 +202,7 @@ def _collect_shard(work: tuple[CollectConfig, range, Path]) -> int:
 
     family = FAMILIES[config.family]
     if _worker is None:
-        others = 2 if family.others or config.task == "clutter" else 0
+        others = 2 if family.others or config.task in ("clutter", "mixed") else 0
         _worker = Simulation(0, load_profile(config.robot), others=others)
         _worker.judging = False
     rows = [
@@ -224,9 +225,11 @@ def collect_episode(
     family = family or PLAIN
     profile, kinematics = simulation.profile, simulation.kinematics
     cameras, step = contract(profile).cameras, contract(profile).step_s
+    gripping = task != "play"  # the gripper is recorded: all episodes of a dataset have the same columns
+    if task == "mixed":
+        task = str(rng.choice(list(MIXED), p=list(MIXED.values())))
     setting, latency_s, cube_colour = _begin(simulation, rng, task, family)
-    gripping = task != "play"
-    player = Player(rng, gripping, tuple(np.array(other[:2]) for other in setting.others))
+    player = Player(rng, task != "play", tuple(np.array(other[:2]) for other in setting.others))
     names = ["q", "dq", "tip", "tip_velocity", "object", "look", "body", *(f"pixels_{c.name}" for c in cameras)]
     columns: dict[str, list] = {name: [] for name in names + ["gripper", "opening", "others"] * gripping}
     body = np.array([simulation.body.half_m, simulation.body.mass_kg, simulation.body.friction, latency_s])

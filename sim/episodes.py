@@ -26,6 +26,7 @@ from foresight.evaluation.config import AMONG, GRIPPING, EvaluateConfig
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
 from foresight.workers import deaf_to_interrupts
+from foresight.world_model import checkpoint
 
 if TYPE_CHECKING:
     from sim.suites import Suite
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 PERIOD_S = 0.1  # [s] between two plans, of simulated time
 WATCHES = 5  # looks of the guard at the joint states in that time; through ROS there are more
 CROWDED = ("objects", "shift")  # suites with rows in which two objects lie beside the cube
-NO_GRIPPER = "the model's actions move the tip and leave the gripper closed"
+NO_GRIPPER = "the model's actions move the tip and leave the gripper as it is"
 SETTLE_S = 0.8  # [s] of simulated time for the judge to see the arm at rest after the agent has ended its pursuit
 
 
@@ -105,6 +106,8 @@ def run_episode(
             if step.trajectory is not None:
                 command_ms.append(1e3 * (perf_counter() - began))
                 simulation.command(step.trajectory)
+                if step.closed is not None:
+                    simulation.grip(step.closed)
             refusal = step.refusal or (step.verdict if step.trajectory is None else None)
             if refusal is not None:
                 refused, last_refusal = refused + 1, refusal.reason.value
@@ -208,6 +211,11 @@ def rows_of(config: EvaluateConfig) -> tuple["Suite | None", dict[str, str]]:
     Raises ManifestError where the manifest and the code differ, ValueError where `rows` names none or nothing is left to run.
     """
     if config.suite is None:
+        gripping = [task for task in config.task if task in GRIPPING]
+        if gripping and not moves_gripper(config):
+            raise ValueError(
+                f"--task {gripping[0]} cannot be run: {NO_GRIPPER}. Give --checkpoint a model that moves it, or --policy expert."
+            )
         return None, {}
     from sim.suites import load
 
@@ -216,12 +224,18 @@ def rows_of(config: EvaluateConfig) -> tuple["Suite | None", dict[str, str]]:
     if wrong:
         raise ValueError(f"--rows: suite '{suite.name}' has no row '{wrong[0]}'. Available: {'; '.join(suite.rows)}.")
     rows = {name: suite.rows[name] for name in config.rows or suite.rows}
-    cannot = {name for name, entries in rows.items() if entries[0].task in GRIPPING and config.policy != "expert"}
+    gripping = {name for name, entries in rows.items() if entries[0].task in GRIPPING}
+    cannot = gripping if gripping and not moves_gripper(config) else set()
     if cannot == rows.keys():
         raise ValueError(f"None of the rows ({'; '.join(rows)}) can be run: {NO_GRIPPER}. Only --policy expert can.")
     return replace(suite, rows={n: e[: config.episodes] for n, e in rows.items() if n not in cannot}), dict.fromkeys(
         (name for name in rows if name in cannot), NO_GRIPPER
     )
+
+
+def moves_gripper(config: EvaluateConfig) -> bool:
+    """Whether the policy does. Raises CheckpointError where the model cannot be asked."""
+    return config.policy == "expert" or checkpoint.read_contract(config.checkpoint).moves_gripper
 
 
 def planned(config: EvaluateConfig) -> dict[tuple[str, str], int]:
@@ -252,7 +266,7 @@ def _jobs(config: EvaluateConfig, suite: "Suite | None") -> Iterator[Job]:
             yield Job(task, config.policy, index, seed, video, index < config.videos, shift, name, scene)
         floor = config.random_floor if entries is None or entries[0].shift == "none" else 0
         for index, (task, shift, seed, name, scene) in enumerate(scenes[:floor]):
-            if task not in GRIPPING:
+            if task not in GRIPPING or config.policy != "expert":
                 yield Job(task, "random", index, seed, None, False, shift, name, scene)
 
 
@@ -330,8 +344,6 @@ def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
 def _model_id(config: EvaluateConfig, build: Build) -> str:
     if build is not _build or config.policy == "expert":
         return "none"
-    from foresight.world_model import checkpoint
-
     return checkpoint.load(config.checkpoint).model_id
 
 
@@ -339,9 +351,7 @@ def _training(config: EvaluateConfig, build: Build) -> dict:
     """What the checkpoint says of how it was made; nothing where another agent acted."""
     if build is not _build or config.policy == "expert":
         return {}
-    from foresight.world_model.checkpoint import read_config
-
-    return read_config(config.checkpoint).get("training", {})
+    return checkpoint.read_config(config.checkpoint).get("training", {})
 
 
 def _record(

@@ -261,10 +261,10 @@ class Expert:
         change = Player._keep_inside(truth.tip, wanted) - self.previous
         wanted = self.previous + change * min(1.0, MAX_ACCELERATION * STEP_S / (np.linalg.norm(change) + 1e-9))
         self.previous = wanted * min(1.0, EXPERT_SPEED / (np.linalg.norm(wanted) + 1e-9))
-        if isinstance(self.skill, PickPlace):
-            self.simulation.grip(self.skill.closed)
+        closed = self.skill.closed if isinstance(self.skill, PickPlace) else None
         self.in_force = towards(self.previous, STEP_S, self.in_force, state, now_s, self.simulation)
-        return SimpleNamespace(trajectory=self.in_force, refusal=None, verdict=None, outcome=None, plan=None, belief=None)
+        nothing = dict.fromkeys(("refusal", "verdict", "outcome", "plan", "belief"))
+        return SimpleNamespace(trajectory=self.in_force, closed=closed, **nothing)
 
     def watch(self, state: RobotState, now_s: float) -> None:
         return None

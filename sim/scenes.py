@@ -12,7 +12,7 @@ from typing import Literal
 import mujoco
 import numpy as np
 
-from foresight.contract import CameraContract, Contract
+from foresight.contract import TIP_AND_GRIPPER, CameraContract, Contract
 from foresight.robots.model import robot_spec
 from foresight.robots.profile import RobotProfile, available_robots, load_profile
 
@@ -39,7 +39,7 @@ def contract(profile: RobotProfile, gripper: bool = False) -> Contract:
     """What a model trained in this scene is bound to; `gripper`: its actions move that too."""
     camera = [CameraContract(name, IMAGE_SIZE, IMAGE_SIZE, (0, 0, IMAGE_SIZE, IMAGE_SIZE), MODEL_SIZE) for name in CAMERAS]
     bound = Contract(profile.name, profile.joint_names, tuple(camera))
-    return replace(bound, action=f"{bound.action}; gripper, 0 open, 1 closed") if gripper else bound
+    return replace(bound, action=TIP_AND_GRIPPER) if gripper else bound
 
 
 @dataclass(frozen=True)

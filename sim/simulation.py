@@ -182,7 +182,8 @@ class Simulation:
 
     def state(self) -> RobotState:
         """Measured joints now."""
-        return RobotState(self.time_s, self.data.qpos[: self._joints].copy(), self.data.qvel[: self._joints].copy())
+        joints = slice(0, self._joints)
+        return RobotState(self.time_s, self.data.qpos[joints].copy(), self.data.qvel[joints].copy(), self.opening())
 
     def images(self) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
         """A frame of every camera, RGB, captured now."""

@@ -67,7 +67,7 @@ def test_overview_loads_no_heavy_library():
         (["evaluate", "--suite", "far", "--beside", "x"], ["--beside compares pages of one suite. Give --suite and --report"]),
         (["evaluate", "--rows", "push"], ["--rows picks rows of a suite. Give --suite"]),
         (["evaluate", "--suite", "far", "--rows", "push"], ["suite 'far' has no row 'push'. Available: push_far"]),
-        (["evaluate", "--suite", "objects", "--rows", "pick"], ["leave the gripper closed. Only --policy expert can"]),
+        (["evaluate", "--suite", "objects", "--rows", "pick"], ["leave the gripper as it is. Only --policy expert can"]),
         (["evaluate", "--ros", "--shift", "noise"], ["--shift noise is for runs in process"]),
         (["evaluate", "--epsodes", "3"], ["--epsodes"]),
         (["evaluate", "--checkpoint", "nowhere"], ["Checkpoint nowhere does not exist", "foresight train"]),

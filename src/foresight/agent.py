@@ -31,6 +31,7 @@ from foresight.world_model.belief import BeliefFilter
 from foresight.world_model.goals import goal_from_images
 from foresight.world_model.model import WorldModel
 
+OPEN = 0.0  # command of the gripper's actuator
 LATENCY_MAX_S = GuardConfig().start_ahead_max_s  # [s] at which a motion may begin after it is offered
 
 
@@ -39,6 +40,7 @@ class Step:
     """What one turn of the loop came to; the parts after the one that refused are None."""
 
     trajectory: Trajectory | None = None  # to send to the arm
+    closed: float | None = None  # to send to the gripper, 0 open, 1 closed; None: the model does not move it
     refusal: Refusal | None = None  # by perception
     belief: Belief | None = None
     plan: Plan | None = None
@@ -68,11 +70,12 @@ class Agent:
         self.model, self.clock, self.latency_s, self.compensates = model, clock, latency_s, compensates
         self.profile = load_profile(profile_name)
         self.kinematics = MujocoKinematics(self.profile)
-        self.scene = Scene(self.profile)
+        gripper = OPEN if model.contract.moves_gripper else None  # as wide as it can be; None: closed
+        self.scene = Scene(self.profile, gripper_command=gripper)
         self.perception = Perception(model.contract, self.profile, self.kinematics, spare_cameras=model.config.spare_cameras)
         self.filter = BeliefFilter(model)
         self.planner = Planner(model, self.profile, config)
-        self.constraints = Constraints(self.profile, self.kinematics)
+        self.constraints = Constraints(self.profile, self.kinematics, gripper_command=gripper)
         self.reset()
 
     @classmethod
@@ -100,6 +103,7 @@ class Agent:
         self.goal: Goal | None = None
         self.pursuit: Pursuit | None = None
         self.last_plan: Plan | None = None
+        self.closed: float | None = None  # the gripper's last command; None: none was sent, it is as it is measured
 
     def _new_guard(self) -> Guard:
         return Guard(self.profile, self.kinematics, scene=self.scene)
@@ -134,6 +138,8 @@ class Agent:
         join_s = now_s + self.latency_s
         believed = belief if self.compensates else replace(belief, stamp_s=belief.stamp_s + self.latency_s)
         start = start_of(self.guard.in_force, believed.stamp_s, join_s, self.model.contract.step_s, self.kinematics)
+        if self.model.contract.moves_gripper:
+            start = replace(start, closed=float(state.opening < 0.5) if self.closed is None else self.closed)
         juncture = Juncture(self.goal_constraints, self.guard.in_force, state, join_s)
         plan, verdict = None, None
         try:
@@ -153,7 +159,12 @@ class Agent:
         candidate = Candidate(plan.trajectory, self.profile.joint_names, belief.stamp_s, now_s, belief.model_id)
         verdict = self.guard.offer(candidate, state, now_s)
         self.last_plan = plan if verdict.ok else None
-        return Step(self.guard.forward if verdict.ok else None, belief=belief, plan=plan, verdict=verdict)
+        if not verdict.ok:
+            return Step(belief=belief, plan=plan, verdict=verdict)
+        if plan.closed is not None:
+            step = int((join_s - plan.stamp_s) / plan.dt_s + 1e-6)
+            self.closed = float(plan.closed[min(step, len(plan.closed) - 1)])
+        return Step(self.guard.forward, self.closed, belief=belief, plan=plan, verdict=verdict)
 
     def watch(self, state: RobotState, now_s: float) -> Trajectory | None:
         """Between turns, as often as joint states come: a motion to send when something holds the arm, else None."""

@@ -9,6 +9,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+TIP = "tip displacement, base frame, m"
+TIP_AND_GRIPPER = f"{TIP}; gripper, 0 open, 1 closed"
+
 
 @dataclass(frozen=True)
 class CameraContract:
@@ -25,8 +28,8 @@ class CameraContract:
 class Contract:
     """The border between the world and a model.
 
-    An action is the tip's displacement [m] in the base frame over one step of `step_s`; a block is `block_steps` of
-    them, and the model foresees block by block. Images are RGB, 8 bit.
+    An action is the tip's displacement [m] in the base frame over one step of `step_s`, and for a model that moves the gripper
+    its command for that step; a block is `block_steps` of them, and the model foresees block by block. Images are RGB, 8 bit.
     """
 
     robot: str
@@ -34,21 +37,30 @@ class Contract:
     cameras: tuple[CameraContract, ...]
     step_s: float = 0.1
     block_steps: int = 3
-    action: str = "tip displacement, base frame, m"
+    action: str = TIP  # or TIP_AND_GRIPPER
 
     @property
     def block_s(self) -> float:
         return self.step_s * self.block_steps
 
     @property
+    def moves_gripper(self) -> bool:
+        return self.action == TIP_AND_GRIPPER
+
+    @property
+    def step_size(self) -> int:
+        """Numbers in the action of one step."""
+        return 3 + self.moves_gripper
+
+    @property
     def block_size(self) -> int:
-        """Numbers in one action block."""
-        return 3 * self.block_steps
+        """Numbers in one action block, step by step."""
+        return self.step_size * self.block_steps
 
     @property
     def proprio_size(self) -> int:
-        """Numbers in the proprioception vector: joints, tip position, tip velocity."""
-        return len(self.joint_names) + 6
+        """Numbers in the proprioception vector: joints, the gripper's opening where it is moved, tip position, tip velocity."""
+        return len(self.joint_names) + self.moves_gripper + 6
 
     @property
     def fingerprint(self) -> str:

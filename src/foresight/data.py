@@ -24,6 +24,7 @@ class RobotState:
     stamp_s: float
     q: Float[np.ndarray, "J"]  # [rad]
     dq: Float[np.ndarray, "J"]  # [rad/s]
+    opening: float | None = None  # of the gripper, 0 closed, 1 open; None: not told
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Observation:
     tip: Float[np.ndarray, "3"]  # [m] tool centre point in the base frame
     tip_velocity: Float[np.ndarray, "3"]  # [m/s]
     seen: tuple[bool, ...] | None = None  # which cameras are there, the images of others are black; None: all
+    opening: float | None = None  # of the gripper, 0 closed, 1 open; None: not told
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Belief:
     stamp_s: float
     model_id: str
     latent: Float32[np.ndarray, "D"]
-    proprio: Float32[np.ndarray, "P"]  # [q, tip, tip_velocity], SI units
+    proprio: Float32[np.ndarray, "P"]  # [q, the gripper's opening where the model moves it, tip, tip_velocity], SI units
     surprise: float  # one-step imagination error over its held-out mean; 1 is ordinary, NaN is "not yet known"
 
     @property
@@ -111,6 +113,7 @@ class Start:
 
     velocity: Float[np.ndarray, "3"]  # [m/s]
     committed: Float[np.ndarray, "n 3"] = field(default_factory=lambda: np.zeros((0, 3)))  # [m/s]
+    closed: float = 1.0  # the gripper's last command, 0 open, 1 closed
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ class Plan:
     singular_margin: float = float("nan")
     trajectory: Trajectory | None = None  # what the arm would do, its stop included; None: not examined
     leg: Leg | None = None  # pursued on the way round keep-outs; None: the goal itself was
+    closed: Float[np.ndarray, "HK"] | None = None  # the gripper's command in each step, 0 open, 1 closed; None: it is not moved
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What the parts see of each other: one or two methods each, owned by the part that calls them.
 
 The planner imports this and never the world model. Shape letters as in `data.py`, plus A = 3 K, the numbers of one
-action block: K tip displacements [m] in the base frame. In a search: S candidates, N steps, U numbers of one control.
+action block: K tip displacements [m] in the base frame (A = 4 K, each with the gripper's command, 0 open, 1 closed, for a model
+that moves it). In a search: S candidates, N steps, U numbers of one control.
 """
 
 from __future__ import annotations

@@ -207,6 +207,17 @@ def test_an_episode_does_not_depend_on_those_before_it():
     np.testing.assert_allclose(first["q"], again["q"], atol=1e-9)
 
 
+def test_a_mixed_dataset_has_every_kind_of_episode_with_the_same_columns(tmp_path):
+    """Pushes with the gripper closed, and picks; a model with a gripper can be trained on it."""
+    path = collect(CollectConfig(out=tmp_path / "m.h5", task="mixed", episodes=6, steps=8, seed=1, jobs=1))
+    data = load(path)
+    assert data.contract.moves_gripper and data.action.shape == (48, 4) and data.proprio.shape == (48, 13)
+    with h5py.File(path) as file:
+        assert (data.action[:, 3:] == file["gripper"][:]).all() and (data.proprio[:, 6:7] == file["opening"][:]).all()
+        closed = file["gripper"][:].reshape(6, 8)
+    assert 1 <= (closed == 1).all(1).sum() <= 5, "some episodes push, some do not"
+
+
 def test_pick_and_place_is_collected_with_the_gripper(tmp_path):
     """Commands open and close it, the fingers follow, the named cube leaves the table; the contract says what an action is."""
     path = collect(CollectConfig(out=tmp_path / "c.h5", task="clutter", episodes=1, steps=80, seed=5, jobs=1))

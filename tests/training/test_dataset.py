@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from foresight.contract import TIP_AND_GRIPPER
 from foresight.training.dataset import REACHED_M, DatasetError, hindsight, load, yaw_of
 
 
@@ -77,12 +78,30 @@ def test_a_missing_or_foreign_file_is_refused(play, tmp_path):
 
 
 def test_actions_that_models_do_not_take_are_refused(play):
-    """A dataset whose actions move a gripper too is not trained on as if they did not."""
+    """A dataset of joint velocities is not trained on as if they moved the tip."""
     with h5py.File(play, "a") as file:
         contract = json.loads(file.attrs["contract"])
-        file.attrs["contract"] = json.dumps({**contract, "action": f"{contract['action']}; gripper, 0 open, 1 closed"})
-    with pytest.raises(DatasetError, match=r"gripper, 0 open, 1 closed.*--task play"):
+        file.attrs["contract"] = json.dumps({**contract, "action": "joint velocity, rad/s"})
+    with pytest.raises(DatasetError, match=r"'joint velocity, rad/s', models are trained on 'tip displacement"):
         load(play)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_gripper_is_read_where_actions_move_it(play, there):
+    """Its command is the last number of each action, its opening stands before the tip; a dataset that promises both has both."""
+    with h5py.File(play, "a") as file:
+        contract = json.loads(file.attrs["contract"])
+        file.attrs["contract"] = json.dumps({**contract, "action": TIP_AND_GRIPPER})
+        rows = len(file["tip"])
+        if there:
+            file["gripper"], file["opening"] = np.full((rows, 1), 1.0), np.full((rows, 1), 0.25)
+    if not there:
+        with pytest.raises(DatasetError, match="gripper"):
+            load(play)
+        return
+    data = load(play)
+    assert (data.action[:, 3] == 1).all() and (data.proprio[:, 6] == 0.25).all()
+    assert (data.proprio[:, 7:10] == data.tip).all() and data.block(np.array([0, 1])).shape == (2, 12)
 
 
 def test_a_truncated_file_is_refused(play):

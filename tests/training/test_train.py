@@ -1,6 +1,7 @@
 """Training learns, resumes to the same weights, and calls a collapse a collapse."""
 
 import dataclasses
+import json
 import os
 import signal
 
@@ -13,6 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import Dinov2Config, Dinov2Model
 
 from foresight import cli
+from foresight.contract import TIP_AND_GRIPPER
+from foresight.data import Goal
 from foresight.training import health
 from foresight.training import train as training
 from foresight.training.config import PRESETS, TrainConfig, command_line, preset_in
@@ -77,6 +80,20 @@ def test_a_critic_does_not_learn_from_its_share_of_the_episodes(play, tmp_path):
     training.head_losses(model, data, latents, read, np.array([1, 4, 7]), 32, [0, 3, 0]).critic.backward()
     moved = [critic[0].weight.grad.abs().max() > 0 for critic in (model.critic, *model.other_critics)]
     assert moved == [True, False, True]
+
+
+@pytest.mark.usefixtures("any_health")
+def test_a_model_with_a_gripper_is_trained_and_loads(play, tmp_path):
+    """Blocks of four numbers a step, proprioception with the opening; at its goal it stays, the gripper as it is."""
+    with h5py.File(play, "a") as file:
+        contract, rows = json.loads(file.attrs["contract"]), len(file["tip"])
+        file.attrs["contract"] = json.dumps({**contract, "action": TIP_AND_GRIPPER})
+        file["gripper"], file["opening"] = np.ones((rows, 1)), np.zeros((rows, 1))
+    model = load(train(config(play, tmp_path / "model", head_steps=400)))
+    assert model.contract.block_size == 12 and model.action_std.tolist()[3::4] == [0.5] * 3
+    goal = Goal(tip=np.array([0.45, 0.0, 0.15]))
+    block = model.propose(torch.zeros(1, SIZES.latent), model.proprio_mean[None], goal, torch.ones(1))
+    assert (block.view(3, 4)[:, 3] > 0.5).all(), "it has never seen the gripper open"
 
 
 def test_a_yaw_readout_needs_data_that_tells_the_orientation(play, tmp_path):

@@ -98,8 +98,8 @@ class EvaluateConfig:
             raise ValueError("--policy expert is for runs in process. Leave --ros or --policy out.")
         if self.ros and self.shift not in THROUGH_ROS:
             raise ValueError(f"--shift {self.shift} is for runs in process; through ROS there are {', '.join(THROUGH_ROS)}.")
-        if self.policy != "expert" and (gripping := [task for task in self.task if task in GRIPPING]):
-            raise ValueError(f"--task {gripping[0]} needs the gripper, which only --policy expert moves. Leave the task out.")
+        if self.ros and (gripping := [task for task in self.task if task in GRIPPING]):
+            raise ValueError(f"--task {gripping[0]} is for runs in process: the nodes do not move the gripper yet. Leave it out.")
         if self.ros and {*AMONG} & {*self.task}:
             raise ValueError("--task push_among is for runs in process. Leave --ros or the task out.")
         if self.ros and not self.guard:

@@ -42,7 +42,7 @@ class Account:
     def chosen(self) -> tuple[int, int]:
         """Set and row of the candidate that became the plan."""
         for s, (_, found) in enumerate(self.sets):
-            same = (found.controls.double().numpy() == self.plan.tip_velocity).all((1, 2))
+            same = (found.controls[..., :3].double().numpy() == self.plan.tip_velocity).all((1, 2))
             if same.any():
                 return s, int(same.argmax())
         raise ValueError("The plan is none of the candidates that were imagined for it.")

@@ -205,12 +205,13 @@ class Perception:
         if isinstance(measured, Refusal):
             return measured
         q, dq = measured
+        nearest = min(self._states, key=lambda state: abs(state.stamp_s - stamp_s))
         self._jump = None
         tip, tip_velocity = self.kinematics.tip(q), self.kinematics.tip_velocity(q, dq)
         shown = dict(zip(cameras, (frame.image for frame in frames), strict=True))
         images = np.stack([shown.get(c.name, np.zeros((c.size, c.size, 3), np.uint8)) for c in self.contract.cameras])
         seen = None if len(shown) == len(images) else tuple(c.name in shown for c in self.contract.cameras)
-        return Observation(stamp_s, images, q, dq, tip, tip_velocity, seen)
+        return Observation(stamp_s, images, q, dq, tip, tip_velocity, seen, nearest.opening)
 
     def _problem_of(self, state: RobotState) -> str:
         joints = len(self.contract.joint_names)
@@ -223,6 +224,8 @@ class Perception:
             if not np.isfinite(value).all():
                 wrong = self.contract.joint_names[int(np.argmin(np.isfinite(value)))]
                 return f"Joint state {name} of '{wrong}' are not finite: {value.tolist()}. Check the driver."
+        if self.contract.moves_gripper and (state.opening is None or not np.isfinite(state.opening)):
+            return f"Joint state tells that the gripper is open by {state.opening}; the model needs a number from 0 to 1."
         return "" if np.isfinite(state.stamp_s) else f"Joint state has stamp {state.stamp_s}; expected finite seconds."
 
     def _forget_if_backwards(self, source: str, stamp_s: float, newest_s: float) -> Refusal | None:

@@ -1,6 +1,7 @@
 """Imagines candidate motions of the tip under the limits, and scores them. Knows a model only through its interfaces.
 
-Shape letters: S candidate motions, H blocks, K steps in a block, N = H K steps, D latent, P proprioception.
+Shape letters: S candidate motions, H blocks, K steps in a block, N = H K steps, D latent, P proprioception, U numbers of a
+step: the tip's velocity, and the gripper's command where the model moves it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Model(Dynamics, Actor, Critic, Readout, Protocol):
     model_id: str
 
 
-# Block number, latents, proprioception, goal and velocities now, to the velocities wanted in the block, (S, K, 3) [m/s].
+# Block number, latents, proprioception, goal and velocities now, to what is wanted in each step of the block, (S, K, U): tip
+# velocity [m/s] and, where the model moves it, the gripper's command: closed from 0.5 on.
 Source = Callable[[int, Tensor, Tensor, Goal, Tensor], Tensor]
 
 
@@ -42,7 +44,7 @@ Source = Callable[[int, Tensor, Tensor, Goal, Tensor], Tensor]
 class Imagined:
     """Candidate motions and what would come of them."""
 
-    controls: Float[Tensor, "S N 3"]  # [m/s] tip velocities at the knots, after the limits
+    controls: Float[Tensor, "S N U"]  # tip velocities [m/s] at the knots, after the limits, and the gripper's command, 0 or 1
     latents: Float[Tensor, "S H D"]
     terms: dict[str, Float[Tensor, "S"]]
     entered: Float[Tensor, "S"] | None = None  # [m] that the tip goes deeper into where it may not be than it was at the start
@@ -80,10 +82,10 @@ class Imagination:
     constraints: Constraints | None = None
     watch: Watch | None = None  # is shown all that is imagined, for people
 
-    def fixed(self, velocities: Float[Tensor, "S N 3"]) -> Imagined:
+    def fixed(self, controls: Float[Tensor, "S N U"]) -> Imagined:
         """What would come of motions that want the same whatever is imagined."""
         steps = self.model.contract.block_steps
-        return self.imagine(len(velocities), lambda h, z, p, goal, v: velocities[:, h * steps : (h + 1) * steps])
+        return self.imagine(len(controls), lambda h, z, p, goal, v: controls[:, h * steps : (h + 1) * steps])
 
     def imagine(self, count: int, source: Source) -> Imagined:
         """Rolls `count` motions forward: `source` says block by block what is wanted, the limits what is possible."""
@@ -92,10 +94,11 @@ class Imagination:
         start_velocity = torch.as_tensor(self.start.velocity, dtype=torch.float32)
         committed = torch.as_tensor(self.start.committed, dtype=torch.float32)
         position, velocity = p[:, -6:-3], start_velocity.expand(count, -1)
-        positions, velocities, latents, proprios = [], [], [], []
+        positions, velocities, gripping, latents, proprios = [], [], [], [], []
+        as_it_is = torch.full((count, 1), self.start.closed)
         for h in range(self.config.horizon):
             wanted = source(h, z, p, self.goal, velocity)
-            displacements = []
+            actions = []
             for s in range(per_block):
                 n, before = h * per_block + s, position
                 if n < len(committed):
@@ -103,11 +106,14 @@ class Imagination:
                     position = position + dt_s * (velocity + new) / 2
                     velocity = new
                 else:
-                    velocity, position = self.limits.step(position, velocity, wanted[:, s], dt_s)
+                    velocity, position = self.limits.step(position, velocity, wanted[:, s, :3], dt_s)
                 positions.append(position)
                 velocities.append(velocity)
-                displacements.append(position - before)
-            z, p = self.model.imagine(z, p, torch.cat(displacements, -1))
+                actions.append(position - before)
+                if self.model.contract.moves_gripper:
+                    gripping.append(as_it_is if n < len(committed) else (wanted[:, s, 3:] >= 0.5).float())
+                    actions.append(gripping[-1])
+            z, p = self.model.imagine(z, p, torch.cat(actions, -1))
             latents.append(z)
             proprios.append(p)
         ahead, joints = torch.stack(latents, 1), torch.stack(proprios, 1)
@@ -125,7 +131,8 @@ class Imagination:
             () if self.constraints is None else self.constraints.keep_outs,
         )
         terms, entered = self.objective.score(foreseen), self._entered(foreseen)
-        imagined = Imagined(foreseen.velocities, foreseen.latents, terms, entered)
+        controls = torch.cat([foreseen.velocities, torch.stack(gripping, 1)], -1) if gripping else foreseen.velocities
+        imagined = Imagined(controls, foreseen.latents, terms, entered)
         if self.watch is not None:
             self.watch(self.objective, foreseen, imagined)
         return imagined

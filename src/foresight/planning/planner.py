@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from foresight.data import Belief, Goal, Plan, Start, Verdict
 from foresight.planning.config import PlannerConfig
@@ -35,6 +36,7 @@ from foresight.robots.profile import RobotProfile
 EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates that are examined until one keeps to the constraints
 PARTS = {"imagine": "dynamics", "propose": "an actor", "blocks_to_go": "a critic", "read": "readouts"}
 SPREAD_FLOOR = 0.02  # [m/s] least standard deviation of the search without an actor
+GRIPPER_SPREAD = 0.5  # first standard deviation of a gripper's command, which is 0 or 1
 
 Chosen = tuple[Imagined, list[str], int]  # the set that holds the best, where each of it comes from, how many were tried
 
@@ -118,18 +120,18 @@ class Planner:
             best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s)
         elif self.config.policy == "actor":
             aim = torch.full((1,), float(np.clip(round(distance), 1, max(self.config.aims))))
-            motion = self._actor_motion(aim, torch.zeros(1, self.steps, 3))
+            motion = self._actor_motion(aim, torch.zeros(1, self.steps, self.contract.step_size))
             best, sources, tried = imagination.imagine(1, motion), ["actor"], 1
         elif self.config.policy == "search":
             best, sources, tried = self._search(imagination, generator, clock, began_s)
         else:
-            wander = self.config.search_noise * self._block_noise(1, generator)
+            wander = self._rest(start.closed) + self.config.search_noise * self._block_noise(1, generator)
             best, sources, tried = imagination.fixed(wander), ["random"], 1
         describe = lambda found, i, source: Plan(  # noqa: E731
             stamp_s=belief.stamp_s,
             model_id=belief.model_id,
             dt_s=self.contract.step_s,
-            tip_velocity=found.controls[i].double().numpy(),
+            tip_velocity=found.controls[i, :, :3].double().numpy(),
             cost=float(torch.stack(list(found.terms.values())).sum(0)[i]),
             terms={name: float(value[i]) for name, value in found.terms.items()},
             distance=distance * self.contract.block_s,
@@ -138,6 +140,7 @@ class Planner:
             planning_s=clock() - began_s,
             source=source,
             leg=leg,
+            closed=found.controls[i, :, 3].double().numpy() if self.contract.moves_gripper else None,
         )
         if juncture is None:
             return describe(best, best.best(), sources[best.best()])
@@ -154,7 +157,7 @@ class Planner:
         """The cheapest candidate examined that keeps to the constraints, or coming to rest; raises NoPlan where that does not."""
         ranked = best.cost.nan_to_num(nan=float("inf")).argsort(stable=True).tolist()
         ways = ((best, ranked[rank], sources[ranked[rank]]) for rank in EXAMINED if rank < len(ranked))
-        rest = ((imagination.fixed(torch.zeros(1, self.steps, 3)), 0, "stay") for _ in range(1))  # imagined only where needed
+        rest = ((imagination.fixed(self._rest(imagination.start.closed)), 0, "stay") for _ in range(1))  # imagined where needed
         refused: list[Verdict] = []
         for found, i, source in chain(ways, rest):
             plan = describe(found, i, source)
@@ -209,14 +212,15 @@ class Planner:
         aims = torch.tensor(config.aims, dtype=torch.float32).repeat(1 + config.noisy_per_aim)
         noise = config.proposal_noise * self._block_noise(len(aims), generator)
         noise[: len(config.aims)] = 0.0
-        kept = torch.cat([torch.zeros(1, self.steps, 3), *kept])
+        closed = imagination.start.closed
+        kept = torch.cat([self._rest(closed), *kept])
         names = ["actor"] * len(aims) + ["stay", "last"][: len(kept)]
         proposals = imagination.imagine(len(names), self._beside(self._actor_motion(aims, noise), kept))
         budget = Budget(
             config.iterations, clock, began_s, config.deadline_s, clock() - began_s, config.improvement, config.agreement
         )
-        draws = blockwise(config.horizon, self.contract.block_steps, 3, generator)
-        found = run(self.refine, imagination.fixed, draws, self._around_rest(config.refine_noise), budget, proposals)
+        draws = blockwise(config.horizon, self.contract.block_steps, self.contract.step_size, generator)
+        found = run(self.refine, imagination.fixed, draws, self._around_rest(config.refine_noise, closed), budget, proposals)
         sources = ["search"] * len(found.best.cost) if found.improved else names
         return found.best, sources, len(names) + found.tried
 
@@ -224,38 +228,50 @@ class Planner:
         """The cross-entropy method from nothing: no actor, the critic's cost."""
         config = self.config
         budget = Budget(config.search_iterations, clock, began_s, config.deadline_s, agreement=config.agreement)
-        draws = blockwise(config.horizon, self.contract.block_steps, 3, generator)
-        found = run(self.cem, imagination.fixed, draws, self._around_rest(config.search_noise), budget)
+        draws = blockwise(config.horizon, self.contract.block_steps, self.contract.step_size, generator)
+        around = self._around_rest(config.search_noise, imagination.start.closed)
+        found = run(self.cem, imagination.fixed, draws, around, budget)
         return found.best, ["search"] * len(found.best.cost), found.tried
 
     # -- what they start from -----------------------------------------------------------------------------------
 
-    def _around_rest(self, spread: float) -> State:
-        return State(torch.zeros(self.steps, 3), torch.full((self.steps, 3), spread))
+    def _rest(self, closed: float) -> Float[Tensor, "1 N U"]:
+        """Standing still, the gripper as it is."""
+        return F.pad(torch.zeros(1, self.steps, 3), (0, self.contract.step_size - 3), value=closed)
 
-    def _block_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "S N 3"]:
-        """Unit noise that is constant over a block."""
+    def _around_rest(self, spread: float, closed: float) -> State:
+        spreads = F.pad(torch.full((self.steps, 3), spread), (0, self.contract.step_size - 3), value=GRIPPER_SPREAD)
+        return State(self._rest(closed)[0], spreads)
+
+    def _block_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "S N U"]:
+        """Unit noise of the tip's velocity that is constant over a block; none of the gripper."""
         noise = torch.randn(count, self.config.horizon, 1, 3, generator=generator)
-        return noise.expand(-1, -1, self.contract.block_steps, -1).reshape(count, self.steps, 3)
+        noise = noise.expand(-1, -1, self.contract.block_steps, -1).reshape(count, self.steps, 3)
+        return F.pad(noise, (0, self.contract.step_size - 3))
 
-    def _shifted(self, previous: Plan, stamp_s: float) -> Float[Tensor, "1 N 3"]:
+    def _shifted(self, previous: Plan, stamp_s: float) -> Float[Tensor, "1 N U"]:
         """The last plan as it goes on from now, at rest after its end."""
         passed = int(np.clip(round((stamp_s - previous.stamp_s) / self.contract.step_s), 0, self.steps))
         rest = np.concatenate([previous.tip_velocity[passed:], np.zeros((passed, 3))])[: self.steps]
+        if previous.closed is not None:
+            held = np.append(previous.closed[passed:], np.full(passed, previous.closed[-1]))[: self.steps]
+            rest = np.column_stack([rest, held])
         return torch.as_tensor(rest, dtype=torch.float32)[None]
 
-    def _actor_motion(self, aims: Float[Tensor, "S"], noise: Float[Tensor, "S N 3"]) -> Source:
+    def _actor_motion(self, aims: Float[Tensor, "S"], noise: Float[Tensor, "S N U"]) -> Source:
         """A motion source that asks the actor anew in every imagined state, each candidate with its own aim."""
         steps = self.contract.block_steps
 
         def motion(h: int, latent: Tensor, proprio: Tensor, goal: Goal, velocity: Tensor) -> Tensor:
             n = len(aims)
             proposal = self.model.propose(latent[:n], proprio[:n], goal, (aims - h).clamp_min(1))
-            return proposal.unflatten(-1, (-1, 3)) / self.contract.step_s + noise[:, h * steps : (h + 1) * steps]
+            proposal = proposal.unflatten(-1, (-1, self.contract.step_size))
+            wanted = torch.cat([proposal[..., :3] / self.contract.step_s, proposal[..., 3:]], -1)
+            return wanted + noise[:, h * steps : (h + 1) * steps]
 
         return motion
 
-    def _beside(self, motion: Source, fixed: Float[Tensor, "S N 3"]) -> Source:
+    def _beside(self, motion: Source, fixed: Float[Tensor, "S N U"]) -> Source:
         """The motion source's candidates, then fixed ones."""
         steps = self.contract.block_steps
         return lambda h, z, p, goal, v: torch.cat([motion(h, z, p, goal, v), fixed[:, h * steps : (h + 1) * steps]])

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from foresight.contract import Contract
+from foresight.contract import TIP, TIP_AND_GRIPPER, Contract
 
 HELD_OUT_SHARE = 0.05  # of the episodes, the last ones: never trained on
 HASHED_ROWS = 2000  # whose images a fingerprint looks at
@@ -36,7 +36,7 @@ class PlayData:
     contract: Contract
     images: UInt8[np.ndarray, "N C h w 3"]
     proprio: Float[np.ndarray, "N P"]
-    action: Float[np.ndarray, "N 3"]  # [m] tip displacement of the step that leaves the row
+    action: Float[np.ndarray, "N U"]  # of the step that leaves the row: tip displacement [m], the gripper's command if it moves
     tip: Float[np.ndarray, "N 3"]  # [m]
     object: Float[np.ndarray, "N 3"]  # [m] true position, for readouts and health only
     yaw: Float[np.ndarray, "N"]  # [rad] about the vertical, of whichever of its axes lies flattest; NaN: the data does not tell
@@ -114,9 +114,11 @@ def load(*paths: Path, episodes: int | None = None, damaged: Literal["refuse", "
             f"{f' and {len(skipped)} damaged ({skipped[0]})' if skipped else ''}; at least 2 are needed, one of them held out. "
             "Collect more with `foresight collect`."
         )
-    proprio = np.concatenate([columns["q"], columns["tip"], columns["tip_velocity"]], axis=1)
+    gripper, opening = ([columns[name]] if contract.moves_gripper else [] for name in ("gripper", "opening"))
+    proprio = np.concatenate([columns["q"], *opening, columns["tip"], columns["tip_velocity"]], axis=1)
+    action = np.concatenate([columns["action"], *gripper], axis=1)
     return PlayData(
-        contract, images, proprio, columns["action"], columns["tip"], columns["object"], yaw_of(quaternions), first, length,
+        contract, images, proprio, action, columns["tip"], columns["object"], yaw_of(quaternions), first, length,
         files[0].seed, held_out, tuple(skipped),
     )  # fmt: skip
 
@@ -134,7 +136,8 @@ def yaw_of(quaternions: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
 
 
 def _widths(contract: Contract) -> dict[str, int]:
-    return {"q": len(contract.joint_names), "tip": 3, "tip_velocity": 3, "action": 3, "object": 3}
+    widths = {"q": len(contract.joint_names), "tip": 3, "tip_velocity": 3, "action": 3, "object": 3}
+    return widths | ({"gripper": 1, "opening": 1} if contract.moves_gripper else {})
 
 
 def _first(reasons: dict[int, str]) -> str:
@@ -156,10 +159,10 @@ class _File:
                         f"Dataset {path} has no contract (cameras, rates, robot). Collect it with `foresight collect`."
                     )
                 self.contract = Contract.from_json(json.loads(file.attrs["contract"]))
-                if self.contract.action != Contract.action:
+                if self.contract.action not in (TIP, TIP_AND_GRIPPER):
                     raise DatasetError(
-                        f"Dataset {path} has actions '{self.contract.action}', models are trained on '{Contract.action}'. "
-                        "Collect it with `foresight collect --task play`."
+                        f"Dataset {path} has actions '{self.contract.action}', models are trained on '{TIP}' or "
+                        f"'{TIP_AND_GRIPPER}'. Collect it with this version of `foresight collect`."
                     )
                 self.length, self.first = file["ep_len"][:].astype(np.int64), file["ep_offset"][:].astype(np.int64)
                 self.seed = int(file.attrs["seed"])
@@ -266,10 +269,11 @@ def hindsight(
     row = data.first[episode] + row
     given = GIVEN[rng.choice(len(GIVEN), batch, p=GIVEN_SHARE)]
     reached = np.full(batch, max_blocks)
+    axes = 3 if data.contract.moves_gripper else 2  # an object that is pushed stays on the table
     for ahead in range(max_blocks, -1, -1):
         at = np.minimum(row + step * ahead, goal)
         near_tip = np.linalg.norm(data.tip[at] - data.tip[goal], axis=1) < REACHED_M
-        near_object = np.linalg.norm(data.object[at, :2] - data.object[goal, :2], axis=1) < REACHED_M
+        near_object = np.linalg.norm(data.object[at, :axes] - data.object[goal, :axes], axis=1) < REACHED_M
         both = (near_tip | ((given[:, 0] == 0) & (given[:, 1] == 0))) & (near_object | ((given[:, 0] == 0) & (given[:, 2] == 0)))
         reached = np.where(both, ahead, reached)
     stranger = rng.random(batch) < strangers

@@ -40,6 +40,7 @@ STAGES = ("world model", "readouts", "actor and critic", "decoder")
 HEALTH_ROWS = 3000
 HEAD_BATCH = 768
 CONTRAST_WEIGHT = 20.0
+GRIPPER_STD = 0.5  # of a command that is 0 or 1
 CHECK_EVERY = 150  # updates between two looks at the latents' health, each of which is a place to resume from
 Report = Callable[[str, int, int, str], None]  # stage, step, steps, one line of figures
 
@@ -165,7 +166,10 @@ def set_statistics(model: WorldModel, data: PlayData) -> None:
     proprio = torch.from_numpy(data.proprio[rows])
     model.proprio_mean.copy_(proprio.mean(0))
     model.proprio_std.copy_(proprio.std(0).clamp_min(1e-3))
-    model.action_std.fill_(float(data.block(rows[::7]).std()))
+    blocks = data.block(rows[::7]).reshape(-1, data.contract.block_steps, data.contract.step_size)
+    spread = model.action_std.view(data.contract.block_steps, data.contract.step_size)
+    spread[:, :3] = float(blocks[..., :3].std())
+    spread[:, 3:] = GRIPPER_STD
     positions = torch.from_numpy(np.concatenate([data.tip[rows], data.object[rows]]))
     model.position_mean.copy_(positions.mean(0))
     model.position_std.copy_(positions.std(0).clamp_min(1e-3))
@@ -447,7 +451,9 @@ def head_losses(
     seen = to(model, rng.random((batch, 1)) < 0.5)
     goal_object = torch.where(seen, read_object[h.goal], to(model, data.object[h.goal]))
     there = to(model, h.to_go == 0).unsqueeze(-1)
-    block = torch.where(there, 0.0, to(model, data.block(h.row)))  # at the goal: stay
+    block = to(model, data.block(h.row)).unflatten(-1, (-1, data.contract.step_size))
+    block[..., :3] = torch.where(there.unsqueeze(-1), 0.0, block[..., :3])  # at the goal: stay, the gripper as it is
+    block = block.flatten(1)
     same, to_go = to(model, h.same).float(), to(model, h.to_go)
     with torch.no_grad():
         features = model.features(z, proprio, goal, to(model, data.tip[h.goal]), goal_object, given)

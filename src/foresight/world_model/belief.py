@@ -28,7 +28,8 @@ class BeliefFilter:
         """The belief of a new observation. An observation older than the last one clears the memory."""
         if self._memory and observation.stamp_s <= self._memory[-1].stamp_s:
             self.reset()
-        latent, proprio = self.model.encode_images(observation.images, observation.seen), proprio_of(observation)
+        latent = self.model.encode_images(observation.images, observation.seen)
+        proprio = proprio_of(observation, self.model.contract)
         belief = Belief(observation.stamp_s, self.model.model_id, latent, proprio, float("nan"))
         belief = Belief(belief.stamp_s, belief.model_id, latent, proprio, self._surprise(belief))
         self._memory.append(belief)
@@ -48,9 +49,13 @@ class BeliefFilter:
         path = [b for b in self._memory if b.stamp_s >= earlier.stamp_s] + [seen]
         stamps = np.linspace(earlier.stamp_s, seen.stamp_s, steps + 1)
         tips = np.stack([np.interp(stamps, [b.stamp_s for b in path], [float(b.tip[i]) for b in path]) for i in range(3)], axis=1)
+        block = np.diff(tips, axis=0)
+        if self.model.contract.moves_gripper:  # commands are not remembered: what was open was told to be
+            opening = np.interp(stamps[1:], [b.stamp_s for b in path], [float(b.proprio[-7]) for b in path])
+            block = np.column_stack([block, opening < 0.5])
         as_batch = lambda x: torch.as_tensor(x, dtype=torch.float32, device=self.model.device)[None]  # noqa: E731
         foreseen, _ = self.model.imagine(
-            as_batch(earlier.latent), as_batch(earlier.proprio), as_batch(np.diff(tips, axis=0).ravel())
+            as_batch(earlier.latent), as_batch(earlier.proprio), as_batch(block.ravel())
         )
         error = (foreseen[0] - as_batch(seen.latent)[0]).square().mean()
         return float(error / self.model.surprise_scale)

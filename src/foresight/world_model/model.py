@@ -257,6 +257,14 @@ class WorldModel(nn.Module):
         )
 
 
-def proprio_of(observation: Observation) -> Float[np.ndarray, "P"]:
-    """The proprioception vector [q, tip, tip velocity] of an observation, SI units."""
-    return np.concatenate([observation.q, observation.tip, observation.tip_velocity]).astype(np.float32)
+def proprio_of(observation: Observation, contract: Contract) -> Float[np.ndarray, "P"]:
+    """The proprioception vector of an observation, SI units: q, opening where actions move the gripper, tip, tip velocity.
+
+    Raises ValueError where the opening is needed and not told.
+    """
+    if not contract.moves_gripper:
+        return np.concatenate([observation.q, observation.tip, observation.tip_velocity]).astype(np.float32)
+    if observation.opening is None:
+        raise ValueError("The model moves the gripper, and the observation does not tell how far it is open.")
+    opening = np.array([observation.opening])
+    return np.concatenate([observation.q, opening, observation.tip, observation.tip_velocity]).astype(np.float32)

@@ -15,7 +15,7 @@ LoadModel = Callable[[str, str], WorldModel]  # checkpoint folder, device -> mod
 
 
 def load_for(robot: str, path: str, device: str, threads: int, load: LoadModel) -> tuple[WorldModel, RobotProfile]:
-    """The model and the robot it was trained for; raises ValueError when that is another robot."""
+    """The model and the robot it was trained for; raises ValueError when that is another robot, or moves the gripper too."""
     if threads > 0:
         torch.set_num_threads(threads)
     model, profile = load(path, device), load_profile(robot)
@@ -24,6 +24,11 @@ def load_for(robot: str, path: str, device: str, threads: int, load: LoadModel) 
             f"Checkpoint {path} was trained for robot '{model.contract.robot}' "
             f"with joints {', '.join(model.contract.joint_names)}; "
             f"this robot is '{profile.name}' with joints {', '.join(profile.joint_names)}. Give the checkpoint of this robot."
+        )
+    if model.contract.moves_gripper:
+        raise ValueError(
+            f"Checkpoint {path} has actions '{model.contract.action}'; the nodes do not move the gripper yet, only `foresight "
+            "evaluate` in process does. Give a checkpoint whose actions move the tip."
         )
     return model, profile
 
