@@ -1,5 +1,7 @@
 """Collects scripted episodes into one HDF5 file: one simulator process per core, resumable, complete or absent.
 
+The processes are this machine's, or those of a Ray cluster (`sim/cluster.py`): the episodes are the same, whoever makes them.
+
 Layout: a flat dataset per column, `ep_len` and `ep_offset`, as stable-worldmodel has it, with checksums. Columns:
 `pixels_<camera>` uint8 (T, h, w, 3), prepared as in operation; `q`, `dq`, `tip`, `tip_velocity`, `action` (tip displacement of
 the step that leaves the row, NaN at an episode's end), `object` (true position and quaternion), `step_idx`; `look` and `body`
@@ -17,7 +19,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -29,6 +31,7 @@ import numpy as np
 from foresight.files import write_atomically
 from foresight.robots.profile import load_profile
 from foresight.workers import deaf_to_interrupts
+from sim import cluster
 
 if TYPE_CHECKING:
     from sim.variation import Family
@@ -41,6 +44,10 @@ SHARDS, MARKER = "??????-??????.h5", "config.json"  # in the folder of an unfini
 BODY_NAMES = ("half_m", "mass_kg", "friction", "latency_s")
 MIXED = {"play": 0.5, "pick": 0.3, "clutter": 0.2}  # shares of the episodes of `mixed`
 NUMBERS = 80  # at most, besides the pictures, in a row
+KILLED = (
+    "A simulator process was killed, by somebody or for want of memory. The finished parts are kept: run the same command again, "
+    "with fewer --jobs if memory was short."
+)
 
 
 class CollectError(RuntimeError):
@@ -57,7 +64,8 @@ class CollectConfig:
     episodes: int = 2400  # episodes to collect
     steps: int = 60  # steps of 0.1 s per episode
     seed: int = 0  # episodes of different seeds differ
-    jobs: int = os.cpu_count() or 1  # simulator processes
+    jobs: int = os.cpu_count() or 1  # simulator processes on this machine
+    ray: str | None = None  # simulate on a Ray cluster: HOST:PORT of its head, or local: a new one here, of --jobs CPUs
     robot: str = "ur5e"  # robot profile
     overwrite: bool = False  # replace a file at --out that is not this very dataset
 
@@ -65,6 +73,8 @@ class CollectConfig:
         for name, low, high in (("seed", 0, 2**31), ("episodes", 1, 1_000_000), ("steps", 1, 10_000), ("jobs", 1, 256)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"--{name} must lie between {low} and {high}, got {getattr(self, name)}.")
+        if self.ray is not None:
+            cluster.check_address(self.ray)
 
 
 def collect(config: CollectConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
@@ -75,6 +85,8 @@ def collect(config: CollectConfig, progress: Callable[[int, int], None] = lambda
     from sim.scenes import check_robot
 
     check_robot(load_profile(config.robot))
+    if config.ray:
+        cluster.check_reachable(config.ray)
     if not config.overwrite and config.out.exists():
         _check_same(config)
         progress(config.episodes, config.episodes)
@@ -87,9 +99,10 @@ def collect(config: CollectConfig, progress: Callable[[int, int], None] = lambda
         todo = [(config, s, p) for s, p in zip(shards, paths, strict=True) if not p.exists()]
         done = config.episodes - sum(len(s) for _, s, _ in todo)
         progress(done, config.episodes)
-        for count in _work(todo, config.jobs):
-            done += count
-            progress(done, config.episodes)
+        with closing(_work_on_ray(todo, config) if config.ray else _work(todo, config.jobs)) as made:
+            for count in made:
+                done += count
+                progress(done, config.episodes)
         _merge(paths, config.out, config)
         for path in (*parts.glob(SHARDS), parts / MARKER):
             path.unlink()
@@ -112,12 +125,24 @@ def _work(todo: list[tuple[CollectConfig, range, Path]], jobs: int) -> Iterator[
         for worker in active_children():
             worker.terminate()
         if isinstance(error, BrokenProcessPool):
-            raise CollectError(
-                "A simulator process was killed, by somebody or for want of memory. The finished parts are kept: run the same "
-                "command again, with fewer --jobs if memory was short."
-            ) from error
+            raise CollectError(KILLED) from error
         raise
     pool.shutdown()
+
+
+def _work_on_ray(todo: list[tuple[CollectConfig, range, Path]], config: CollectConfig) -> Iterator[int]:
+    """As `_work`, on the machines of a Ray cluster: they send columns, and this process alone writes the parts."""
+    if not todo:
+        return
+    paths = {episodes: path for _, episodes, path in todo}
+    calls = [(config, episodes) for _, episodes, _ in todo]
+    try:
+        with closing(cluster.run(config.ray, config.jobs, _columns_drawn_here, calls)) as made:
+            for (_, episodes), columns in made:
+                _write(paths[episodes], columns, _lengths(config, episodes))
+                yield len(episodes)
+    except cluster.LostWorkerError as error:
+        raise CollectError(KILLED) from error
 
 
 def _check_space(config: CollectConfig, done: int) -> None:
@@ -165,7 +190,7 @@ def _own_folder(config: CollectConfig, folder: Path) -> Iterator[None]:
 
     Raises ValueError where it holds something else, or where another collection is at work there.
     """
-    settings = {k: str(v) for k, v in asdict(config).items() if k not in ("out", "jobs", "episodes", "overwrite")}
+    settings = {k: str(v) for k, v in asdict(config).items() if k not in ("out", "jobs", "ray", "episodes", "overwrite")}
     for name, plain in (("task", "play"), ("family", "plain")):  # which older collections do not tell
         if settings[name] == plain:
             del settings[name]
@@ -195,8 +220,23 @@ _worker = None  # one simulation per process: building it takes a second
 
 
 def _collect_shard(work: tuple[CollectConfig, range, Path]) -> int:
-    global _worker
     config, episodes, path = work
+    _write(path, _columns(config, episodes), _lengths(config, episodes))
+    return len(episodes)
+
+
+def _columns_drawn_here(config: CollectConfig, episodes: range) -> dict[str, np.ndarray]:
+    """`_columns` in a process that this one has not prepared for drawing."""
+    from sim.rendering import prepare_rendering
+
+    if _worker is None:
+        prepare_rendering()
+    return _columns(config, episodes)
+
+
+def _columns(config: CollectConfig, episodes: range) -> dict[str, np.ndarray]:
+    """The episodes of a part, one after the other."""
+    global _worker
     from sim.simulation import Simulation
     from sim.variation import FAMILIES
 
@@ -209,8 +249,11 @@ def _collect_shard(work: tuple[CollectConfig, range, Path]) -> int:
         collect_episode(_worker, np.random.default_rng([SEED_SPACE + config.seed, episode]), config.steps, config.task, family)
         for episode in episodes
     ]
-    _write(path, {k: np.concatenate([r[k] for r in rows]) for k in rows[0]}, np.array([config.steps] * len(rows)))
-    return len(rows)
+    return {k: np.concatenate([r[k] for r in rows]) for k in rows[0]}
+
+
+def _lengths(config: CollectConfig, episodes: range) -> np.ndarray:
+    return np.array([config.steps] * len(episodes))
 
 
 def collect_episode(

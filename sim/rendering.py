@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 
+from foresight.ros_environment import mujoco_gl
+
 HELP = "Run `make setup`, or install libegl1 (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa); neither needs a display or a GPU."
 
 
 class RenderingError(RuntimeError):
     """No GL library draws offscreen here; the message is one line that says which was tried and what to install."""
+
+
+def prepare_rendering() -> None:
+    """Offscreen rendering unless the user chose otherwise, and whether it works; must come before MuJoCo is imported."""
+    os.environ.setdefault("MUJOCO_GL", mujoco_gl())
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # a software renderer on one thread a process
+    check_rendering()
 
 
 def check_rendering() -> None:

@@ -218,11 +218,12 @@ def test_a_report_quotes_the_card_of_its_own_model(capsys, tmp_path):
     "words",
     [
         ["collect", "--episodes", "1000", "--jobs", "2", "--out", "play.h5"],
+        ["collect", "--episodes", "1000", "--jobs", "2", "--out", "play.h5", "--ray", "local", "--steps", "4"],
         ["evaluate", "--episodes", "1000", "--jobs", "2"],
         ["bench", "guard", "--jobs", "2", "--timed", "1"],
         ["bench", "adversary", "--jobs", "2"],
     ],
-    ids=lambda words: " ".join(words[: 1 + (words[0] == "bench")]),
+    ids=lambda words: " ".join(words[: 1 + (words[0] == "bench")] + words[7:8]),
 )
 def test_an_interrupted_command_ends_with_its_workers(tmp_path, words, key):
     """Code 130, one line, no trace, and no process is left of those that it has started, workers still starting included."""
@@ -235,6 +236,8 @@ def test_an_interrupted_command_ends_with_its_workers(tmp_path, words, key):
         if key == "ctrl-c":
             os.killpg(process.pid, signal.SIGINT)
         else:
+            if "--ray" in words:  # whose head, which hears this too, would be waited for half a minute while it starts
+                until(lambda: list(tmp_path.glob("play.parts/*.h5")), "the cluster works")
             time.sleep(1.0)
             process.terminate()
             os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does, right after it

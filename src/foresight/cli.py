@@ -631,14 +631,9 @@ def _ros_environment() -> dict[str, str]:
 
 
 def _prepare_rendering() -> None:
-    """Offscreen rendering unless the user chose otherwise, and whether it works; must come before MuJoCo is imported."""
-    from foresight.ros_environment import mujoco_gl
+    from sim.rendering import prepare_rendering
 
-    os.environ.setdefault("MUJOCO_GL", mujoco_gl())
-    os.environ.setdefault("LP_NUM_THREADS", "0")  # a software renderer on one thread a process
-    from sim.rendering import check_rendering
-
-    check_rendering()
+    prepare_rendering()
 
 
 def _check_before_work(config: "EvaluateConfig") -> None:

@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import shutil
+import signal
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -15,6 +17,7 @@ from foresight import cli
 from foresight.contract import Contract
 from foresight.robots.profile import load_profile
 from foresight.training.dataset import DatasetError, load
+from sim import cluster
 from sim import collect as collection
 from sim.collect import CollectConfig, CollectError, collect
 from sim.simulation import Simulation
@@ -170,6 +173,75 @@ def test_a_killed_simulator_process_is_told(tmp_path):
     """Instead of waiting for it for ever; what to do is said, and that finished parts are kept."""
     with pytest.raises(CollectError, match=r"process was killed.*parts are kept: run the same command again"):
         list(collection._work([Deadly()], 1))
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two datasets hold the same, column by column and bit by bit."""
+    with h5py.File(one) as a, h5py.File(other) as b:
+        columns = a.keys() == b.keys() and all(a[n][:].tobytes() == b[n][:].tobytes() for n in a)
+        return columns and dict(a.attrs) == dict(b.attrs)
+
+
+def test_a_ray_cluster_collects_the_same(dataset, tmp_path, monkeypatch):
+    """Interrupted there after the first part, gone on with there and then in processes: every bit as if made in one go."""
+    monkeypatch.setattr(collection, "SHARD_EPISODES", 1)
+    config = CollectConfig(out=tmp_path / "a.h5", episodes=3, steps=12, seed=1, jobs=2, ray="local")
+
+    def stop_at(part):
+        def stop(done, total):
+            if done >= part:
+                raise KeyboardInterrupt
+
+        return stop
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(config, stop_at(1))
+    assert not config.out.exists() and len(list((tmp_path / "a.parts").glob("*.h5"))) == 1
+    seen = []
+    collect(replace(config, jobs=1, ray=None), lambda done, total: seen.append(done))
+    assert seen == [1, 2, 3] and same(config.out, dataset)
+    assert same(collect(replace(config, out=tmp_path / "b.h5")), dataset)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.h5", "b.h5"}
+
+
+def test_where_all_parts_are_there_no_cluster_is_begun(dataset, tmp_path, monkeypatch):
+    """They are put together, as without Ray."""
+    config = CollectConfig(out=tmp_path / "a.h5", episodes=3, steps=12, seed=1, jobs=1)
+
+    def stop(done, total):
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(config, stop)
+    monkeypatch.setattr(cluster, "run", None)
+    assert same(collect(replace(config, ray="local")), dataset)
+
+
+def test_a_killed_ray_worker_is_told(dataset, tmp_path, monkeypatch):
+    """As a killed process is; what was finished is kept, and the same command makes the rest."""
+    monkeypatch.setattr(collection, "SHARD_EPISODES", 1)
+    config = CollectConfig(out=tmp_path / "a.h5", episodes=3, steps=12, seed=1, jobs=1, ray="local")
+
+    def kill(done, total):
+        if done == 1:
+            (worker,) = ray_workers()
+            os.kill(worker, signal.SIGKILL)
+
+    with pytest.raises(CollectError, match=r"process was killed.*parts are kept: run the same command again"):
+        collect(config, kill)
+    assert not config.out.exists() and len(list((tmp_path / "a.parts").glob("*.h5"))) == 1
+    assert same(collect(replace(config, ray=None)), dataset)
+
+
+def ray_workers() -> list[int]:
+    """The processes at work in the cluster that this process has started."""
+
+    def parent(process: Path) -> int:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+
+    workers = [p for p in Path("/proc").glob("[0-9]*") if (p / "cmdline").read_bytes().startswith(b"ray::_same_code")]
+    return [int(p.name) for p in workers if parent(Path("/proc") / str(parent(p))) == os.getpid()]
 
 
 def test_a_disk_without_room_is_noticed_before_the_first_episode(tmp_path, monkeypatch):
