@@ -1,6 +1,6 @@
 """The gradient of one update for every way against collapse, as `torchrun` or plain Python runs it; the first process saves it.
 
-torchrun --nproc-per-node 2 tests/training/one_update.py DATASET FILE
+torchrun --nproc-per-node 2 tests/training/one_update.py DATASET FILE ddp|fsdp
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import distributed
 from foresight.training.anti_collapse import METHODS
 from foresight.training.config import TrainConfig
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
+from foresight.training.sharding import whole
 from foresight.training.train import make_fabric, prepare
 from foresight.world_model.model import ModelConfig
 
@@ -22,10 +23,11 @@ SIZES = ModelConfig(
 )
 
 
-def gradients(data: Path, batch: int = 16) -> dict[str, torch.Tensor]:
+def gradients(data: Path, strategy: str, batch: int = 16) -> dict[str, torch.Tensor]:
     """Of every weight, by method and name. Starts from weights that are no longer symmetric."""
     found = {}
-    base = TrainConfig(data=(data,), batch=batch, sigreg_slices=16, threads=1, model=SIZES, precision="fp32", device="cpu")
+    how = {"threads": 1, "precision": "fp32", "device": "cpu", "strategy": strategy}
+    base = TrainConfig(data=(data,), batch=batch, sigreg_slices=16, model=SIZES, **how)
     fabric = make_fabric(base)
     for method in METHODS:
         config = TrainConfig(**{**vars(base), "anti_collapse": method})
@@ -40,7 +42,7 @@ def gradients(data: Path, batch: int = 16) -> dict[str, torch.Tensor]:
         share = Share(fabric.global_rank, fabric.world_size)
         loss, figures = module(*share_of_batch(model, play, starts, config, 0, share, fabric.device))
         fabric.backward(loss)
-        found |= {f"{method}/{name}": p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
+        found |= {f"{method}/{name}": whole(p.grad).clone() for name, p in learner.named_parameters() if p.grad is not None}
         found |= {f"{method}/buffer/{name}": b.clone().float() for name, b in learner.named_buffers()}
         figures = torch.stack(list(figures.values()))
         found[f"{method}/figures"] = fabric.all_reduce(figures, reduce_op="mean")
@@ -48,7 +50,7 @@ def gradients(data: Path, batch: int = 16) -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    result = gradients(Path(sys.argv[1]))
+    result = gradients(Path(sys.argv[1]), sys.argv[3])
     if result:
         torch.save(result, sys.argv[2])
     if distributed.is_initialized():  # a process that ends while its group still runs threads may abort

@@ -14,7 +14,7 @@ from foresight.training.anti_collapse import AntiCollapse
 from foresight.world_model.model import ModelConfig
 
 Preset = Literal["nano", "tiny", "frozen"]
-HOW_NOT_WHAT = ("preset", "threads", "fresh", "logs", "device", "model")  # leave what is learned as it is
+HOW_NOT_WHAT = ("preset", "threads", "fresh", "logs", "device", "strategy", "model")  # leave what is learned as it is
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class TrainConfig:
     damaged: Literal["refuse", "skip"] = "refuse"  # a dataset with damaged episodes, or those episodes
     precision: Literal["bf16", "fp32"] = "bf16"  # of the networks' arithmetic; losses and weights are fp32
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where to train; auto: on a GPU where there is one
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # of several processes: each has all weights, or they are divided among them
     logs: Path | None = None  # folder for TensorBoard's event files; none are written without it
 
     def __post_init__(self) -> None:

@@ -87,6 +87,11 @@ class Learner(nn.Module):
         self.auxiliary = Auxiliary(config.model.latent, model.contract.block_size)
         self.teacher = copy.deepcopy(model.encoder).requires_grad_(False) if config.anti_collapse == "ema" else None
 
+    def parts(self) -> list[nn.Module]:
+        """All that is called, each once by itself: what may be divided among processes."""
+        teacher = [] if self.teacher is None else [self.teacher]
+        return [self.encoder, self.predictor, self.auxiliary.inverse, self.auxiliary.linear, *teacher]
+
     def forward(
         self,
         images: Float[Tensor, "B T C 3 h w"],

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from foresight.files import write_atomically
+from foresight.training import sharding
 from foresight.training.config import TrainConfig, command_line
 
 
@@ -54,13 +55,16 @@ class Resume:
         saved = self._stages.get(stage)
         if saved is None:
             return 0
-        learned.load_state_dict(saved["learned"])
-        optimiser.load_state_dict(saved["optimiser"])
+        sharding.restore(learned, optimiser, saved["learned"], saved["optimiser"])
         self.step = saved["step"]
         return self.step
 
-    def save(self, stage: str, learned: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        self._stages[stage] = {"step": self.step, "learned": learned.state_dict(), "optimiser": optimiser.state_dict()}
+    def save(self, stage: str, learned: nn.Module, optimiser: torch.optim.Optimizer, writes: bool = True) -> None:
+        """Where weights are divided among processes all of them take part, and one `writes`."""
+        weights, state = sharding.whole(learned.state_dict()), sharding.whole(optimiser.state_dict())
+        if not writes:
+            return
+        self._stages[stage] = {"step": self.step, "learned": weights, "optimiser": state}
         spent = self._spent + time.monotonic() - self._began
         state = {"settings": self.settings, "data": self.data, "spent_s": spent, "stages": self._stages}
         write_atomically(self.path, lambda path: torch.save(state, path))

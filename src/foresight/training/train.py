@@ -7,6 +7,7 @@ shared and makes the same updates as in one; the heads are then trained by the f
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import platform
@@ -32,6 +33,7 @@ from foresight.training.health import Health, measure
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
 from foresight.training.resume import Resume, only_training_of, uninterrupted
+from foresight.training.sharding import fsdp, whole
 from foresight.world_model import checkpoint
 from foresight.world_model.model import SYMMETRY, WorldModel
 from foresight.world_model.processes import mean_over_processes, processes
@@ -119,7 +121,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
         raise ValueError(f"device cuda needs a GPU for each of the {here} processes here; {gpus} can be seen. Use --device cpu.")
     device = "cuda" if config.device != "cpu" and gpus >= here else "cpu"
     torch.set_num_threads(max(1, config.threads // here))
-    strategy = "ddp" if everywhere > 1 else "auto"
+    strategy = "auto" if everywhere == 1 else fsdp(everywhere) if config.strategy == "fsdp" else "ddp"
     fabric = Fabric(accelerator=device, devices=here, num_nodes=everywhere // here, strategy=strategy, precision="32-true")
     fabric.launch()
     return fabric
@@ -183,11 +185,14 @@ def train_world_model(
 ) -> Health:
     """Leaves the model on the device it learned on, and no group of processes behind."""
     learner = Learner(model, config)
+    divided = processes() > 1 and config.strategy == "fsdp"
+    to_be_whole = {name: copy.deepcopy(getattr(model, name)) for name in ("encoder", "predictor")} if divided else {}
+    if config.model.encoder == "residual" and not divided:  # which needs its tensors in one piece
+        model.encoder.to(memory_format=torch.channels_last)
+    module = fabric.setup_module(learner)
     learned = [p for p in learner.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learned, config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
-    if config.model.encoder == "residual":
-        model.encoder.to(memory_format=torch.channels_last)
-    module, optimiser = fabric.setup(learner, optimiser)
+    optimiser = fabric.setup_optimizers(optimiser)
     model.to(fabric.device)
     first = state.restore(STAGES[0], learner, optimiser)
     starts = data.starts(data.training, (WINDOW - 1) * data.contract.block_steps)
@@ -215,8 +220,8 @@ def train_world_model(
             if check:
                 health = shared_health(model, data, fabric)
                 bad_checks = bad_checks + 1 if health.collapsed and step >= 2 * CHECK_EVERY else 0
+                state.save(STAGES[0], learner, optimiser, writes=fabric.is_global_zero)
                 if fabric.is_global_zero:
-                    state.save(STAGES[0], learner, optimiser)
                     log.write(STAGES[0], step + 1, asdict(health) | {"alarm": float(health.collapsed)})
                 if bad_checks >= 3 or (health.collapsed and step + 1 == config.steps):
                     raise CollapseError(
@@ -232,6 +237,9 @@ def train_world_model(
         if processes() == 1:  # of several, each may have been interrupted at another update: the last check's state stands
             state.save(STAGES[0], learner, optimiser)
         raise
+    for name, part in to_be_whole.items():
+        part.load_state_dict(whole(getattr(model, name).state_dict()))
+        setattr(model, name, part.to(fabric.device))
     if distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()
@@ -268,7 +276,7 @@ def update(
     learner.after_update()
     with torch.no_grad():
         means = mean_over_processes(torch.stack(list(sums.values())) / config.accumulate).tolist()
-    return dict(zip(sums, means, strict=True)) | {"gradient": float(norm)}
+    return dict(zip(sums, means, strict=True)) | {"gradient": float(whole(norm))}
 
 
 def remedy(config: TrainConfig) -> str:
