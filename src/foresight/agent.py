@@ -72,7 +72,8 @@ class Agent:
         self.kinematics = MujocoKinematics(self.profile)
         gripper = OPEN if model.contract.moves_gripper else None  # as wide as it can be; None: closed
         self.scene = Scene(self.profile, gripper_command=gripper)
-        self.perception = Perception(model.contract, self.profile, self.kinematics, spare_cameras=model.config.spare_cameras)
+        spare = tuple(camera.name for camera in model.contract.cameras) if model.config.spare_cameras else ()
+        self.perception = Perception(model.contract, self.profile, self.kinematics, spare_cameras=spare)
         self.filter = BeliefFilter(model)
         self.planner = Planner(model, self.profile, config)
         self.constraints = Constraints(self.profile, self.kinematics, gripper_command=gripper)

@@ -237,7 +237,7 @@ def test_a_model_of_another_robot_is_refused():
 @pytest.fixture
 def sparing():
     """For a model that can do without cameras, as long as one is seen."""
-    return Perception(CONTRACT, PROFILE, FirstThreeJoints(), spare_cameras=True)
+    return Perception(CONTRACT, PROFILE, FirstThreeJoints(), spare_cameras=("front", "wrist"))
 
 
 @pytest.mark.parametrize("loss", ["silent", "stale", "dark", "wrong_size"])

@@ -181,6 +181,16 @@ def bench() -> Iterator[Bench]:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, profile: RobotProfile) -> Path:
     """A tiny untrained model for two cameras of 32 by 32 px."""
+    return _untrained(tmp_path_factory.mktemp("checkpoint") / "tiny", profile)
+
+
+@pytest.fixture(scope="session")
+def sparing_checkpoint(tmp_path_factory: pytest.TempPathFactory, profile: RobotProfile) -> Path:
+    """The same, of a kind that can do without a camera."""
+    return _untrained(tmp_path_factory.mktemp("checkpoint") / "sparing", profile, spare_cameras=True)
+
+
+def _untrained(path: Path, profile: RobotProfile, **config) -> Path:
     import torch
 
     from foresight.contract import CameraContract, Contract
@@ -189,7 +199,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, profile: RobotProfile) 
 
     torch.manual_seed(0)
     cameras = tuple(CameraContract(name, 64, 48, (8, 0, 48, 48), 32) for name in ("front", "wrist"))
-    model = WorldModel(Contract(profile.name, profile.joint_names, cameras), ModelConfig(16, 8, 16, 1, 16, 8))
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    model = WorldModel(Contract(profile.name, profile.joint_names, cameras), ModelConfig(16, 8, 16, 1, 16, 8, **config))
     save(model, path, "# Untrained\n", {})
     return path

@@ -131,6 +131,18 @@ def test_an_observation_survives():
     assert (read.tip.tolist(), read.tip_velocity.tolist()) == ([0, 1, 2], [1, 2, 3])
 
 
+def test_which_cameras_are_seen_survives():
+    """Of two, one lost; all seen is the same as nothing told. Whoever tells of another number of cameras is refused."""
+    two = Contract("toy", NAMES, tuple(CameraContract(name, 4, 4, (0, 0, 4, 4), 4) for name in ("front", "wrist")))
+    for seen, expected in ((None, None), ((True, True), None), ((True, False), (True, False))):
+        observation = Observation(1.0, np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2), np.zeros(2), np.zeros(3), np.zeros(3), seen)
+        message = convert.observation_to_msg(observation, two, "base_link")
+        assert len(message.seen) == 2 and convert.observation_from_msg(message, two).seen == expected
+    message.seen = [True]
+    with pytest.raises(ValueError, match="tells of 1 cameras whether they are seen; expected 2"):
+        convert.observation_from_msg(message, two)
+
+
 def test_an_observation_for_another_contract_is_refused():
     """Both fingerprints are named."""
     observation = Observation(1.0, np.zeros((1, 4, 4, 3), np.uint8), np.zeros(2), np.zeros(2), np.zeros(3), np.zeros(3))

@@ -19,9 +19,9 @@ from tests.ros.conftest import Bench
 class Sensed:
     """A configured perception node, and the cameras and joints that it listens to."""
 
-    def __init__(self, bench: Bench, checkpoint: Path, profile) -> None:
+    def __init__(self, bench: Bench, checkpoint: Path, profile, **parameters) -> None:
         self.bench, self.profile, self.contract = bench, profile, read_contract(checkpoint)
-        self.node = bench.add(PerceptionNode, robot="ur5e", checkpoint=str(checkpoint))
+        self.node = bench.add(PerceptionNode, robot="ur5e", checkpoint=str(checkpoint), **parameters)
         self.observations, self.diagnostics = bench.listen(topics.OBSERVATION), bench.listen(topics.DIAGNOSTICS)
         bench.configure(self.node)
         self.images = {name: bench.publisher(topics.image(name)) for name in ("front", "wrist")}
@@ -201,3 +201,70 @@ def test_what_is_wrong_with_a_camera_is_told_at_once_and_by_its_type(sensed: Sen
     sensed.bench.advance(0.1)
     sensed.frames()
     sensed.bench.until(lambda: refusals()[-1] == "", "it is gone")
+
+
+@pytest.fixture
+def sparing(bench: Bench, sparing_checkpoint: Path, profile) -> Sensed:
+    """Of a model that can do without the wrist's camera."""
+    return Sensed(bench, sparing_checkpoint, profile, spare_cameras=["wrist"])
+
+
+def test_a_spare_camera_that_stops_costs_its_view_alone(sparing: Sensed):
+    """Observations go on without it, say so, and hold nothing of it; the guard reads no refusal. It is seen again when back."""
+
+    def go_on(cameras: tuple[str, ...]) -> list[list[bool]]:
+        heard = len(sparing.observations)
+        for _ in range(15):
+            sparing.bench.advance(1 / 30, step_s=1 / 30)
+            sparing.frames(cameras=cameras)
+        return [list(m.seen) for m in sparing.observations[heard:]]
+
+    sparing.frames()
+    assert sparing.activate()
+    assert go_on(("front", "wrist"))[-1] == [True, True]
+    alone = go_on(("front",))
+    assert len(alone) >= 3 and alone[-1] == [True, False]
+    assert not convert.observation_from_msg(sparing.observations[-1], sparing.contract).images[1].any()
+    sparing.node.diagnose()
+    sparing.settle()
+    told = next(s for s in reversed(sparing.diagnostics[-1].status) if s.name == "/perception")
+    assert told.message.startswith("Observing without wrist: The newest of camera 'wrist' is ")
+    figures = {v.key: v.value for v in told.values}
+    assert (figures["refusal"], figures["lost_cameras"]) == ("", "wrist")
+    assert go_on(("front", "wrist"))[-1] == [True, True]
+
+
+def test_a_camera_that_cannot_be_spared_is_needed_still(sparing: Sensed):
+    """The wrist's may be missing from the start; without the front's, which was not named, nothing is observed."""
+    sparing.frames(cameras=("front",))
+    assert sparing.activate()
+    sparing.bench.advance(0.1)
+    sparing.frames(cameras=("front",))
+    sparing.bench.until(lambda: sparing.observations, "an observation arrives")
+    for _ in range(12):
+        sparing.bench.advance(1 / 30, step_s=1 / 30)
+        sparing.frames(cameras=("wrist",))
+    heard = len(sparing.observations)
+    for _ in range(6):
+        sparing.bench.advance(1 / 30, step_s=1 / 30)
+        sparing.frames(cameras=("wrist",))
+    sparing.node.diagnose()
+    sparing.settle()
+    assert len(sparing.observations) == heard and "camera 'front'" in sparing.diagnostics[-1].status[0].message
+
+
+@pytest.mark.parametrize(
+    ("trained", "camera", "said"),
+    [
+        ("checkpoint", "wrist", "was trained with all of its cameras and needs them: front, wrist"),
+        ("sparing_checkpoint", "elbow", "Cameras elbow, which may be missing, are not in the model. Cameras: front, wrist"),
+    ],
+)
+def test_cameras_that_the_model_cannot_spare_are_refused(bench: Bench, request, trained: str, camera: str, said: str):
+    """At configure: a model that was not trained to do without, and a name that it does not know."""
+    heard = bench.listen(topics.DIAGNOSTICS)
+    checkpoint = request.getfixturevalue(trained)
+    node = bench.add(PerceptionNode, robot="ur5e", checkpoint=str(checkpoint), spare_cameras=[camera])
+    bench.until(lambda: heard, "diagnostics arrive")
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    bench.until(lambda: any(said in s.message for m in heard for s in m.status), "the reason is told")

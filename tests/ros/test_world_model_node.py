@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from foresight_nodes.world_model_node import WorldModelNode
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from foresight.data import Observation
-from foresight.world_model.checkpoint import fingerprint, read_contract
+from foresight.world_model.checkpoint import fingerprint, load, read_contract
 from tests.ros.conftest import Bench
 
 
@@ -88,3 +89,21 @@ def test_a_checkpoint_of_another_robot_is_refused(bench: Bench, checkpoint: Path
     bench.until(
         lambda: any("robot 'fr3'" in s.message and "'ur5e'" in s.message for m in heard for s in m.status), "the reason is told"
     )
+
+
+@pytest.mark.parametrize("trained", ["checkpoint", "sparing_checkpoint"])
+def test_a_lost_camera_is_believed_without_only_by_a_model_trained_so(bench: Bench, request, trained: str):
+    """There the belief is the model's of what is seen, whatever the lost one shows; another model makes none and says why."""
+    folder = request.getfixturevalue(trained)
+    beliefs, diagnostics = bench.listen(topics.BELIEF), bench.listen(topics.DIAGNOSTICS)
+    bench.bring_up(bench.add(WorldModelNode, robot="ur5e", checkpoint=str(folder)))
+    lost = replace(observation(bench.now_s), seen=(True, False))
+    bench.publisher(topics.OBSERVATION).publish(convert.observation_to_msg(lost, read_contract(folder), "base_link"))
+    if trained == "checkpoint":
+        said = "Cameras wrist are lost. This model needs all; one trained with --model.spare-cameras does not."
+        bench.until(lambda: any(said in s.message for m in diagnostics for s in m.status), "it is told")
+        assert beliefs == []
+    else:
+        bench.until(lambda: beliefs, "a belief arrives")
+        expected = load(folder).encode_images(lost.images, lost.seen)
+        np.testing.assert_allclose(convert.belief_from_msg(beliefs[0]).latent, expected, atol=1e-5)

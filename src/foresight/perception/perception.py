@@ -113,9 +113,9 @@ class Perception:
         profile: RobotProfile,
         kinematics: Kinematics,
         config: PerceptionConfig = PerceptionConfig(),
-        spare_cameras: bool = False,
+        spare_cameras: tuple[str, ...] = (),
     ) -> None:
-        """`spare_cameras`: the model can do without some, so that one that fails costs its view and not the observation."""
+        """`spare_cameras`: those the model can do without, so that one that fails costs its view and not the observation."""
         if (contract.robot, contract.joint_names) != (profile.name, profile.joint_names):
             raise ValueError(
                 f"The model expects robot '{contract.robot}' with joints {', '.join(contract.joint_names)}; the profile is "
@@ -123,10 +123,15 @@ class Perception:
             )
         self.contract, self.kinematics, self.config, self.spare_cameras = contract, kinematics, config, spare_cameras
         self.reset()
+        if unknown := [name for name in spare_cameras if name not in self._cameras]:
+            raise ValueError(
+                f"Cameras {', '.join(unknown)}, which may be missing, are not in the model. Cameras: {', '.join(self._cameras)}."
+            )
 
     def reset(self) -> None:
         """Forgets all frames, joint states and faults."""
         self._cameras = {camera.name: _Camera(camera) for camera in self.contract.cameras}
+        self.lost: dict[str, Refusal] = {}  # cameras left out when last observed, and why
         self._states: deque[RobotState] = deque()
         self._state_fault: Refusal | None = None
         self._state_repeats = 0
@@ -182,13 +187,12 @@ class Perception:
     def observe(self, now_s: float) -> Observation | Refusal:
         """The newest common capture time as an observation; the same one again while nothing newer has come.
 
-        Where cameras can be spared, those that alone would be refused are left out, as long as one is not.
+        Of the cameras that can be spared, those that alone would be refused are left out, as long as a camera remains.
         """
-        if not self.spare_cameras:
-            return self._observe(self._cameras, now_s)
-        alone = {name: self._observe({name: camera}, now_s) for name, camera in self._cameras.items()}
-        seen = {name: self._cameras[name] for name, found in alone.items() if isinstance(found, Observation)}
-        return self._observe(seen, now_s) if seen else next(iter(alone.values()))
+        alone = {name: self._observe({name: self._cameras[name]}, now_s) for name in self.spare_cameras}
+        self.lost = {name: found for name, found in alone.items() if isinstance(found, Refusal)}
+        kept = {name: camera for name, camera in self._cameras.items() if name not in self.lost}
+        return self._observe(kept, now_s) if kept else next(iter(self.lost.values()))
 
     def _observe(self, cameras: dict[str, _Camera], now_s: float) -> Observation | Refusal:
         refusal = self._fault_of_sources(cameras) or self._age_refusal(cameras, now_s)

@@ -102,6 +102,11 @@ def read_contract(path: Path) -> Contract:
     return Contract.from_json(read_config(path)["contract"])
 
 
+def read_spares_cameras(path: Path) -> bool:
+    """Whether the model was trained with cameras missing (`--model.spare-cameras`), without loading weights or torch."""
+    return read_config(path)["model"].get("spare_cameras", False)
+
+
 def load(path: Path | str, device: str = "cpu") -> WorldModel:
     """The model, in evaluation mode. Raises CheckpointError with one line on anything amiss.
 

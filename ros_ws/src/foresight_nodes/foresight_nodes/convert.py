@@ -211,6 +211,7 @@ def observation_to_msg(observation: Observation, contract: Contract, frame: str)
         header=header(observation.stamp_s, frame),
         contract=contract.fingerprint,
         cameras=[c.name for c in contract.cameras],
+        seen=list(observation.seen or [True] * len(contract.cameras)),
         height=height,
         width=width,
         images=array.array("B", observation.images.tobytes()),
@@ -230,14 +231,17 @@ def observation_from_msg(msg: m.Observation, contract: Contract) -> Observation:
     cameras, joints = [camera.name for camera in contract.cameras], len(contract.joint_names)
     if list(msg.cameras) != cameras:
         raise ValueError(f"Observation has cameras {', '.join(msg.cameras) or 'none'}; expected {', '.join(cameras)}.")
+    if len(msg.seen) != len(cameras):
+        raise ValueError(f"Observation tells of {len(msg.seen)} cameras whether they are seen; expected {len(cameras)}.")
     if (len(msg.q), len(msg.dq)) != (joints, joints):
         raise ValueError(f"Observation has {len(msg.q)} positions and {len(msg.dq)} velocities; expected {joints} of each.")
     shape = (len(msg.cameras), msg.height, msg.width, 3)
     if len(msg.images) != math.prod(shape):
         raise ValueError(f"Observation images should be {shape}: {math.prod(shape)} bytes; got {len(msg.images)}.")
     images = np.frombuffer(msg.images, np.uint8).reshape(shape).copy()
+    seen = None if all(msg.seen) else tuple(msg.seen)
     return Observation(
-        seconds(msg.header.stamp), images, np.array(msg.q), np.array(msg.dq), np.array(msg.tip), np.array(msg.tip_velocity)
+        seconds(msg.header.stamp), images, np.array(msg.q), np.array(msg.dq), np.array(msg.tip), np.array(msg.tip_velocity), seen
     )
 
 

@@ -13,7 +13,7 @@ from foresight.data import Observation
 from foresight.perception import Perception, PerceptionConfig, Refusal
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
-from foresight.world_model.checkpoint import read_contract
+from foresight.world_model.checkpoint import read_contract, read_spares_cameras
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Durations, Rate
 from foresight_nodes.part import Part
@@ -28,6 +28,7 @@ class PerceptionParameters:
     checkpoint: str  # folder of the model, whose contract says which cameras, sizes and joints it needs
     robot: str  # robot profile by name, or path of its YAML file
     camera_topics: tuple[str, ...] = ()  # namespace of each camera, in the contract's order; empty: the cameras' names
+    spare_cameras: tuple[str, ...] = ()  # cameras that may be missing; only of a model trained with --model.spare-cameras
     rate_hz: float = 10.0  # [Hz] observations at most
     perception: PerceptionConfig = PerceptionConfig()
 
@@ -43,11 +44,19 @@ class PerceptionNode(Part[PerceptionParameters]):
         super().__init__("perception", PerceptionParameters, **options)
         self._observations, self._ages = Rate(self.now_s()), Durations()
         self._refusal = ""  # why nothing can be observed now, as the guard reads it in the diagnostics
+        self._lost: list[str] = []  # cameras without which it is observed
 
     def configure(self, parameters: PerceptionParameters) -> None:
-        self._contract = read_contract(Path(parameters.checkpoint))
+        self._contract, self._spare = read_contract(Path(parameters.checkpoint)), parameters.spare_cameras
+        if self._spare and not read_spares_cameras(Path(parameters.checkpoint)):
+            raise ValueError(
+                f"spare_cameras names {', '.join(self._spare)}, but {parameters.checkpoint} was trained with all of its cameras "
+                f"and needs them: {', '.join(c.name for c in self._contract.cameras)}. Leave spare_cameras empty, or train one "
+                "with --model.spare-cameras."
+            )
         self._profile = load_profile(parameters.robot)
-        self._perception = Perception(self._contract, self._profile, MujocoKinematics(self._profile), parameters.perception)
+        kinematics = MujocoKinematics(self._profile)
+        self._perception = Perception(self._contract, self._profile, kinematics, parameters.perception, self._spare)
         self._period_s, self._last_s = 1.0 / parameters.rate_hz, float("-inf")
         self._newest_s = {camera.name: float("-inf") for camera in self._contract.cameras}
         self._misfits: dict[str, str] = {}  # what a source last delivered that does not fit, by source
@@ -66,9 +75,10 @@ class PerceptionNode(Part[PerceptionParameters]):
         self.every(0.25, self._watch)
 
     def activate(self) -> None:
-        """Refused while a camera or the joint states are missing or do not fit the model."""
-        if self._misfits:
-            raise ValueError(" ".join(self._misfits.values()))
+        """Refused while a camera that cannot be spared or the joint states are missing, or something does not fit the model."""
+        spared = {f"image {name}" for name in self._spare}
+        if misfits := [told for source, told in self._misfits.items() if source not in spared]:
+            raise ValueError(" ".join(misfits))
         seen = self._perception.observe(self.now_s())
         if isinstance(seen, Refusal):
             raise ValueError(seen.detail)
@@ -77,6 +87,7 @@ class PerceptionNode(Part[PerceptionParameters]):
     def report(self) -> dict[str, object]:
         return {
             "refusal": self._refusal,
+            "lost_cameras": ", ".join(self._lost),
             "observation_hz": self._observations.hz(self.now_s()),
             "image_age_ms_p50": self._ages.percentile_ms(50),
             "image_age_ms_p99": self._ages.percentile_ms(99),
@@ -87,7 +98,13 @@ class PerceptionNode(Part[PerceptionParameters]):
         if not self._judge(f"image {camera.name}", partial(self._take_image, camera, stamp_s, msg)) or not self.active:
             return
         self._newest_s[camera.name] = stamp_s
-        others_to_come = stamp_s - min(self._newest_s.values()) > self._perception.config.max_skew_s
+        limits = self._perception.config
+        awaited = [
+            newest_s
+            for name, newest_s in self._newest_s.items()
+            if name not in self._spare or stamp_s - newest_s <= limits.max_image_age_s
+        ]
+        others_to_come = stamp_s - min(awaited) > limits.max_skew_s
         if not others_to_come and abs(stamp_s - self._last_s) > self._period_s - EARLY_S:
             self._observe()
 
@@ -107,12 +124,15 @@ class PerceptionNode(Part[PerceptionParameters]):
             self._refused(self._perception.observe(self.now_s()))
 
     def _refused(self, seen: Observation | Refusal) -> bool:
-        """Whether there is no observation; says why, and says so at once when the reason is another than before."""
-        refusal = seen.reason.value if isinstance(seen, Refusal) else ""
+        """Whether there is no observation; says why, or what it lacks, and at once when that is another than before."""
+        refusal, lost = (seen.reason.value, []) if isinstance(seen, Refusal) else ("", list(self._perception.lost))
         if isinstance(seen, Refusal):
             self.complain(" ".join(self._misfits.values()) or seen.detail)
-        if refusal != self._refusal:
-            self._refusal = refusal
+        elif lost:
+            why = " ".join(reason.detail for reason in self._perception.lost.values())
+            self.complain(f"Observing without {', '.join(lost)}: {why}")
+        if (refusal, lost) != (self._refusal, self._lost):
+            self._refusal, self._lost = refusal, lost
             self.diagnose()
         return bool(refusal)
 
