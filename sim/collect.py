@@ -322,6 +322,7 @@ def _begin(simulation, rng: np.random.Generator, task: str, family: "Family") ->
     if family.noise:  # an episode's noise must not depend on those before it
         simulation.seed_noise(int(rng.integers(2**31)))
     simulation.embody(body)
+    simulation.restart_clock()
     simulation.place(setting)
     rest = tuple(colour for name, colour in COLOURS.items() if name != setting.named)
     shift = np.array(COLOURS[setting.named]) - np.array(COLOURS["red"])
