@@ -154,3 +154,9 @@ class MotionKinematics(Protocol):
     ) -> tuple[Float[np.ndarray, "N J J"], Float[np.ndarray, "N J"]]:
         """Inertia matrices [kg m^2] and torques [Nm] without acceleration."""
         ...
+
+    def torques(
+        self, q: Float[np.ndarray, "N J"], dq: Float[np.ndarray, "N J"], ddq: Float[np.ndarray, "N J"]
+    ) -> Float[np.ndarray, "N J"]:
+        """Joint torques [Nm] of that motion, without contacts and friction."""
+        ...

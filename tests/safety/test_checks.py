@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from foresight.control.braking import braking
 from foresight.control.trajectory import cut, derivatives, hold, join, sample
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
-from foresight.robots.profile import VelocityLaw
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import VelocityLaw, load_profile
 from foresight.safety.checks import check
 from foresight.safety.config import GuardConfig
+from foresight.safety.limits import findings
 from tests.motions import at_1khz, candidate, extremes, minimum_jerk, tips_at
 
 CONFIG = GuardConfig()
@@ -372,6 +374,21 @@ def test_torque_rate_limit_holds(judge, legal, profile, kinematics):
     assert judge(legal, profile=replace(profile, torque_rate_max=1.05 * greatest)).ok
     verdict = judge(legal, profile=replace(profile, torque_rate_max=0.95 * greatest))
     assert verdict.reason is Reason.TORQUE_RATE_LIMIT and "Nm/s" in verdict.detail
+
+
+@pytest.mark.parametrize("begin_s", [0.0, 1.76e9])
+def test_the_step_of_acceleration_into_rest_counts_as_a_change_of_torque(begin_s):
+    """What is left of the acceleration at the end goes within a control period: small enough to end at rest, and yet a jerk."""
+    fr3 = load_profile("fr3")
+    kinematics, way = MujocoKinematics(fr3), np.array([0.02, -0.02, 0.02, 0.01, 0.02, 0.02, 0.02])
+    ending = minimum_jerk(fr3.home, way, begin_s, 0.8)
+    share = 1000.0 / (kinematics.dynamics(ending.q[-1:], np.zeros((1, 7)))[0][0, 0, 0] * 1000.0)  # rad/s^2 of the first joint
+    for step, reason in ((0.0, None), (0.5 * share, None), (1.5 * share, Reason.TORQUE_RATE_LIMIT)):
+        ddq = ending.ddq.copy()
+        ddq[-1, 0] = step
+        assert step < fr3.jerk_max[0] * CONFIG.join_acceleration_s, "else it would not count as rest"
+        found = list(findings(replace(ending, ddq=ddq), fr3, kinematics, CONFIG, begin_s))
+        assert [f.verdict.reason for f in found] == ([] if reason is None else [reason]), step
 
 
 def test_without_a_model_tip_and_torque_are_skipped_and_it_is_said(judge, legal, profile):

@@ -23,6 +23,7 @@ NEAR_RAD = 1e-3  # [rad] from a joint's margin within which positions between sa
 SAMPLE_ERROR = 2e-4  # [rad/s] by which a speed may rise between two samples
 LAW_SLOPE = 40.0  # [1/s] by which a velocity limit that depends on position falls at most, per rad
 SURE = 0.99  # share of a torque or torque rate limit that is granted: inertia and gravity are known between looks only nearly
+CLOSE = 0.85  # of a torque rate limit, from which on the rate is looked at exactly: what inertia and gravity do meanwhile counts
 TORQUE_SPACING_S = 0.04  # [s] between two looks at inertia and gravity, which change slowly; accelerations are seen at the rate
 
 
@@ -249,7 +250,7 @@ def _torque(
             when = np.broadcast_to(samples.times_s[:, None], torque.shape)
             yield from _worst(Reason.TORQUE_LIMIT, np.abs(torque), SURE * profile.torque_max, "Nm", 0.0, when, profile, now_s)
     if profile.torque_rate_max is not None:
-        yield from _torque_rate(times, inertia, bias, samples, polynomials, profile, now_s)
+        yield from _torque_rate(times, inertia, bias, samples, polynomials, profile, kinematics, now_s)
 
 
 def _torque_rate(
@@ -259,17 +260,20 @@ def _torque_rate(
     samples: Samples,
     polynomials: Motion,
     profile: RobotProfile,
+    kinematics: MotionKinematics,
     now_s: float,
 ) -> Iterator[Finding]:
-    """Inertia @ the change of acceleration over a control period, plus what bias and inertia change by.
+    """Inertia @ the change of acceleration over a control period, plus what bias and inertia change by; the step into rest too.
 
-    It is read where it would be extreme if inertia did not change between two looks at it.
+    It is read where it would be extreme if inertia did not change between two looks at it, nearly at first; where that comes
+    CLOSE to the limit, inverse dynamics at both ends of the period have the last word.
     """
     step = np.diff(times_s)[:, None]
     drift, turning = np.diff(bias, axis=0) / step, np.diff(inertia, axis=0) / step[..., None]
-    limit, period_s = SURE * profile.torque_rate_max, 1 / profile.controller_rate_hz
+    limit, period_s = profile.torque_rate_max, 1 / profile.controller_rate_hz
     slow = np.abs(drift) + np.abs(turning) @ np.abs(samples.ddq).max(0)
-    if (np.abs(inertia).max(0) @ _greatest_jerk(polynomials) + slow.max(0) <= limit).all():
+    jerk = _greatest_jerk(polynomials) + np.abs(polynomials.last[2][0]) / period_s
+    if (np.abs(inertia).max(0) @ jerk + slow.max(0) <= CLOSE * limit).all():
         return
 
     periods = polynomials.over(period_s, times_s)
@@ -279,8 +283,12 @@ def _torque_rate(
     each = at[..., None]  # (4, K, I, J): all joints at the times that matter to each
     change, after = (polynomial(cubics[:, None, :, None], each) for cubics in (periods.change, periods.after))
     rate = ((near + each * turning) * (change / period_s) + turning * after).sum(-1) + drift[slot]
-    value, when = (v.reshape(-1, v.shape[-1]) for v in (np.abs(rate), periods.begins_s[:, None] + at))
-    yield from _worst(Reason.TORQUE_RATE_LIMIT, value, limit, "Nm/s", 1 / 3, when, profile, now_s)
+    begins_s = np.unique((periods.begins_s[:, None] - polynomials.starts_s[0] + at)[np.abs(rate) > CLOSE * limit])
+    torque, later = (kinematics.torques(*polynomials.at(begins_s + by_s)) for by_s in (0.0, period_s))
+    when = np.broadcast_to((begins_s + polynomials.starts_s[0])[:, None], torque.shape)
+    yield from _worst(
+        Reason.TORQUE_RATE_LIMIT, np.abs(later - torque) / period_s, SURE * limit, "Nm/s", 1 / 3, when, profile, now_s
+    )
 
 
 def _worst(
