@@ -283,8 +283,15 @@ def _torque_rate(
     each = at[..., None]  # (4, K, I, J): all joints at the times that matter to each
     change, after = (polynomial(cubics[:, None, :, None], each) for cubics in (periods.change, periods.after))
     rate = ((near + each * turning) * (change / period_s) + turning * after).sum(-1) + drift[slot]
-    begins_s = np.unique((periods.begins_s[:, None] - polynomials.starts_s[0] + at)[np.abs(rate) > CLOSE * limit])
-    torque, later = (kinematics.torques(*polynomials.at(begins_s + by_s)) for by_s in (0.0, period_s))
+    turn, piece, joint = np.nonzero(np.abs(rate) > CLOSE * limit)
+    piece, into_s = np.unique(np.stack([piece, at[turn, piece, joint]]), axis=1)
+    piece = piece.astype(int)
+    # Of the piece and not of the time: where one ends and the next begins, the acceleration may step, as it does into rest.
+    change, after = (polynomial(cubics[:, piece], into_s[:, None]) for cubics in (periods.change, periods.after))
+    begins_s = periods.begins_s[piece] - polynomials.starts_s[0] + into_s
+    torque, later = (
+        kinematics.torques(*polynomials.at(begins_s + by_s), ddq) for by_s, ddq in ((0.0, after - change), (period_s, after))
+    )
     when = np.broadcast_to((begins_s + polynomials.starts_s[0])[:, None], torque.shape)
     yield from _worst(
         Reason.TORQUE_RATE_LIMIT, np.abs(later - torque) / period_s, SURE * limit, "Nm/s", 1 / 3, when, profile, now_s

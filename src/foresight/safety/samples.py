@@ -58,18 +58,18 @@ class Motion:
         q, dq, ddq = (np.concatenate([value, last]) for value, last in zip(values, self.last, strict=True))
         return Samples(np.append(self.starts_s[segment] + t[:, 0], self.end_s), q, dq, ddq)
 
-    def at(self, after_s: Float[np.ndarray, "M"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Position and its first two derivatives, (M, J) each, at times [s] after the beginning or before it; at last at rest."""
+    def at(self, after_s: Float[np.ndarray, "M"]) -> tuple[Float[np.ndarray, "M J"], Float[np.ndarray, "M J"]]:
+        """Position and velocity at times [s] after the beginning or before it; at rest after the end."""
         zero_s = self.starts_s[0]
-        starts, parts = self.starts_s - zero_s, (self.q, self.dq, self.ddq)
+        starts, parts = self.starts_s - zero_s, (self.q, self.dq)
         if self.before is not None:
             starts = np.concatenate([self.before.starts_s - zero_s, starts])
-            earlier = (self.before.q, self.before.dq, self.before.ddq)
+            earlier = (self.before.q, self.before.dq)
             parts = tuple(np.concatenate(pair, axis=1) for pair in zip(earlier, parts, strict=True))
         segment = np.maximum(np.searchsorted(starts, after_s, side="right") - 1, 0)
         into, ended = (after_s - starts[segment])[:, None], (after_s >= self.end_s - zero_s)[:, None]
-        q, dq, ddq = (self._at(part, segment, into) for part in parts)
-        return np.where(ended, self.last[0], q), np.where(ended, 0.0, dq), np.where(ended, 0.0, ddq)
+        q, dq = (self._at(part, segment, into) for part in parts)
+        return np.where(ended, self.last[0], q), np.where(ended, 0.0, dq)
 
     @staticmethod
     def _at(part: np.ndarray, segment: np.ndarray, t: np.ndarray) -> np.ndarray:
