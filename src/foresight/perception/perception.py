@@ -208,14 +208,13 @@ class Perception:
         measured = self._state_at(stamp_s)
         if isinstance(measured, Refusal):
             return measured
-        q, dq = measured
-        nearest = min(self._states, key=lambda state: abs(state.stamp_s - stamp_s))
+        q, dq, opening = measured
         self._jump = None
         tip, tip_velocity = self.kinematics.tip(q), self.kinematics.tip_velocity(q, dq)
         shown = dict(zip(cameras, (frame.image for frame in frames), strict=True))
         images = np.stack([shown.get(c.name, np.zeros((c.size, c.size, 3), np.uint8)) for c in self.contract.cameras])
         seen = None if len(shown) == len(images) else tuple(c.name in shown for c in self.contract.cameras)
-        return Observation(stamp_s, images, q, dq, tip, tip_velocity, seen, nearest.opening)
+        return Observation(stamp_s, images, q, dq, tip, tip_velocity, seen, opening)
 
     def _problem_of(self, state: RobotState) -> str:
         joints = len(self.contract.joint_names)
@@ -338,8 +337,8 @@ class Perception:
                 )
         return None
 
-    def _state_at(self, stamp_s: float) -> tuple[Float[np.ndarray, "J"], Float[np.ndarray, "J"]] | Refusal:
-        """Joint positions and velocities at a capture time: linear between the two states around it.
+    def _state_at(self, stamp_s: float) -> tuple[Float[np.ndarray, "J"], Float[np.ndarray, "J"], float | None] | Refusal:
+        """Joint positions and velocities at a capture time, linear between the two states around it; the nearest's opening.
 
         Beyond the newest state, or before the oldest, the nearest is carried on with its own velocity, for at most
         `max_state_gap_s`.
@@ -355,7 +354,8 @@ class Perception:
                 "s is allowed.",
             )
         if after in (0, len(times)):
-            return nearest.q + gap_s * nearest.dq, nearest.dq.copy()
+            return nearest.q + gap_s * nearest.dq, nearest.dq.copy(), nearest.opening
         before, behind = self._states[after - 1], self._states[after]
         share = (stamp_s - before.stamp_s) / (behind.stamp_s - before.stamp_s)
-        return (1 - share) * before.q + share * behind.q, (1 - share) * before.dq + share * behind.dq
+        q, dq = ((1 - share) * a + share * b for a, b in ((before.q, behind.q), (before.dq, behind.dq)))
+        return q, dq, nearest.opening

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.data import Box, Goal
-from foresight.interfaces import Readout
+from foresight.interfaces import Ensemble, Readout
 
 KEPT_M = 0.10  # [m] from a keep-out within which the tip is blamed for its nearness
 
@@ -131,7 +131,8 @@ def lacking(name: str, goal: Goal) -> str:
 
 def unknown(name: str, model: object) -> str:
     """What the residual of that name needs and the model has not; empty when it has all."""
-    return "several critics (trained with --model.critics 3)" if name == "risk" and getattr(model, "critics", 1) < 2 else ""
+    differ = isinstance(model, Ensemble) and model.critics > 1
+    return "several critics (trained with --model.critics 3)" if name == "risk" and not differ else ""
 
 
 def _wanted(part, name: str) -> Tensor:

@@ -60,16 +60,17 @@ class Motion:
 
     def at(self, after_s: Float[np.ndarray, "M"]) -> tuple[Float[np.ndarray, "M J"], Float[np.ndarray, "M J"]]:
         """Position and velocity at times [s] after the beginning or before it; at rest after the end."""
-        zero_s = self.starts_s[0]
-        starts, parts = self.starts_s - zero_s, (self.q, self.dq)
-        if self.before is not None:
-            starts = np.concatenate([self.before.starts_s - zero_s, starts])
-            earlier = (self.before.q, self.before.dq)
-            parts = tuple(np.concatenate(pair, axis=1) for pair in zip(earlier, parts, strict=True))
+        starts, positions, velocities = self._with_before("q", "dq")
         segment = np.maximum(np.searchsorted(starts, after_s, side="right") - 1, 0)
-        into, ended = (after_s - starts[segment])[:, None], (after_s >= self.end_s - zero_s)[:, None]
-        q, dq = (self._at(part, segment, into) for part in parts)
+        into, ended = (after_s - starts[segment])[:, None], (after_s >= self.end_s - self.starts_s[0])[:, None]
+        q, dq = (self._at(part, segment, into) for part in (positions, velocities))
         return np.where(ended, self.last[0], q), np.where(ended, 0.0, dq)
+
+    def _with_before(self, *names: str) -> tuple[np.ndarray, ...]:
+        """When segments begin [s], from the beginning of this motion on, and those polynomials, the motion before it included."""
+        parts = (self,) if self.before is None else (self.before, self)
+        starts = np.concatenate([part.starts_s - self.starts_s[0] for part in parts])
+        return starts, *(np.concatenate([getattr(part, name) for part in parts], axis=1) for name in names)
 
     @staticmethod
     def _at(part: np.ndarray, segment: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -105,12 +106,8 @@ class Motion:
         that begin before the motion end in it; after its end the acceleration is zero.
         """
         zero_s = self.starts_s[0]  # all in seconds since then: a wall clock has too few digits for what follows
-        starts, parts, end_s = self.starts_s - zero_s, self.ddq, self.end_s - zero_s
-        first_s = 0.0
-        if self.before is not None:
-            starts = np.concatenate([self.before.starts_s - zero_s, starts])
-            parts = np.concatenate([self.before.ddq, parts], axis=1)
-            first_s = max(-period_s, float(self.before.starts_s[0] - zero_s))
+        (starts, parts), end_s = self._with_before("ddq"), self.end_s - zero_s
+        first_s = max(-period_s, float(starts[0]))
         bends = np.append(starts, end_s)
         marks = np.unique(np.concatenate([bends, bends - period_s, splits_s - zero_s, [first_s]]))
         marks = marks[(marks >= first_s) & (marks <= end_s)]

@@ -178,7 +178,7 @@ class WorldModel(nn.Module):
 
     def judge(self, features: Float[Tensor, "S G"]) -> Float[Tensor, "S"]:
         """Expected distance [blocks], the mean of all critics."""
-        return self.expected(self.critic(features)) if self.critics == 1 else self.expected(self.logits(features)).mean(0)
+        return self.expected(self.logits(features)).mean(0)
 
     def logits(self, features: Float[Tensor, "S G"]) -> Float[Tensor, "M S N"]:
         """Each critic's categorical distribution over distances in whole blocks."""
