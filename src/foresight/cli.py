@@ -303,7 +303,6 @@ def bench_adversary(words: list[str]) -> int:
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from foresight.files import write_atomically
     from sim.adversary import AdversaryConfig, summarise
     from sim.adversary import run as run_adversary
 
@@ -322,9 +321,7 @@ def bench_adversary(words: list[str]) -> int:
 
         results = run_adversary(config, show)
     figures = summarise(config, results, perf_counter() - began)
-    if config.json:
-        write_atomically(config.json, json.dumps(figures, indent=2) + "\n")
-        print(f"Written: {config.json}")
+    _write_figures(config.json, figures)
     print(
         f"{figures['episodes']} episodes, {figures['passed']} of {figures['proposals']} proposals passed: "
         f"{figures['violations']} violations, collisions {figures['collisions']}, {figures['not_at_rest']} not at rest; "
