@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foresight import cli
-from foresight.data import Candidate, Reason, Verdict
+from foresight.data import Candidate, Reason, Trajectory, Verdict
 from foresight.evaluation.bench_guard import BenchGuardConfig, Sequence, Tally, bench, check_times, summary
 from foresight.evaluation.guard_judge import Judge, broken
 from foresight.evaluation.guard_plans import MUTATIONS, LegalPlans, mutated
@@ -120,6 +120,35 @@ def test_robots_that_are_finished_do_not_run_again(tmp_path, monkeypatch):
     path.write_text("[]")
     run("abc")
     assert ran
+
+
+def test_an_interrupted_robot_goes_on_with_the_chunks_that_are_left(tmp_path, monkeypatch):
+    """After Ctrl-C in the middle the figures are those of a run that nobody interrupted, and no chunk is made twice."""
+    monkeypatch.setattr("foresight.evaluation.bench_guard.git_commit", lambda: "abc")
+    monkeypatch.setattr("foresight.evaluation.bench_guard.CHUNK", 20)
+    path, told = tmp_path / "guard.json", []
+
+    def run(json_path, progress) -> dict:
+        return bench(BenchGuardConfig(plans=60, profiles=("xarm6",), jobs=1, timed=1, json=json_path), progress)
+
+    def interrupt(robot: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(path, interrupt)
+    begun = json.loads(path.read_text())["begun"]["xarm6"]
+    assert len(begun["chunks"]) == 1 and begun["tally"]["plans"] == 20
+    resumed = run(path, lambda robot, done, total: told.append(done))["profiles"]["xarm6"]
+    whole = run(None, lambda *_: None)["profiles"]["xarm6"]
+    assert told == [40, 60] and "begun" not in json.loads(path.read_text())
+    assert {k: v for k, v in resumed.items() if "_ms_" not in k} == {k: v for k, v in whole.items() if "_ms_" not in k}
+
+
+def test_nothing_more_is_done_to_an_empty_plan():
+    """A mutation that leaves no point is the last one, whatever chance says."""
+    nothing = Trajectory(np.zeros(0), *(np.zeros((0, 6)) for _ in range(3)))
+    for seed in range(200):
+        assert not len(mutated(Candidate(nothing, ("a",) * 6, 0.0, 0.0), None, np.random.default_rng(seed)).trajectory.times_s)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from foresight_bringup import record, up
 from foresight_bringup.graph import SITUATIONS, Arguments, Graph, Process, graph
 from foresight_bringup.installed import complete
 from foresight_nodes.guard_node import GuardParameters
+from foresight_nodes.run import share_no_memory
 
 from foresight.ros_environment import PACKAGES, WHEELS_GUARD, WorkspaceError, environment
 
@@ -194,6 +195,48 @@ def test_the_dds_profile_makes_room_for_images_and_forgets_the_dead_soon():
     assert wait_s < GuardParameters.transport_s
     assert profile.findtext(".//d:leaseDuration/d:sec", namespaces=space) == "3"
     assert profile.findtext(".//d:leaseAnnouncement/d:nanosec", namespaces=space) == "300000000"
+
+
+def test_profiles_without_shared_memory_are_otherwise_the_same():
+    """UDP alone, the same lease; for LOCALHOST with what that range means, since rmw_fastrtps would add shared memory to it."""
+    space = {"d": "http://www.eprosima.com"}
+
+    def found(name: str, tag: str) -> list[str]:
+        return [e.text for e in ElementTree.parse(BRINGUP / "config" / name).iterfind(f".//d:{tag}", namespaces=space)]
+
+    for name in ("fastdds_udp.xml", "fastdds_udp_localhost.xml"):
+        assert found(name, "type") == ["UDPv4"] and found(name, "userTransports/d:transport_id") == ["udp"], name
+        assert found(name, "useBuiltinTransports") == ["false"]
+        for tag in ("leaseDuration/d:sec", "leaseAnnouncement/d:sec", "leaseAnnouncement/d:nanosec"):
+            assert found(name, tag) == found("fastdds.xml", tag), (name, tag)
+    assert found("fastdds_udp_localhost.xml", "initialPeersList//d:address") == ["127.0.0.1"]
+    assert found("fastdds_udp.xml", "initialPeersList") == []
+
+
+@pytest.mark.parametrize("variable", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"])
+@pytest.mark.parametrize(
+    ("profile", "range_", "taken", "range_taken"),
+    [
+        (BRINGUP / "config/fastdds.xml", "LOCALHOST", BRINGUP / "config/fastdds_udp_localhost.xml", "SYSTEM_DEFAULT"),
+        (BRINGUP / "config/fastdds.xml", "SUBNET", BRINGUP / "config/fastdds_udp.xml", "SUBNET"),
+        (BRINGUP / "config/fastdds.xml", None, BRINGUP / "config/fastdds_udp.xml", None),
+        ("/mine/fastdds.xml", "LOCALHOST", "/mine/fastdds.xml", "LOCALHOST"),
+        ("/mine/own.xml", "LOCALHOST", "/mine/own.xml", "LOCALHOST"),
+        (None, "LOCALHOST", None, "LOCALHOST"),
+    ],
+)
+def test_a_process_without_camera_frames_takes_udp_where_the_profile_is_ours(
+    monkeypatch, variable, profile, range_, taken, range_taken
+):
+    """A profile of the user's own, and none at all, stay as they are."""
+    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ((variable, profile), ("ROS_AUTOMATIC_DISCOVERY_RANGE", range_)):
+        if value is not None:
+            monkeypatch.setenv(name, str(value))
+    share_no_memory()
+    expected = None if taken is None else str(taken)
+    assert (os.environ.get(variable), os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE")) == (expected, range_taken)
 
 
 # --- The environment -----------------------------------------------------------------------------------------------

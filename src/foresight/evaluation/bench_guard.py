@@ -42,6 +42,7 @@ ALLOWANCE_S = 0.02  # [s] beyond v/a that a stop may last before it is counted a
 UNMADE = 1000  # joins without a legal plan, beside as many as plans are wanted, after which a chunk is given up
 STAYS = 0.15  # of the mutants that pass
 SHOWN = 20  # violations that are described
+SAVE_S = 20.0  # [s] between two savings of what is counted
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class BenchGuardConfig:
     timed: int = 4000
     """Checks of which the time is taken, with collision and without."""
     json: Path | None = None
-    """File for the figures, written after each robot; the same bench on the same code goes on after the robots in it."""
+    """File for the figures, written as they grow; the same bench on the same code goes on where it was interrupted."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("plans", 1, 10**9), ("timed", 1, 10**6), ("seed", 0, 2**31), ("jobs", 0, 256)):
@@ -90,6 +91,10 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     refused_legal: Counter[str] = field(default_factory=Counter)
     shown: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_saved(cls, saved: dict) -> Tally:
+        return cls(**{**saved, **{name: Counter(saved[name]) for name in ("reasons", "refused_legal")}})
 
     def add(self, other: Tally) -> None:
         for name, value in vars(other).items():
@@ -122,41 +127,61 @@ def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = 
     """Runs everything; `progress` is told profile, plans offered so far and plans in all."""
     names = config.profiles or tuple(available_robots())
     found: dict[str, object] = {"machine": asdict(machine()), "git": git_commit(), "seed": config.seed}
-    found["profiles"] = before = finished(config, found["git"])
+    found["profiles"], begun = earlier(config, found["git"])
     found["check_ms"] = check_times("fr3", repeats=config.timed)
     with_collision = check_times("fr3", collision=True, repeats=config.timed)
     found["check_ms"] |= {f"{name}_with_collision": with_collision[name] for name in ("p50", "p99", "p999")}
     jobs = config.jobs or cpu_count() or 1
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+
+    def save() -> None:
+        if config.json:
+            write_atomically(config.json, json.dumps(found | ({"begun": begun} if begun else {}), indent=2) + "\n")
+
     try:
-        for name in (name for name in names if name not in before):
-            total = Tally()
+        for name in (name for name in names if name not in found["profiles"]):
+            if name not in begun:
+                begun[name] = {"of": config.plans, "chunks": [], "tally": vars(Tally())}
+            total, done = Tally.from_saved(begun[name]["tally"]), begun[name]["chunks"]
             with deaf_to_interrupts():
-                waiting = [pool.submit(_chunk, chunk) for chunk in chunks(config, name)]
+                waiting = {pool.submit(_chunk, chunk): chunk[2] for chunk in chunks(config, name) if chunk[2] not in done}
+            saved_s = time.monotonic()
             for future in as_completed(waiting):
                 total.add(future.result())
+                done.append(waiting[future])
+                begun[name]["tally"] = vars(total)
                 progress(name, total.plans, config.plans)
+                if time.monotonic() - saved_s > SAVE_S:
+                    save()
+                    saved_s = time.monotonic()
+            del begun[name]
             found["profiles"] = {**found["profiles"], name: total.to_json()}
-            if config.json:
-                write_atomically(config.json, json.dumps(found, indent=2) + "\n")
-    except BaseException:  # an error or Ctrl-C: what is still being offered is worth nothing
+            save()
+    except BaseException:  # an error or Ctrl-C: what is still being offered is made again by the next run
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in multiprocessing.active_children():
             worker.terminate()
+        save()
         raise
     pool.shutdown()
     return found
 
 
-def finished(config: BenchGuardConfig, git: str) -> dict[str, object]:
-    """The robots that an earlier run of the same bench on the same, committed code has finished; they need not run again."""
+def earlier(config: BenchGuardConfig, git: str) -> tuple[dict[str, object], dict[str, dict]]:
+    """What an interrupted run of the same bench on the same, committed code has left in its file.
+
+    Figures of the robots that it finished, and of those that it began: the chunks done and what was counted in them.
+    """
     try:
         found = json.loads(config.json.read_text()) if config.json else {}
-        profiles = found["profiles"] if (found.get("git"), found.get("seed")) == (git, config.seed) else {}
-        same = {name: figures for name, figures in profiles.items() if figures["plans"] == config.plans}
+        same = (found["git"], found["seed"]) == (git, config.seed) and git != "unknown" and not git.endswith("+")
+        profiles = {name: figures for name, figures in found["profiles"].items() if same and figures["plans"] == config.plans}
+        begun = {name: part for name, part in found.get("begun", {}).items() if same and part["of"] == config.plans}
+        for part in begun.values():
+            Tally.from_saved(part["tally"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not written by this bench: it is replaced
-        return {}
-    return {} if git.endswith("+") or git == "unknown" else same
+        return {}, {}
+    return profiles, begun
 
 
 def chunks(config: BenchGuardConfig, name: str) -> Iterator[tuple[str, int, int, int]]:

@@ -124,6 +124,8 @@ Mutation = Callable[[Candidate, Trajectory | None, np.random.Generator], Candida
 def mutated(candidate: Candidate, other: Trajectory | None, rng: np.random.Generator) -> Candidate:
     """The candidate with one thing, sometimes two, done to it; `other` is an earlier plan to confuse it with."""
     for _ in range(1 + (rng.random() < 0.15)):
+        if not len(candidate.trajectory.times_s):  # nothing more can be done to nothing
+            break
         name = NAMES[int(rng.integers(len(NAMES)))]
         candidate = MUTATIONS[name](candidate, other, rng)
     return candidate

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,23 @@ def run(name: str, build: Callable[[], list[Node]], finished: Callable[[list[Nod
     return nodes
 
 
+def share_no_memory() -> None:
+    """For processes that carry no camera frames: with Fast DDS and Foresight's profile for it, messages go by UDP only.
+
+    A process killed while it holds a lock in shared memory makes those that write to it wait. A profile of the user's own, and
+    another middleware, stay as they are. To be called before the first node.
+    """
+    range_ = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+    localhost = os.environ.get(range_) == "LOCALHOST"
+    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+        shared = Path(os.environ.get(variable, ""))
+        udp = shared.parent / ("fastdds_udp_localhost.xml" if localhost else "fastdds_udp.xml")
+        if shared.name == "fastdds.xml" and udp.exists():
+            os.environ[variable] = str(udp)
+            if localhost:
+                os.environ[range_] = "SYSTEM_DEFAULT"
+
+
 def leave(code: int) -> None:
     """Ends a process that has done and said everything, without rclpy's shutdown, which has been seen to wait forever."""
     sys.stdout.flush()
@@ -91,6 +109,8 @@ def perception() -> None:
 
 
 def world_model() -> None:
+    share_no_memory()
+
     def build() -> list[Node]:
         from foresight_nodes.world_model_node import WorldModelNode
 
@@ -118,6 +138,8 @@ def composed() -> None:
 
 
 def guard() -> None:
+    share_no_memory()
+
     def build() -> list[Node]:
         from foresight_nodes.guard_node import GuardNode
         from foresight_nodes.real_time import take_priority
@@ -163,6 +185,8 @@ def recorder() -> None:
 
 
 def lifecycle_manager() -> None:
+    share_no_memory()
+
     def build() -> list[Node]:
         from foresight_nodes.lifecycle_manager import LifecycleManager
 
