@@ -196,6 +196,7 @@ def evaluate(
         guarded=config.guard,
         injected_ms=config.latency_ms,
         compensated=config.compensate,
+        subgoals=config.subgoals,
         interrupted=interrupted,
         suite=config.suite or "",
         manifest=suite.fingerprint if suite else "",
@@ -336,6 +337,7 @@ def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
         latency_s=config.latency_ms / 1e3,
         compensates=config.compensate,
         device=config.device,
+        subgoals=config.subgoals,
         deadline_s=float("inf"),  # simulated time stands still meanwhile: outcomes must not depend on load
     )
     return simulation, agent

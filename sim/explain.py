@@ -107,6 +107,7 @@ def explain(config: ExplainConfig, build: Build = _build) -> tuple[Path, str]:
         policy=report.policy,
         latency_ms=report.injected_ms,
         compensate=report.compensated,
+        subgoals=report.subgoals,
     )
     torch.set_num_threads(1)
     simulation, agent = build(again, episode.policy)

@@ -165,6 +165,7 @@ class Plan:
     singular_margin: float = float("nan")
     trajectory: Trajectory | None = None  # what the arm would do, its stop included; None: not examined
     leg: Leg | None = None  # pursued on the way round keep-outs; None: the goal itself was
+    subgoal: Float32[np.ndarray, "D"] | None = None  # pursued on the way to a goal that is far; None: the goal itself was
     closed: Float[np.ndarray, "HK"] | None = None  # the gripper's command in each step, 0 open, 1 closed; None: it is not moved
 
 

@@ -63,6 +63,25 @@ class Ensemble(Protocol):
 
 
 @runtime_checkable  # for the shape checks of the tests
+class Subgoals(Protocol):
+    """A coarser predictor: where the way to a goal leads, without the motion that goes it. W ways."""
+
+    ways: int  # 0: it proposes none
+
+    def subgoals(
+        self, latent: Float["Tensor", "S D"], proprio: Float["Tensor", "S P"], goal: "Goal", k: Float["Tensor", "S"]
+    ) -> tuple[Float["Tensor", "S W D"], Float["Tensor", "S W P"]]:
+        """Latents and proprioception some blocks ahead on the ways to a goal that is `k` blocks away."""
+        ...
+
+    def apart(
+        self, latent: Float["Tensor", "S D"], proprio: Float["Tensor", "S P"], other: Float["Tensor", "S D"]
+    ) -> Float["Tensor", "S"]:
+        """Blocks from each to its other."""
+        ...
+
+
+@runtime_checkable  # for the shape checks of the tests
 class Readout(Protocol):
     """Tells where things are in a latent."""
 

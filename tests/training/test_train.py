@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 
 import h5py
@@ -22,7 +23,8 @@ from foresight.training.config import PRESETS, TrainConfig, command_line, preset
 from foresight.training.dataset import DatasetError
 from foresight.training.health import Health, effective_rank, measure, probe_error
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
-from foresight.training.resume import only_training_of
+from foresight.training.log import Log
+from foresight.training.resume import Resume, only_training_of
 from foresight.training.train import CollapseError, make_fabric, prepare, train, update
 from foresight.world_model.checkpoint import CARD, WEIGHTS, load
 from foresight.world_model.model import ModelConfig
@@ -69,6 +71,37 @@ def test_several_critics_and_a_yaw_readout_are_trained_and_measured(play, tmp_pa
     assert torch.equal(model.judge(features), expected.mean(0))
     latents = torch.randn(5, sizes.latent, generator=torch.Generator().manual_seed(1))
     assert model.read_yaw(latents).abs().max() <= np.pi / 4
+
+
+def test_sub_goals_are_where_episodes_were_on_their_way(play, tmp_path):
+    """Nearer to what came than standing still, on ways that differ, with tip positions that come along."""
+    settings = config(play, tmp_path / "model", head_steps=400, model=dataclasses.replace(SIZES, subgoals=3, subgoal_blocks=2))
+    model, data = prepare(settings)
+    spread = torch.randn(3, SIZES.latent, generator=torch.Generator().manual_seed(0))
+    latents = (torch.from_numpy(data.tip) - model.position_mean) / model.position_std @ spread
+    model.requires_grad_(False)
+    state = Resume(settings, data.fingerprint)
+    found = training.train_actor_and_critic(model, data, latents, settings, state, Log(None), lambda *_: None)
+    assert found["subgoal_share"] < 0.5
+    rows = data.starts(data.held_out, 12)[:5]
+    goal = Goal(latent=latents[rows[0] + 12].numpy())
+    here, proprio = latents[rows], torch.from_numpy(data.proprio[rows])
+    ahead, joints = model.subgoals(here, proprio, goal, torch.full((5,), 4.0))
+    assert ahead.shape == (5, 3, SIZES.latent) and joints.shape == (5, 3, model.contract.proprio_size)
+    assert (ahead.std(1) > 0).all()
+    foreseen = joints[..., -6:-3].sub(model.position_mean).div(model.position_std) @ spread
+    assert (foreseen - ahead).norm(dim=-1).mean() < 0.5 * ahead.norm(dim=-1).mean(), "the tip is where the latent says it is"
+    others = latents[rows[:1] + 12].expand(5, -1)
+    torch.testing.assert_close(model.apart(here, proprio, others), model.blocks_to_go(here, proprio, goal))
+
+
+@pytest.mark.usefixtures("any_health")
+def test_the_card_tells_of_sub_goals_and_the_checkpoint_keeps_them(play, tmp_path):
+    """With their number, how far ahead they lie, and their error."""
+    sizes = dataclasses.replace(SIZES, subgoals=3, subgoal_blocks=2)
+    out = train(config(play, tmp_path / "model", model=sizes))
+    assert load(out).ways == 3
+    assert re.search(r"3 ways, 2 blocks ahead; squared error of the nearest \d+\.\d\d of", (out / CARD).read_text())
 
 
 @pytest.mark.usefixtures("any_health")

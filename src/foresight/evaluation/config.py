@@ -74,6 +74,8 @@ class EvaluateConfig:
     """Where the model runs: cpu (torch), or onnx (ONNX Runtime, from the files of `foresight export`); in-process only."""
     guard: bool = True
     """Without it whatever was planned is sent to the simulated arm, to measure what the guard costs; in-process only."""
+    subgoals: bool = True
+    """Pursue sub-goals on the way to a goal that is far, where the model proposes them; in-process only."""
     ros: bool = False
     """Through the ROS graph: separate processes, real time, planning delay included."""
 
@@ -104,6 +106,8 @@ class EvaluateConfig:
             raise ValueError("--task push_among is for runs in process. Leave --ros or the task out.")
         if self.ros and not self.guard:
             raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
+        if self.ros and not self.subgoals:
+            raise ValueError("--no-subgoals is for runs in process; nodes have the parameter `planner.subgoals`. Leave one out.")
         if not 0 <= self.latency_ms < 250:
             raise ValueError(
                 f"--latency-ms must be at least 0 and below 250, which is where the guard refuses, got {self.latency_ms}."

@@ -99,6 +99,8 @@ def _header(report: Report, successes: int, total: int) -> str:
         facts["guard"] = "none: whatever was planned was sent"
     if report.injected_ms:
         facts["latency"] = f"{report.injected_ms:g} ms injected, {'' if report.compensated else 'not '}compensated"
+    if not report.subgoals:
+        facts["sub-goals"] = "not pursued"
     if report.suite:
         facts["world"] = "as the row says"
     if report.not_run:

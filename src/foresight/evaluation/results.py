@@ -112,6 +112,7 @@ class Report:
     guarded: bool = True  # False: whatever was planned was sent, to measure what the guard costs
     injected_ms: float = 0.0  # [ms] of latency injected between observation and motion
     compensated: bool = True  # whether plans begin where the arm will be after it
+    subgoals: bool = True  # whether those that the model proposed were pursued
     interrupted: bool = False  # before all episodes that were asked for were done
     suite: str = ""
     manifest: str = ""  # twelve hexadecimal digits that name the suite's manifest
@@ -141,6 +142,7 @@ def summarise(
     guarded: bool = True,
     injected_ms: float = 0.0,
     compensated: bool = True,
+    subgoals: bool = True,
     interrupted: bool = False,
     suite: str = "",
     manifest: str = "",
@@ -196,6 +198,7 @@ def summarise(
         guarded=guarded,
         injected_ms=injected_ms,
         compensated=compensated,
+        subgoals=subgoals,
         interrupted=interrupted,
         suite=suite,
         manifest=manifest,

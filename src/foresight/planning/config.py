@@ -31,6 +31,8 @@ class PlannerConfig:
     acceleration_max: float = 1.2  # [m/s^2] of the tip
     wall_margin: float = 0.005  # [m] kept from the workspace's walls
     objective: str = DEFAULT  # what is weighed: a sum of terms weight*name(norm=..., growth=...); can be changed while running
+    subgoals: bool = True  # pursue sub-goals on the way to a goal that is far, where the model proposes them
+    subgoals_beyond: float = 7.0  # blocks from the goal beyond which it is far
     improvement: float = 0.03  # blocks by which a refined motion must beat the best proposal
     agreement: float = 0.0  # [m/s] spread among the elites at which a search ends early; 0 never
     deadline_s: float = 0.080  # [s] no refinement begins that would end after this
@@ -48,6 +50,7 @@ class PlannerConfig:
             "speed_max",
             "acceleration_max",
             "deadline_s",
+            "subgoals_beyond",
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")

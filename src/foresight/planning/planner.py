@@ -31,6 +31,7 @@ from foresight.planning.search.cem import Cem
 from foresight.planning.search.draws import blockwise
 from foresight.planning.search.predictive_sampling import PredictiveSampling
 from foresight.planning.search.state import State
+from foresight.planning.subgoals import next_subgoal
 from foresight.robots.profile import RobotProfile
 
 EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates that are examined until one keeps to the constraints
@@ -102,7 +103,10 @@ class Planner:
         leg = None
         if constraints is not None and self._searches:
             leg = next_leg(goal, latent, proprio, self.model, constraints, None if previous is None else previous.leg)
-        pursued = goal if leg is None else leg.goal
+        subgoal = None
+        if leg is None and self._searches and self.config.subgoals and distance > self.config.subgoals_beyond:
+            subgoal = next_subgoal(goal, latent, proprio, distance, self.model)
+        pursued = leg.goal if leg is not None else subgoal or goal
         imagination = Imagination(
             self.model,
             self._limits_for(goal),
@@ -140,6 +144,7 @@ class Planner:
             planning_s=clock() - began_s,
             source=source,
             leg=leg,
+            subgoal=None if subgoal is None else subgoal.latent,
             closed=found.controls[i, :, 3].double().numpy() if self.contract.moves_gripper else None,
         )
         if juncture is None:

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from foresight.training import dataset
 from foresight.training.config import TrainConfig, command_line
-from foresight.training.dataset import PlayData, hindsight
+from foresight.training.dataset import Hindsight, PlayData, hindsight
 from foresight.training.health import Health, measure
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
@@ -42,6 +42,7 @@ STAGES = ("world model", "readouts", "actor and critic", "decoder")
 HEALTH_ROWS = 3000
 HEAD_BATCH = 768
 CONTRAST_WEIGHT = 20.0
+STRAY = 0.05  # share of its error that a sub-goal's way learns from where another way is nearer
 GRIPPER_STD = 0.5  # of a command that is 0 or 1
 CHECK_EVERY = 150  # updates between two looks at the latents' health, each of which is a place to resume from
 Report = Callable[[str, int, int, str], None]  # stage, step, steps, one line of figures
@@ -413,12 +414,13 @@ def train_actor_and_critic(
     report: Report,
 ) -> dict[str, float]:
     """Goal-conditioned inverse dynamics and steps to go, with goals in hindsight."""
-    heads = nn.ModuleList([model.actor, model.critic, *model.other_critics])
+    heads = nn.ModuleList([model.actor, model.critic, *model.other_critics, *filter(None, [model.subgoal_head])])
     read_object = torch.cat([model.read(part)[1] for part in latents.split(8192)])
 
     def loss_of(step: int) -> dict[str, Tensor]:
         found = head_losses(model, data, latents, read_object, data.training, HEAD_BATCH, [config.seed, 3, step])
-        return {"actor": found.actor, "critic": found.critic}
+        losses = {"actor": found.actor, "critic": found.critic}
+        return losses if found.subgoal is None else losses | {"sub-goal": found.subgoal}
 
     train_head(STAGES[2], heads, config.head_steps, config.lr, loss_of, config, state, log, report, clip=True)
     found = head_losses(model, data, latents, read_object, data.held_out, 8192, [config.seed, 4, 0])
@@ -428,6 +430,9 @@ def train_actor_and_critic(
     if found.spread is not None:
         metrics["critic_spread_r"] = float(spearmanr(found.spread.cpu(), found.errors.cpu()).statistic)
         line += f"  spread against error r {metrics['critic_spread_r']:.2f}"
+    if found.subgoal_share is not None:
+        metrics["subgoal_share"] = float(found.subgoal_share)
+        line += f"  sub-goal {metrics['subgoal_share']:.2f} of standing still"
     report(STAGES[2], config.head_steps, config.head_steps, line)
     return metrics
 
@@ -439,6 +444,8 @@ class HeadLosses(NamedTuple):
     critic: Float[Tensor, ""]  # sum over the critics
     errors: Float[Tensor, "B"]  # [blocks] of the critics' mean
     spread: Float[Tensor, "B"] | None  # [blocks] standard deviation of the critics; None: there is one
+    subgoal: Float[Tensor, ""] | None = None  # None: the model proposes none
+    subgoal_share: Float[Tensor, ""] | None = None  # squared error of the best way's latent, in that of standing still
 
 
 def head_losses(
@@ -474,7 +481,31 @@ def head_losses(
     critic = ((misses * learns).sum(1) / learns.sum(1).clamp_min(1)).sum()
     expected = model.expected(logits.detach())
     spread = expected.std(0) if model.critics > 1 else None
-    return HeadLosses((actor * same).sum() / same.sum(), critic, (expected.mean(0) - to_go).abs(), spread)
+    subgoal = share = None
+    if model.ways:
+        subgoal, share = subgoal_losses(model, data, latents, h, z, features)
+    return HeadLosses((actor * same).sum() / same.sum(), critic, (expected.mean(0) - to_go).abs(), spread, subgoal, share)
+
+
+def subgoal_losses(
+    model: WorldModel, data: PlayData, latents: Tensor, h: Hindsight, z: Float[Tensor, "B D"], features: Float[Tensor, "B G"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Of the states `subgoal_blocks` after the rows, or of the goals where those come first; and the error's share.
+
+    Only the nearest way of each row learns from it, but for a little, so that ways come apart where episodes went several
+    (multiple choice learning, Guzman-Rivera 2012).
+    """
+    ahead = h.row + data.contract.block_steps * np.minimum(h.k, model.config.subgoal_blocks).astype(np.int64)
+    counts = to(model, h.same & (h.k > 0)).float()
+    moved = (to(model, data.proprio[ahead]) - to(model, data.proprio[h.row])) / model.proprio_std
+    with torch.autocast(model.device.type, torch.bfloat16):
+        changes = model.propose_changes(features, to(model, h.k))
+    errors = changes.float() - torch.cat([latents[ahead] - z, moved], -1)[:, None]
+    latent, joints = (part.square().mean(-1) for part in errors.split([model.config.latent, moved.shape[-1]], -1))
+    ways = latent + joints
+    loss = ((ways.amin(1) + STRAY * ways.mean(1)) * counts).sum() / counts.sum().clamp_min(1)
+    still = (latents[ahead] - latents[h.row]).square().mean(-1)
+    return loss, (latent.detach().amin(1) * counts).sum() / (still * counts).sum().clamp_min(1e-9)
 
 
 def train_decoder(
@@ -544,6 +575,12 @@ def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
     spread = ""
     if "critic_spread_r" in m:
         spread = f"; rank correlation of that with how far the {model.critics} of them differ {m['critic_spread_r']:.2f}"
+    subgoals = ""
+    if "subgoal_share" in m:
+        subgoals = (
+            f"\n| sub-goals | {model.ways} ways, {model.config.subgoal_blocks} blocks ahead; squared error of the nearest "
+            f"{m['subgoal_share']:.2f} of standing still's |"
+        )
     skipped = f"; damaged ones left out: {len(facts['skipped_episodes'])}" if "skipped_episodes" in facts else ""
     return f"""# World model for {contract.robot}
 
@@ -564,7 +601,7 @@ Actor, critic, readouts and a picture decoder were trained on its frozen latents
 one-block skill over persistence {m["health"]["skill"]:.3f} |
 | linear probe (median) | tip {m["health"]["tip_cm"]:.2f} cm, object {m["health"]["object_cm"]:.2f} cm |
 | readouts (median) | tip {m["readout_tip_cm"]:.2f} cm, object {m["readout_object_cm"]:.2f} cm{yaw} |
-| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks{spread} |
+| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks{spread} |{subgoals}
 
 Not for: other robots, other camera mountings than a few centimetres from these, other objects than the cube; \
 never tried on a real arm.

@@ -43,11 +43,14 @@ class ModelConfig:
     spare_cameras: bool = False  # learns to do without cameras that are lost, as long as one is seen
     critics: int = 1  # that learn apart; their mean counts, and with several how far they differ tells how little is known
     yaw: bool = False  # a readout of the object's orientation about the vertical too
+    subgoals: int = 0  # ways on which sub-goals are proposed for goals that are far; 0: none
+    subgoal_blocks: int = 5  # how far ahead a sub-goal lies [blocks]
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
-            if type(value) is int and not 1 <= value <= 10_000:
-                raise ValueError(f"{name} must be at least 1 and at most 10000, got {value}.")
+            least = 0 if name == "subgoals" else 1
+            if type(value) is int and not least <= value <= 10_000:
+                raise ValueError(f"{name} must be at least {least} and at most 10000, got {value}.")
         if not 0 <= self.predictor_dropout < 1:
             raise ValueError(f"predictor_dropout must be at least 0 and below 1, got {self.predictor_dropout}.")
         if self.encoder not in ("residual", "vit", "foundation"):
@@ -80,6 +83,8 @@ class WorldModel(nn.Module):
             mlp(features, config.head_width, config.max_blocks + 1) for _ in range(config.critics - 1)
         )
         self.yaw_readout = mlp(latent, 256, 2, depth=2) if config.yaw else None  # cosine and sine of SYMMETRY times the yaw
+        ways = config.subgoals
+        self.subgoal_head = mlp(features + 1, config.head_width, ways * (latent + proprio)) if ways else None
         self.register_buffer("proprio_mean", torch.zeros(proprio))
         self.register_buffer("proprio_std", torch.ones(proprio))
         self.register_buffer("action_std", torch.ones(block))
@@ -194,6 +199,36 @@ class WorldModel(nn.Module):
         if self.critics == 1:
             raise ValueError("This model has one critic, which cannot differ from others. Train one with --model.critics 3.")
         return self.expected(self.logits(self.features(latent, proprio, *self.goal_tensors(goal)))).std(0)
+
+    # -- Subgoals -----------------------------------------------------------------------------------------------
+
+    @property
+    def ways(self) -> int:
+        return self.config.subgoals
+
+    def subgoals(
+        self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], goal: Goal, k: Float[Tensor, "S"]
+    ) -> tuple[Float[Tensor, "S W D"], Float[Tensor, "S W P"]]:
+        """Raises ValueError for a model that proposes none."""
+        if self.subgoal_head is None:
+            raise ValueError("This model proposes no sub-goals. Train one with --model.subgoals 4.")
+        changes = self.propose_changes(self.features(latent, proprio, *self.goal_tensors(goal)), k)
+        ahead, joints = changes.split([self.config.latent, self.contract.proprio_size], -1)
+        return latent[:, None] + ahead, proprio[:, None] + joints * self.proprio_std
+
+    def propose_changes(self, features: Float[Tensor, "S G"], k: Float[Tensor, "S"]) -> Float[Tensor, "S W N"]:
+        """What changes until each way's sub-goal: the latent, then proprioception in standard deviations."""
+        found = self.subgoal_head(torch.cat([features, k.unsqueeze(-1) / self.config.max_blocks], -1))
+        return found.unflatten(-1, (self.ways, -1))
+
+    def apart(
+        self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], other: Float[Tensor, "S D"]
+    ) -> Float[Tensor, "S"]:
+        nowhere = torch.zeros(1, 3, device=self.device)
+        given = torch.tensor([[1.0, 0.0, 0.0]], device=self.device)
+        return self.judge(self.features(latent, proprio, other, nowhere, nowhere, given))
+
+    # -- readouts -----------------------------------------------------------------------------------------------
 
     def read(self, latent: Float[Tensor, "*n D"]) -> tuple[Float[Tensor, "*n 3"], Float[Tensor, "*n 3"]]:
         """Tip and object position [m] as the latent shows them."""
