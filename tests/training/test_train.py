@@ -21,7 +21,7 @@ from foresight.training import health
 from foresight.training import train as training
 from foresight.training.config import PRESETS, TrainConfig, command_line, preset_in
 from foresight.training.dataset import DatasetError
-from foresight.training.health import Health, effective_rank, measure, probe_error
+from foresight.training.health import Health, effective_rank, measure, probe_correlation, probe_error
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
 from foresight.training.resume import Resume, only_training_of
@@ -127,6 +127,19 @@ def test_a_model_with_a_gripper_is_trained_and_loads(play, tmp_path):
     goal = Goal(tip=np.array([0.45, 0.0, 0.15]))
     block = model.propose(torch.zeros(1, SIZES.latent), model.proprio_mean[None], goal, torch.ones(1))
     assert (block.view(3, 4)[:, 3] > 0.5).all(), "it has never seen the gripper open"
+
+
+@pytest.mark.usefixtures("any_health")
+def test_joint_velocities_are_probed_where_the_data_tells_them(play, tmp_path):
+    """The first two joints go with the tip's velocity, which a belief holds; what nobody can know has no correlation."""
+    with h5py.File(play, "a") as file:
+        chance = np.random.default_rng(0).normal(size=(len(file["tip"]), 6)).astype(np.float32)
+        known = np.column_stack([file["tip_velocity"][:], file["tip_velocity"][:, :2] + 0.1, chance[:, 5]]).astype(np.float32)
+        file["dq"] = known
+    out = train(config(play, tmp_path / "model"))
+    assert float(re.search(r"joint velocities \| r (-?\d\.\d+)", (out / CARD).read_text())[1]) > 0.99
+    x = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+    assert abs(probe_correlation((x[:200], x[:200].flip(0)), (x[200:], x[200:].flip(0)))) < 0.3
 
 
 def test_a_yaw_readout_needs_data_that_tells_the_orientation(play, tmp_path):

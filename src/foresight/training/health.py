@@ -55,6 +55,17 @@ def probe_error(latents: Float[Tensor, "N D"], positions: Float[Tensor, "N 3"]) 
     return float((x[test] @ weights - y[test]).norm(dim=1).median())
 
 
+def probe_correlation(
+    fit: tuple[Float[Tensor, "N D"], Float[Tensor, "N n"]], test: tuple[Float[Tensor, "M D"], Float[Tensor, "M n"]]
+) -> float:
+    """Pearson's r between values and what ridge regression on the first pair makes of them in the second; median of the n."""
+    x, y, held, wanted = (values.double() for values in (*fit, *test))
+    x, held = (torch.cat([values, torch.ones(len(values), 1, dtype=values.dtype)], 1) for values in (x, held))
+    weights = torch.linalg.solve(x.T @ x + 1e-3 * len(x) * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
+    a, b = ((values - values.mean(0)) for values in (held @ weights, wanted))
+    return float(((a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0)).clamp_min(1e-12)).median())
+
+
 def measure(
     now: Float[Tensor, "N D"],
     later: Float[Tensor, "N D"],

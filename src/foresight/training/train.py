@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from foresight.training import dataset
 from foresight.training.config import TrainConfig, command_line
 from foresight.training.dataset import Hindsight, PlayData, hindsight
-from foresight.training.health import Health, measure
+from foresight.training.health import Health, measure, probe_correlation
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
 from foresight.training.resume import Resume, only_training_of, uninterrupted
@@ -40,6 +40,7 @@ from foresight.world_model.processes import mean_over_processes, processes
 
 STAGES = ("world model", "readouts", "actor and critic", "decoder")
 HEALTH_ROWS = 3000
+PROBE_ROWS = 20_000  # at most that a probe is fitted on
 HEAD_BATCH = 768
 CONTRAST_WEIGHT = 20.0
 STRAY = 0.05  # share of its error that a sub-goal's way learns from where another way is nearer
@@ -394,8 +395,23 @@ def train_readouts(
         apart = (apart + quarter / 2).remainder(quarter) - quarter / 2
         metrics["readout_yaw_deg"] = math.degrees(float(apart.abs().median()))
         line += f", yaw {metrics['readout_yaw_deg']:.1f} deg"
+    if np.isfinite(data.dq).all():
+        metrics["probe_dq_r"] = joint_velocity_probe(model, data, latents)
+        line += f", joint velocities r {metrics['probe_dq_r']:.3f}"
     report(STAGES[1], steps, steps, line)
     return metrics
+
+
+def joint_velocity_probe(model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"]) -> float:
+    """How well a linear probe reads joint velocities from a belief (latent and proprioception): r on held-out episodes."""
+
+    def belief(episodes: np.ndarray) -> tuple[Tensor, Tensor]:
+        rows = data.starts(episodes, 0)
+        rows = rows[:: max(1, len(rows) // PROBE_ROWS)]
+        proprio = model.scale_proprio(to(model, data.proprio[rows]))
+        return torch.cat([latents[rows], proprio], 1).cpu(), torch.from_numpy(data.dq[rows])
+
+    return probe_correlation(belief(data.training), belief(data.held_out))
 
 
 def noisy(latents: Float[Tensor, "B D"], seed: int, step: int, scale: float = 0.05) -> Float[Tensor, "B D"]:
@@ -575,6 +591,9 @@ def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
     spread = ""
     if "critic_spread_r" in m:
         spread = f"; rank correlation of that with how far the {model.critics} of them differ {m['critic_spread_r']:.2f}"
+    probe = ""
+    if "probe_dq_r" in m:
+        probe = f"| linear probe of the belief for joint velocities | r {m['probe_dq_r']:.3f} (median of the joints) |\n"
     subgoals = ""
     if "subgoal_share" in m:
         subgoals = (
@@ -601,7 +620,7 @@ Actor, critic, readouts and a picture decoder were trained on its frozen latents
 one-block skill over persistence {m["health"]["skill"]:.3f} |
 | linear probe (median) | tip {m["health"]["tip_cm"]:.2f} cm, object {m["health"]["object_cm"]:.2f} cm |
 | readouts (median) | tip {m["readout_tip_cm"]:.2f} cm, object {m["readout_object_cm"]:.2f} cm{yaw} |
-| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks{spread} |{subgoals}
+{probe}| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks{spread} |{subgoals}
 
 Not for: other robots, other camera mountings than a few centimetres from these, other objects than the cube; \
 never tried on a real arm.
