@@ -130,10 +130,11 @@ def explain(config: ExplainConfig, build: Build = _build) -> tuple[Path, str]:
             f": {why.detail}" if why else ", for the pursuit had ended by then" if taken else ", for the episode ended before it"
         )
         raise ValueError(f"Step {config.step} of episode {config.episode} has no plan{said}")
-    imagined = agent.model.decode(torch.from_numpy(np.ascontiguousarray(taken.plan.imagined)))
+    plan = taken.plan
+    imagined = agent.model.decode(torch.from_numpy(np.ascontiguousarray(plan.imagined)))
     account = Account(
         title=f"{episode.task}, seed {episode.seed}, step {config.step}",
-        plan=taken.plan,
+        plan=plan,
         belief=taken.belief,
         goal=watched.goal,
         objective=watched.objective,
@@ -142,6 +143,7 @@ def explain(config: ExplainConfig, build: Build = _build) -> tuple[Path, str]:
         constraints=watched.constraints,
         images={camera.name: watched.images[camera.name] for camera in agent.model.contract.cameras},
         imagined=imagined,
+        subgoal=None if plan.subgoal is None else agent.model.decode(torch.from_numpy(plan.subgoal)[None])[0],
     )
     return draw(account, out), _compared(watched.surprise, episode.surprise)
 

@@ -37,10 +37,12 @@ class Ending:
         return self.inner.step(*arguments)
 
 
-def build(config: EvaluateConfig, policy: str):
+SIZES = ModelConfig(latent=8, encoder_width=4, predictor_width=16, predictor_depth=1, head_width=16, max_blocks=4)
+
+
+def build(config: EvaluateConfig, policy: str, sizes: ModelConfig = SIZES):
     """As the evaluation's own, with a small untrained model."""
     torch.manual_seed(0)
-    sizes = ModelConfig(latent=8, encoder_width=4, predictor_width=16, predictor_depth=1, head_width=16, max_blocks=4)
     simulation = Simulation(0, load_profile("ur5e"), zone=config.keep_out != "none")
     model = WorldModel(contract(simulation.profile), sizes).eval().requires_grad_(False)
     return simulation, Agent(model, "ur5e", PlannerConfig(policy=policy, deadline_s=float("inf")), clock=lambda: 0.0)
@@ -80,6 +82,34 @@ def test_a_plan_is_explained_by_the_candidates_that_it_was_chosen_from(run, tmp_
     assert account.imagined.shape[:2] == (PlannerConfig().horizon, 2)
     picture = matplotlib.image.imread(path)
     assert picture.shape[0] > 800 and picture.shape[1] > 1000 and np.ptp(picture[..., :3]) > 0.5
+
+
+def test_a_sub_goal_that_was_pursued_is_shown(tmp_path, monkeypatch):
+    """Decoded beside what was imagined."""
+    accounts = []
+    draw = explaining.draw
+    monkeypatch.setattr(explaining, "draw", lambda account, path: accounts.append(account) or draw(account, path))
+    sizes = replace(SIZES, subgoals=2)
+
+    def build_far(config: EvaluateConfig, policy: str):
+        simulation, agent = build(config, policy, sizes)
+        agent.planner.config = replace(agent.planner.config, subgoals=config.subgoals, subgoals_beyond=1e-6)
+        monkeypatch.setattr(agent.model, "apart", lambda latent, proprio, other: torch.zeros(len(latent)))
+        return simulation, agent
+
+    for subgoals in (True, False):
+        simulation, agent = build_far(EvaluateConfig(subgoals=subgoals), "both")
+        try:
+            result = run_episode(simulation, Ending(agent), "reach", 10_300_000)
+        finally:
+            simulation.close()
+        report = summarise([result], policy="both", seed=103, shift="none", model_id="unsaved", subgoals=subgoals)
+        write_results(tmp_path / str(subgoals), report, [result])
+        _, compared = explain(ExplainConfig(tmp_path / str(subgoals), 0, 3, tmp_path / "plan.png"), build_far)
+        assert "to the last bit" in compared
+    with_them, without = accounts
+    assert with_them.subgoal.shape == with_them.imagined.shape[1:] and without.subgoal is None
+    assert (with_them.plan.subgoal is None, without.plan.subgoal is None) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ class Account:
     constraints: Constraints
     images: dict[str, UInt8[np.ndarray, "height width 3"]]  # what the cameras saw
     imagined: UInt8[np.ndarray, "H C h w 3"]  # what the model's decoder makes of the plan's latents
+    subgoal: UInt8[np.ndarray, "C h w 3"] | None = None  # the same of its sub-goal, where one was pursued
 
     def chosen(self) -> tuple[int, int]:
         """Set and row of the candidate that became the plan."""
@@ -67,7 +68,7 @@ def draw(account: Account, path: Path) -> Path:
     _horizon(axes[1, 0], account)
     _distances(axes[1, 1], account)
     _shares(axes[1, 2], account)
-    _frames(lower.subplots(cameras, blocks + 1, squeeze=False), account)
+    _frames(lower.subplots(cameras, blocks + 1 + (account.subgoal is not None), squeeze=False), account)
     plan = account.plan
     figure.suptitle(
         f"{account.title}: {plan.source}, cost {plan.cost:.3f} blocks of {account.objective}, {plan.distance:.2f} s to go, "
@@ -204,12 +205,12 @@ def _to_the_stop(axis, limit: float, what: str, title: str) -> None:
 
 
 def _frames(axes, account: Account) -> None:
-    """A row a camera: what it saw, and what the model imagines at the end of each block."""
-    end_s = account.plan.dt_s * len(account.plan.tip_velocity)
+    """A row a camera: what it saw, what the model imagines at the end of each block, and the sub-goal where there is one."""
+    end_s, blocks = account.plan.dt_s * len(account.plan.tip_velocity), len(account.imagined)
+    whens = ["now", *(f"imagined, {end_s * b / blocks:.1f} s ahead" for b in range(1, blocks + 1)), "sub-goal"]
     for c, (name, image) in enumerate(account.images.items()):
-        pictures = [image, *account.imagined[:, c]]
-        for b, (axis, picture) in enumerate(zip(axes[c], pictures, strict=True)):
+        pictures = [image, *account.imagined[:, c], *([] if account.subgoal is None else [account.subgoal[c]])]
+        for axis, picture, when in zip(axes[c], pictures, whens, strict=False):
             axis.imshow(picture)
             axis.set_axis_off()
-            when = "now" if b == 0 else f"imagined, {end_s * b / len(account.imagined):.1f} s ahead"
             axis.set_title(f"{name} {when}", fontsize=8)
