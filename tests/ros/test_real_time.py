@@ -48,3 +48,18 @@ def test_a_heartbeat_beats_on_its_own_thread_and_stops(bench: Bench):
     beat.stop()
     beat.stop()
     assert not beat._thread.is_alive()
+
+
+def test_one_thread_is_put_first_and_no_other():
+    """Its scheduling policy is as the answer says; the thread that started it keeps its own."""
+    code = (
+        "import os, threading\n"
+        "from foresight_nodes.real_time import put_first\n"
+        "told = []\n"
+        "thread = threading.Thread(target=lambda: told.append((put_first(3), os.sched_getscheduler(0))))\n"
+        "before = os.sched_getscheduler(0); thread.start(); thread.join()\n"
+        "print(*told[0], os.sched_getscheduler(0) == before, put_first(1000))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    allowed, policy, same, impossible = done.stdout.split()
+    assert (allowed == "True") == (int(policy) == os.SCHED_FIFO) and (same, impossible) == ("True", "False")

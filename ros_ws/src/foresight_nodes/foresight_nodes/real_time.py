@@ -16,6 +16,15 @@ def take_priority(priority: int) -> str:
     return f"{_schedule(priority)}; {_lock()}."
 
 
+def put_first(priority: int) -> bool:
+    """SCHED_FIFO at this priority for the calling thread alone; whether that was allowed."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _schedule(priority: int) -> str:
     try:
         for thread in os.listdir("/proc/self/task"):
