@@ -4,10 +4,11 @@ The processes are this machine's, or those of a Ray cluster (`sim/cluster.py`): 
 
 Layout: a flat dataset per column, `ep_len` and `ep_offset`, as stable-worldmodel has it, with checksums. Columns:
 `pixels_<camera>` uint8 (T, h, w, 3), prepared as in operation; `q`, `dq`, `tip`, `tip_velocity`, `action` (tip displacement of
-the step that leaves the row, NaN at an episode's end), `object` (true position and quaternion), `step_idx`; `look` and `body`
-(what of the family was drawn for the frame and for the episode; names in the attributes `look_names`, `body_names`). Tasks with
-the gripper also have `gripper` (command of the step that leaves the row, 0 open, 1 closed), `opening` (measured, 1 open) and
-`others` (true poses of two more objects, NaN where there is none). Attributes: contract, seed, robot, task, family.
+the step that leaves the row, NaN at an episode's end), `object` (true position and quaternion), `contact` (whether the hand
+touches it), `step_idx`; `look` and `body` (what of the family was drawn for the frame and for the episode; names in the
+attributes `look_names`, `body_names`). Tasks with the gripper also have `gripper` (command of the step that leaves the row, 0
+open, 1 closed), `opening` (measured, 1 open) and `others` (true poses of two more objects, NaN where there is none). Attributes:
+contract, seed, robot, task, family.
 """
 
 from __future__ import annotations
@@ -273,7 +274,7 @@ def collect_episode(
         task = str(rng.choice(list(MIXED), p=list(MIXED.values())))
     setting, latency_s, cube_colour = _begin(simulation, rng, task, family)
     player = Player(rng, task != "play", tuple(np.array(other[:2]) for other in setting.others))
-    names = ["q", "dq", "tip", "tip_velocity", "object", "look", "body", *(f"pixels_{c.name}" for c in cameras)]
+    names = ["q", "dq", "tip", "tip_velocity", "object", "contact", "look", "body", *(f"pixels_{c.name}" for c in cameras)]
     columns: dict[str, list] = {name: [] for name in names + ["gripper", "opening", "others"] * gripping}
     body = np.array([simulation.body.half_m, simulation.body.mass_kg, simulation.body.friction, latency_s])
     in_force = None
@@ -288,6 +289,7 @@ def collect_episode(
         columns["tip"].append(kinematics.tip(state.q))
         columns["tip_velocity"].append(kinematics.tip_velocity(state.q, state.dq))
         columns["object"].append(np.concatenate([truth.object, truth.object_quaternion]))
+        columns["contact"].append([simulation.touches_object()])
         columns["look"].append(look.numbers())
         columns["body"].append(body)
         wanted = player.velocity(truth.tip, truth.object)

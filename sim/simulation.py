@@ -313,6 +313,10 @@ class Simulation:
         speed = float(np.linalg.norm(d.qvel[self._cube_v : self._cube_v + 3]))
         return Truth(d.site_xpos[self._tip_site].copy(), jacobian @ d.qvel, cube[:3].copy(), cube[3:].copy(), speed)
 
+    def touches_object(self) -> bool:
+        """Whether the arm or its gripper touches the cube."""
+        return self._touched_by_arm(self._cube)
+
     def judgement(self) -> Judgement:
         held = 0.0 if self._held_since is None else self.time_s - self._held_since
         return Judgement(
@@ -356,7 +360,7 @@ class Simulation:
             "joint velocity": bool((np.abs(dq) > SPEED_SLACK * np.minimum(profile.velocity_max, profile.joint_speed_max)).any()),
             "tip speed": tip_speed > SPEED_SLACK * profile.tip_speed_max,
             "workspace": bool((truth.tip < low).any() or (truth.tip > high).any()),
-            "arm on table": self._touches_table(),
+            "arm on table": self._touched_by_arm(self._table),
         }
         for name in (n for n, b in broken.items() if b and n not in self._broken):
             self._violations += 1
@@ -401,11 +405,9 @@ class Simulation:
         pairs = ((geom, self._zone) for geom in self._as_built)
         return min(mujoco.mj_geomDistance(self.model, data, *pair, up_to_m + 1e-3, None) for pair in pairs)
 
-    def _touches_table(self) -> bool:
+    def _touched_by_arm(self, geom: int) -> bool:
         contacts = self.data.contact.geom[: self.data.ncon]
-        other = np.where(
-            contacts[:, 0] == self._table, contacts[:, 1], np.where(contacts[:, 1] == self._table, contacts[:, 0], -1)
-        )
+        other = np.where(contacts[:, 0] == geom, contacts[:, 1], np.where(contacts[:, 1] == geom, contacts[:, 0], -1))
         return bool(np.isin(other, self._hand_geoms).any())
 
     def _robot_geoms(self) -> np.ndarray:

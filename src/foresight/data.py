@@ -82,7 +82,8 @@ class Box:
 class Goal:
     """What is wanted: any of a scene seen in a goal image, a tip position, an object position.
 
-    A part that is None does not matter; a weight of 0 takes a part out as well. `objective` is how motions towards the goal are
+    A part that is None does not matter; a weight of 0 takes a part out as well. `yaw`, `opening` and `contact` are wanted
+    besides, as the model's readouts tell them. `objective` is how motions towards the goal are
     judged, as `planning.objective` writes it; empty: as the planner judges. `keep_outs` and `tip_speed_max` hold for this goal.
     """
 
@@ -93,6 +94,9 @@ class Goal:
     objective: str = ""
     keep_outs: tuple[Box, ...] = ()  # for the whole arm to stay out of, besides those that always hold
     tip_speed_max: float | None = None  # [m/s], where it is less than the robot may go
+    yaw: float | None = None  # [rad] of the object about the vertical, whichever of its sides that brings to the front
+    opening: float | None = None  # of the gripper, 0 closed, 1 open
+    contact: bool | None = None  # whether the hand touches the object
 
     def __post_init__(self) -> None:
         if self.latent is None and self.tip is None and self.object is None:
@@ -101,6 +105,10 @@ class Goal:
             raise ValueError(f"Goal weights must be three finite numbers >= 0 (latent, tip, object), got {self.weights}.")
         if self.tip_speed_max is not None and not (np.isfinite(self.tip_speed_max) and self.tip_speed_max > 0):
             raise ValueError(f"A goal's tip_speed_max must be a finite speed above 0 m/s, got {self.tip_speed_max}.")
+        if self.yaw is not None and not np.isfinite(self.yaw):
+            raise ValueError(f"A goal's yaw must be a finite angle in rad, got {self.yaw}.")
+        if self.opening is not None and not 0 <= self.opening <= 1:
+            raise ValueError(f"A goal's opening must lie between 0 (closed) and 1 (open), got {self.opening}.")
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,7 @@ class Plan:
     trajectory: Trajectory | None = None  # what the arm would do, its stop included; None: not examined
     leg: Leg | None = None  # pursued on the way round keep-outs; None: the goal itself was
     subgoal: Float32[np.ndarray, "D"] | None = None  # pursued on the way to a goal that is far; None: the goal itself was
+    unmet: str = ""  # what of the goal's yaw, opening and contact does not hold now, with both values
     closed: Float[np.ndarray, "HK"] | None = None  # the gripper's command in each step, 0 open, 1 closed; None: it is not moved
 
 

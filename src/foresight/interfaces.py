@@ -91,6 +91,25 @@ class Readout(Protocol):
 
 
 @runtime_checkable  # for the shape checks of the tests
+class Readouts(Protocol):
+    """What else of a latent, or of proprioception, can be told, and so be wanted."""
+
+    reads: frozenset[str]  # of "yaw", "opening", "contact"
+
+    def read_yaw(self, latent: Float["Tensor", "*n D"]) -> Float["Tensor", "*n"]:
+        """The object's orientation about the vertical [rad], within a turn that brings it onto itself."""
+        ...
+
+    def read_opening(self, proprio: Float["Tensor", "*n P"]) -> Float["Tensor", "*n"]:
+        """How far the gripper is open, 0 closed, 1 open."""
+        ...
+
+    def read_contact(self, latent: Float["Tensor", "*n D"]) -> Float["Tensor", "*n"]:
+        """Probability that the hand touches the object."""
+        ...
+
+
+@runtime_checkable  # for the shape checks of the tests
 class Rollout(Protocol):
     """Foresees whole candidates from one belief: the dynamics with what all candidates share already worked out."""
 

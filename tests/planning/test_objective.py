@@ -17,9 +17,19 @@ WALL = Box("wall", np.array([0.40, 0.05, 0.0]), np.array([0.50, 0.08, 0.2]))
 
 
 class Doubtful(ToyModel):
-    """Three critics that differ the more the further the tip is along y."""
+    """Three critics that differ the more the further the tip is along y, and readouts of a number each."""
 
     critics = 3
+    reads = frozenset({"yaw", "opening", "contact"})
+
+    def read_yaw(self, latent):
+        return 0.1 * latent[..., 0]
+
+    def read_opening(self, proprio):
+        return proprio[..., 0]
+
+    def read_contact(self, latent):
+        return latent[..., 2].sigmoid()
 
     def spread(self, latent, proprio, goal):
         return latent[:, 1].abs()
@@ -29,7 +39,7 @@ class Doubtful(ToyModel):
 def foreseen(profile) -> Foreseen:
     draw = lambda *shape: torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))  # noqa: E731
     tips, velocities = 0.45 + 0.1 * draw(S, H * K, 3), 0.1 * draw(S, H * K, 3)
-    goal = Goal(latent=GOAL.astype(np.float32), tip=GOAL, object=GOAL + 0.1)
+    goal = Goal(latent=GOAL.astype(np.float32), tip=GOAL, object=GOAL + 0.1, yaw=0.1, opening=0.5, contact=True)
     start = torch.tensor([0.01, 0.0, 0.02])
     return Foreseen(
         draw(S, H).abs() * 2, draw(S, H, 3), draw(S, H, 12), tips, velocities, start, goal, Doubtful(profile),

@@ -270,6 +270,9 @@ BOX = [0.40, -0.25, 0.0, 0.44, -0.21, 0.2]  # [m]
         ({"keep_outs": [0.45, 0.15, 0.0, 0.55, 0.25, 0.25]}, "lies in the goal's keep-out 1"),
         ({"tip_speed_max": float("nan")}, "tip_speed_max"),
         ({"tip_speed_max": -0.1}, "tip_speed_max"),
+        ({"use_yaw": True, "yaw": 0.5}, "trained with --model.yaw"),
+        ({"use_contact": True}, "trained with --model.contact"),
+        ({"use_opening": True, "opening": 2.0}, "between 0 (closed) and 1 (open)"),
     ],
 )
 def test_a_goal_with_impossible_constraints_is_refused(line: Line, goal: dict, said: str):

@@ -97,6 +97,7 @@ def test_a_goal_is_reached_and_told(planner: Planner, tmp_path: Path):
     picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "front.png"), picture[..., ::-1])
     words = ["--tip", "0.45", "-0.1", "0.15", "--object", "0.5", "0", "0.02", "--image", f"front={tmp_path / 'front.png'}"]
+    words += ["--yaw-deg", "30", "--opening", "0", "--contact", "False"]
     ended = planner.serve([*words, "--time-limit-s", "9"])
     assert ended.returncode == 0, ended.stderr
     assert "about 1.5 s to go, cost tip 0.25, planned in 45 ms (actor)" in ended.stdout
@@ -105,6 +106,8 @@ def test_a_goal_is_reached_and_told(planner: Planner, tmp_path: Path):
     assert goal.use_tip and goal.use_object and goal.time_limit_s == 9 and not goal.object_only
     np.testing.assert_allclose(convert.xyz(goal.tip.position), [0.45, -0.1, 0.15])
     np.testing.assert_allclose(convert.xyz(goal.object), [0.5, 0, 0.02])
+    assert goal.use_yaw and goal.use_opening and goal.use_contact
+    np.testing.assert_allclose([goal.yaw, goal.opening, goal.contact], [np.pi / 6, 0.0, False])
     (image,) = goal.goal_images
     assert image.header.frame_id == "front" and (convert.image_from_msg(image) == picture).all()
 
@@ -165,6 +168,9 @@ def test_a_planner_that_falls_silent_is_given_up(planner: Planner, monkeypatch: 
         ),
         (["--tip", "0.4", "0.1", "0.1", "--namespace", "bad name!"], "Namespace 'bad name!' is none"),
         (["--object", "0.4", "0.1", "0.1", "--object-only"], "--object-only is about pictures"),
+        (["--object", "0.4", "0.1", "0.1", "--yaw-deg", "nan"], "--yaw-deg must be a finite angle"),
+        (["--tip", "0.4", "0.1", "0.1", "--opening", "1.5"], "--opening must lie between 0 (closed) and 1 (open), got 1.5"),
+        (["--yaw-deg", "10"], "What should be pursued? Give --tip"),
         (["--image", "front"], "--image takes CAMERA=FILE, got 'front'"),
         (["--image", "front=nowhere.png"], "there is no file nowhere.png for camera 'front'"),
         (["--image", "front=a.png", "front=b.png"], "--image names a camera twice"),

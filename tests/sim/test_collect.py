@@ -295,6 +295,8 @@ def test_pick_and_place_is_collected_with_the_gripper(tmp_path):
     path = collect(CollectConfig(out=tmp_path / "c.h5", task="clutter", episodes=1, steps=80, seed=5, jobs=1))
     with h5py.File(path) as file:
         gripper, opening, cube, others = (file[name][:] for name in ("gripper", "opening", "object", "others"))
+        touching, held = file["contact"][:, 0], cube[:, 2] > 0.06
+        assert set(np.unique(touching)) == {0.0, 1.0} and held.any() and touching[held].all(), "what is held is touched"
         assert set(np.unique(gripper)) == {0.0, 1.0} and opening.max() > 0.9 and opening[gripper == 1].min() < 0.6
         assert cube[:, 2].max() > 0.08 and others.shape == (80, 2, 7) and not np.isnan(others).any()
         action = Contract.from_json(json.loads(file.attrs["contract"])).action

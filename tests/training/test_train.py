@@ -129,6 +129,23 @@ def test_a_model_with_a_gripper_is_trained_and_loads(play, tmp_path):
     assert (block.view(3, 4)[:, 3] > 0.5).all(), "it has never seen the gripper open"
 
 
+def test_contact_is_read_from_latents_that_show_it(play, tmp_path):
+    """In a world where the hand touches what lies on one side, and only where the data tells."""
+    settings = config(play, tmp_path / "model", head_steps=600, model=dataclasses.replace(SIZES, contact=True))
+    with pytest.raises(DatasetError, match="whether the hand touches the object"):
+        prepare(settings)
+    with h5py.File(play, "a") as file:
+        file["contact"] = (file["tip"][:, :1] > 0.45).astype(np.float32)
+    model, data = prepare(settings)
+    latents = torch.from_numpy(data.tip - data.tip.mean(0)) / 0.05 @ torch.eye(3, SIZES.latent)
+    model.requires_grad_(False)
+    state = Resume(settings, data.fingerprint)
+    found = training.train_readouts(model, data, latents, settings, state, Log(None), lambda *_: None)
+    assert found["readout_contact"] > 0.9
+    chance = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    assert abs(training.balanced_accuracy(chance[0] > 1, chance[1] > 1) - 0.5) < 0.05
+
+
 @pytest.mark.usefixtures("any_health")
 def test_joint_velocities_are_probed_where_the_data_tells_them(play, tmp_path):
     """The first two joints go with the tip's velocity, which a belief holds; what nobody can know has no correlation."""

@@ -1,11 +1,16 @@
 """The world model's faces: shapes, units, goals, surprise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from foresight.contract import TIP_AND_GRIPPER
 from foresight.data import Goal, Observation
 from foresight.world_model.belief import BeliefFilter
+from foresight.world_model.model import WorldModel
+from tests.world_model.conftest import TINY
 
 
 def observation(stamp_s, tip=(0.4, 0.0, 0.1), seed=0):
@@ -83,3 +88,22 @@ def test_a_long_silence_gives_no_surprise(tiny):
     beliefs = BeliefFilter(tiny)
     beliefs.update(observation(0.0))
     assert np.isnan(beliefs.update(observation(2.0, seed=5)).surprise)
+
+
+def test_what_a_model_does_not_read_it_says_how_to_get(tiny):
+    """Yaw, opening and contact are there where the model was made for them."""
+    assert tiny.reads == frozenset()
+    latent, proprio = torch.zeros(2, TINY.latent), torch.zeros(2, tiny.contract.proprio_size)
+    for read, value in ((tiny.read_yaw, latent), (tiny.read_contact, latent), (tiny.read_opening, proprio)):
+        with pytest.raises(ValueError, match=r"Train one"):
+            read(value)
+
+
+def test_readouts_beside_places(tiny):
+    """The opening stands before tip and tip velocity; a contact is a probability."""
+    contract = replace(tiny.contract, action=TIP_AND_GRIPPER)
+    model = WorldModel(contract, replace(TINY, contact=True, yaw=True))
+    assert model.reads == {"yaw", "opening", "contact"}
+    assert model.read_opening(torch.arange(13.0)[None]).item() == 6.0
+    probability = model.read_contact(torch.randn(5, TINY.latent))
+    assert probability.shape == (5,) and ((0 < probability) & (probability < 1)).all()

@@ -145,7 +145,8 @@ def _turn(
 
 
 def _goal(goal: Goal, **place: Float[np.ndarray, "3"]) -> Goal:
-    return replace(goal, **{"latent": None, "tip": None, "object": None, "weights": (1.0, 1.0, 1.0), **place})
+    nothing = dict.fromkeys(("latent", "tip", "object", "yaw", "opening", "contact"))
+    return replace(goal, **{**nothing, "weights": (1.0, 1.0, 1.0), **place})
 
 
 def _wanted(goal: Goal, model: Readout) -> tuple[Float[np.ndarray, "3"] | None, Float[np.ndarray, "3"] | None]:

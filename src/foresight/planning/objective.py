@@ -4,7 +4,8 @@
 
 A term is `weight*name(norm=..., growth=...)`; its cost is the weight times the mean over the horizon of the residual's norm, over
 the residual's scale. `growth` lets later looks count more: look t has the weight 1 + growth t. The pattern is MuJoCo MPC's
-(Howell 2022). `risk` needs a model with several critics, which the shipped one has not.
+(Howell 2022). What a goal wants beside places (yaw, opening, contact) is weighed in any case. `risk` needs a model with several
+critics, which the shipped one has not.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.data import Goal
-from foresight.planning.residuals import KINDS, Foreseen, lacking, unknown
+from foresight.planning.residuals import BESIDES, KINDS, Foreseen, lacking, unknown
 
 DEFAULT = (
     "to_go(growth=1) + 0.08*effort + 0.08*smooth"  # in blocks; growing weight reaches goals sooner than the last block alone
@@ -101,6 +102,11 @@ class Objective:
     def score(self, foreseen: Foreseen) -> dict[str, Float[Tensor, "S"]]:
         """Cost by term; the motion's cost is their sum."""
         return {term.name: term.cost(foreseen) for term in self.terms}
+
+    def wanting(self, goal: Goal) -> Objective:
+        """With a term of weight 1 for each of the goal's yaw, opening and contact that has none."""
+        missing = (n for n in BESIDES if getattr(goal, n) is not None and n not in (term.name for term in self.terms))
+        return Objective((*self.terms, *(Term(name, 1.0, KINDS[name].norm) for name in missing)))
 
     def along(self, foreseen: Foreseen) -> dict[str, Float[Tensor, "S T"]]:
         """Cost by term at each look of the horizon: blocks or steps, as the residual has it."""

@@ -26,6 +26,7 @@ from foresight.planning.legs import next_leg
 from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective, parse
 from foresight.planning.pursuit import refusal as outside
+from foresight.planning.pursuit import unmet
 from foresight.planning.search.anytime import Budget, run
 from foresight.planning.search.cem import Cem
 from foresight.planning.search.draws import blockwise
@@ -145,6 +146,7 @@ class Planner:
             source=source,
             leg=leg,
             subgoal=None if subgoal is None else subgoal.latent,
+            unmet=unmet(goal, latent, proprio, self.model),
             closed=found.controls[i, :, 3].double().numpy() if self.contract.moves_gripper else None,
         )
         if juncture is None:
@@ -196,7 +198,7 @@ class Planner:
 
     def objective_of(self, goal: Goal) -> Objective:
         """What motions towards this goal are judged by; raises ValueError where the goal's own makes no sense."""
-        return parse(goal.objective) if goal.objective else self.objective
+        return (parse(goal.objective) if goal.objective else self.objective).wanting(goal)
 
     def _check(self, belief: Belief, refusal: str | None) -> None:
         if refusal:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from foresight.data import Belief, Goal, Plan
+from foresight.planning.residuals import turned
 from foresight.robots.profile import RobotProfile
+
+YAW_DEG, OPENING = 10.0, 0.15  # [deg] and share of its way by which object and gripper may be off where a goal holds
 
 
 class End(StrEnum):
@@ -77,7 +84,7 @@ class Pursuit:
         """The outcome, once there is one; None while the pursuit goes on."""
         config, self._without_since = self.config, None
         speed = float(np.linalg.norm(belief.tip_velocity))
-        if plan.distance <= config.near_s and speed <= config.still_m_s:
+        if plan.distance <= config.near_s and speed <= config.still_m_s and not plan.unmet:
             self._near_since = now_s if self._near_since is None else self._near_since
             if now_s - self._near_since >= config.hold_s:
                 return Outcome(
@@ -97,7 +104,7 @@ class Pursuit:
             return Outcome(
                 End.UNREACHABLE,
                 f"No progress for {config.patience_s:.1f} s: the model sees {plan.distance:.2f} s still to go, "
-                f"{self._least:.2f} s at best.",
+                f"{self._least:.2f} s at best{f'; {plan.unmet}' if plan.unmet else ''}.",
             )
         return None
 
@@ -113,6 +120,21 @@ class Pursuit:
 
     def _timed_out(self, why: str) -> Outcome:
         return Outcome(End.TIMED_OUT, f"Not reached within {self.config.time_limit_s:.1f} s; {why}.")
+
+
+def unmet(goal: Goal, latent: Float[Tensor, "1 D"], proprio: Float[Tensor, "1 P"], model: object) -> str:
+    """What of the goal's yaw, opening and contact does not hold, with both values; empty where all of them do."""
+    found = []
+    if goal.yaw is not None:
+        off = abs(float(turned(model.read_yaw(latent), torch.tensor(goal.yaw))))
+        found += [f"the object is turned by {math.degrees(off):.0f} deg, {YAW_DEG:.0f} allowed"] * (off > math.radians(YAW_DEG))
+    if goal.opening is not None:
+        opening = float(model.read_opening(proprio))
+        off = abs(opening - goal.opening) > OPENING
+        found += [f"the gripper is {100 * opening:.0f} % open, wanted {100 * goal.opening:.0f} +-{100 * OPENING:.0f}"] * off
+    if goal.contact is not None and (float(model.read_contact(latent)) > 0.5) != goal.contact:
+        found.append("the hand touches the object" if not goal.contact else "the hand does not touch the object")
+    return "; ".join(found)
 
 
 def refusal(goal: Goal, profile: RobotProfile) -> str | None:

@@ -17,8 +17,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.data import Box, Goal
-from foresight.interfaces import Ensemble, Readout
+from foresight.interfaces import Ensemble, Readout, Readouts
 
+YAW_RAD, OPENING = 0.35, 0.5  # [rad] of turning, and share of the gripper's way, that count as 1
+QUARTER = torch.pi / 2  # [rad] turn that brings a cube onto itself
+BESIDES = {  # parts of a goal beside places, and what reads them
+    "yaw": "a readout of the object's orientation (trained with --model.yaw)",
+    "opening": "the gripper's opening (trained on data of `foresight collect --task mixed`)",
+    "contact": "a readout of contact (trained with --model.contact)",
+}
 KEPT_M = 0.10  # [m] from a keep-out within which the tip is blamed for its nearness
 
 
@@ -116,6 +123,29 @@ def keep_out(foreseen: Foreseen) -> Residual:
     return Residual(torch.stack(near, -1), KEPT_M)
 
 
+def yaw(foreseen: Foreseen) -> Residual:
+    """[rad] by which the object is turned from how it is wanted, as imagined latents show it; a quarter turn is none."""
+    seen = foreseen.model.read_yaw(foreseen.latents)
+    return Residual(turned(seen, _wanted(foreseen.goal.yaw, "yaw"))[..., None], YAW_RAD)
+
+
+def opening(foreseen: Foreseen) -> Residual:
+    """From the gripper's imagined opening to the one wanted."""
+    seen = foreseen.model.read_opening(foreseen.proprios)
+    return Residual((seen - _wanted(foreseen.goal.opening, "opening").to(seen))[..., None], OPENING)
+
+
+def contact(foreseen: Foreseen) -> Residual:
+    """Probability that the hand touches the object where it should not, or does not where it should."""
+    seen = foreseen.model.read_contact(foreseen.latents)
+    return Residual((seen - _wanted(foreseen.goal.contact, "contact").to(seen))[..., None], 1.0)
+
+
+def turned(yaw: Float[Tensor, "*n"], wanted: Float[Tensor, ""]) -> Float[Tensor, "*n"]:
+    """From one orientation to another [rad], up to quarter turns: +-pi/4."""
+    return (yaw - wanted.to(yaw) + QUARTER / 2).remainder(QUARTER) - QUARTER / 2
+
+
 def distance(points: Float[Tensor, "*n 3"], box: Box) -> Float[Tensor, "*n"]:
     """As `Box.distance`: how far outside each point lies [m]; below 0 inside."""
     low, high = (torch.as_tensor(corner).to(points) for corner in (box.low, box.high))
@@ -125,12 +155,15 @@ def distance(points: Float[Tensor, "*n 3"], box: Box) -> Float[Tensor, "*n"]:
 
 def lacking(name: str, goal: Goal) -> str:
     """What the residual of that name needs and the goal has not; empty when it has all."""
-    needs = {"latent": ("latent",), "tip": ("tip", "latent"), "object": ("object", "latent")}.get(name, ())
+    needs = {"latent": ("latent",), "tip": ("tip", "latent"), "object": ("object", "latent")}
+    needs = (needs | {part: (part,) for part in BESIDES}).get(name, ())
     return "" if not needs or any(getattr(goal, part) is not None for part in needs) else " or ".join(needs)
 
 
 def unknown(name: str, model: object) -> str:
     """What the residual of that name needs and the model has not; empty when it has all."""
+    if name in BESIDES and not (isinstance(model, Readouts) and name in model.reads):
+        return BESIDES[name]
     differ = isinstance(model, Ensemble) and model.critics > 1
     return "several critics (trained with --model.critics 3)" if name == "risk" and not differ else ""
 
@@ -158,5 +191,5 @@ class Kind(NamedTuple):
 KINDS = {
     "to_go": Kind(to_go, "sum"), "time": Kind(time, "sum"), "latent": Kind(latent, "l2"), "tip": Kind(tip, "l2"),
     "object": Kind(thing, "l2"), "effort": Kind(effort, "l2"), "smooth": Kind(smooth, "l2"), "keep_out": Kind(keep_out, "sum"),
-    "risk": Kind(risk, "sum"),
+    "risk": Kind(risk, "sum"), "yaw": Kind(yaw, "l1"), "opening": Kind(opening, "l1"), "contact": Kind(contact, "l1"),
 }  # fmt: skip

@@ -36,4 +36,4 @@ def next_subgoal(
     if not torch.isfinite(way).any():
         return None
     best = ahead[int(way.nan_to_num(nan=torch.inf).argmin())].float().cpu().numpy()
-    return replace(goal, latent=best, tip=None, object=None, weights=(1.0, 1.0, 1.0))
+    return replace(goal, latent=best, tip=None, object=None, weights=(1.0, 1.0, 1.0), yaw=None, opening=None, contact=None)

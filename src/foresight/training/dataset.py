@@ -44,6 +44,7 @@ class PlayData:
     length: Int[np.ndarray, "E"]
     seed: int
     held_out: Int[np.ndarray, "H"]  # episodes that are only evaluated on: the last ones of each file
+    contact: Float[np.ndarray, "N"]  # whether the hand touches the object, for its readout only; NaN: the data does not tell
     dq: Float[np.ndarray, "N J"]  # [rad/s] measured, for a probe only; NaN: the data does not tell
     skipped: tuple[str, ...] = ()  # damaged episodes that were left out, and why
 
@@ -92,11 +93,13 @@ def load(*paths: Path, episodes: int | None = None, damaged: Literal["refuse", "
     images = np.empty((rows[-1], len(contract.cameras), *files[0].image_shape), np.uint8)
     columns = {name: np.empty((rows[-1], width), np.float32) for name, width in _widths(contract).items()}
     quaternions = np.full((rows[-1], 4), np.nan, np.float32)
-    dq = np.full((rows[-1], len(contract.joint_names)), np.nan, np.float32)
+    extra = {"dq": len(contract.joint_names), "contact": 1}
+    told = {name: np.full((rows[-1], width), np.nan, np.float32) for name, width in extra.items()}
     first, length, held_out, skipped = [], [], [], []
     for file, start in zip(files, rows, strict=False):
         part = slice(start, start + file.rows)
-        reasons = file.read(images[part], {name: column[part] for name, column in columns.items()}, quaternions[part], dq[part])
+        needed, besides = ({name: column[part] for name, column in of.items()} for of in (columns, told))
+        reasons = file.read(images[part], needed, quaternions[part], besides)
         if reasons and damaged == "refuse":
             raise DatasetError(
                 f"Dataset {file.path} is damaged or incomplete ({len(reasons)} of {len(file.length)} episodes, "
@@ -121,7 +124,7 @@ def load(*paths: Path, episodes: int | None = None, damaged: Literal["refuse", "
     action = np.concatenate([columns["action"], *gripper], axis=1)
     return PlayData(
         contract, images, proprio, action, columns["tip"], columns["object"], yaw_of(quaternions), first, length,
-        files[0].seed, held_out, dq, tuple(skipped),
+        files[0].seed, held_out, told["contact"][:, 0], told["dq"], tuple(skipped),
     )  # fmt: skip
 
 
@@ -199,9 +202,9 @@ class _File:
         images: UInt8[np.ndarray, "N C h w 3"],
         columns: dict[str, Float[np.ndarray, "N n"]],
         quaternions: Float[np.ndarray, "N 4"],
-        dq: Float[np.ndarray, "N J"],
+        told: dict[str, Float[np.ndarray, "N n"]],
     ) -> dict[int, str]:
-        """Fills the arrays; which episodes are damaged, and why."""
+        """Fills the arrays, those of `told` where the file has them; which episodes are damaged, and why."""
         reasons: dict[int, str] = {}
         with h5py.File(self.path) as file:
             sources = [(f"pixels_{c.name}", images[:, i]) for i, c in enumerate(self.contract.cameras)]
@@ -209,8 +212,8 @@ class _File:
                 self._fill(file[name], target, reasons)
             if file["object"].shape[1] >= 7:
                 self._fill(file["object"], quaternions, reasons, 3)
-            if "dq" in file and file["dq"].shape[1:] == dq.shape[1:]:
-                self._fill(file["dq"], dq, reasons)
+            for name, target in ((n, t) for n, t in told.items() if n in file and file[n].shape[1:] == t.shape[1:]):
+                self._fill(file[name], target, reasons)
         for episode, (first, length) in enumerate(zip(self.first, self.length, strict=True)):
             if length <= self.contract.block_steps:
                 reasons.setdefault(episode, f"has {length} rows, an action block needs {self.contract.block_steps + 1}")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from lightning_fabric import Fabric
 from scipy.stats import spearmanr
 from torch import Tensor, distributed, nn
@@ -136,6 +136,11 @@ def prepare(config: TrainConfig, data: PlayData | None = None) -> tuple[WorldMod
         raise dataset.DatasetError(
             f"Datasets {', '.join(map(str, config.data))} do not tell the object's orientation in every row, which --model.yaw "
             "needs. Collect them with this version of `foresight collect`, or train without it."
+        )
+    if config.model.contact and not np.isfinite(data.contact).all():
+        raise dataset.DatasetError(
+            f"Datasets {', '.join(map(str, config.data))} do not tell in every row whether the hand touches the object, which "
+            "--model.contact needs. Collect them with this version of `foresight collect`, or train without it."
         )
     torch.manual_seed(config.seed)
     model = WorldModel(data.contract, config.model)
@@ -368,21 +373,27 @@ def train_head(
 def train_readouts(
     model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, state: Resume, log: Log, report: Report
 ) -> dict[str, float]:
-    """Tip and object position from a latent, and the object's yaw where the model reads it."""
+    """Tip and object position from a latent, and yaw and contact where the model reads them."""
     steps, rows = max(1, config.head_steps // 3), data.starts(data.training, 0)
     truth = to(model, np.concatenate([data.tip, data.object], 1))
     truth = (truth - model.position_mean.repeat(2)) / model.position_std.repeat(2)
 
     turned = SYMMETRY * to(model, data.yaw)
     turned = torch.stack([turned.cos(), turned.sin()], 1)
+    touching = to(model, data.contact)
 
     def loss_of(step: int) -> dict[str, Tensor]:
         draw = np.random.default_rng([config.seed, 2, step]).choice(rows, 1024)
         blurred = noisy(latents[draw], config.seed, step)
         losses = {"loss": F.smooth_l1_loss(model.readout(blurred), truth[draw], beta=0.1)}
-        return losses | ({} if model.yaw_readout is None else {"yaw": F.mse_loss(model.yaw_readout(blurred), turned[draw])})
+        if model.yaw_readout is not None:
+            losses["yaw"] = F.mse_loss(model.yaw_readout(blurred), turned[draw])
+        if model.contact_readout is not None:
+            losses["contact"] = F.binary_cross_entropy_with_logits(model.contact_readout(blurred)[:, 0], touching[draw])
+        return losses
 
-    head = model.readout if model.yaw_readout is None else nn.ModuleList([model.readout, model.yaw_readout])
+    more = [head for head in (model.yaw_readout, model.contact_readout) if head is not None]
+    head = nn.ModuleList([model.readout, *more]) if more else model.readout
     train_head(STAGES[1], head, steps, config.lr, loss_of, config, state, log, report)
     held = data.starts(data.held_out, 0)
     tip, obj = model.read(latents[held])
@@ -395,11 +406,20 @@ def train_readouts(
         apart = (apart + quarter / 2).remainder(quarter) - quarter / 2
         metrics["readout_yaw_deg"] = math.degrees(float(apart.abs().median()))
         line += f", yaw {metrics['readout_yaw_deg']:.1f} deg"
+    if model.contact_readout is not None:
+        metrics["readout_contact"] = balanced_accuracy(model.read_contact(latents[held]) > 0.5, touching[held] > 0.5)
+        line += f", contact {100 * metrics['readout_contact']:.1f} %"
     if np.isfinite(data.dq).all():
         metrics["probe_dq_r"] = joint_velocity_probe(model, data, latents)
         line += f", joint velocities r {metrics['probe_dq_r']:.3f}"
     report(STAGES[1], steps, steps, line)
     return metrics
+
+
+def balanced_accuracy(said: Bool[Tensor, "N"], true: Bool[Tensor, "N"]) -> float:
+    """Mean of the shares that are right among those that are true and among those that are not; 0.5 is chance."""
+    shares = [float((said[true == value] == value).float().mean()) for value in (True, False) if (true == value).any()]
+    return float(np.mean(shares))
 
 
 def joint_velocity_probe(model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"]) -> float:
@@ -588,6 +608,7 @@ def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
     eyes = f"with {config.model.foundation} as frozen eyes" if model.foundation else "end to end from pixels"
     episodes = facts["episodes"] + facts["held_out_episodes"] + len(facts.get("skipped_episodes", ()))
     yaw = f", yaw {m['readout_yaw_deg']:.1f} deg" if "readout_yaw_deg" in m else ""
+    yaw += f", contact right in {100 * m['readout_contact']:.1f} % (balanced)" if "readout_contact" in m else ""
     spread = ""
     if "critic_spread_r" in m:
         spread = f"; rank correlation of that with how far the {model.critics} of them differ {m['critic_spread_r']:.2f}"

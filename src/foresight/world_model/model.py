@@ -43,6 +43,7 @@ class ModelConfig:
     spare_cameras: bool = False  # learns to do without cameras that are lost, as long as one is seen
     critics: int = 1  # that learn apart; their mean counts, and with several how far they differ tells how little is known
     yaw: bool = False  # a readout of the object's orientation about the vertical too
+    contact: bool = False  # a readout of whether the hand touches the object
     subgoals: int = 0  # ways on which sub-goals are proposed for goals that are far; 0: none
     subgoal_blocks: int = 5  # how far ahead a sub-goal lies [blocks]
 
@@ -83,6 +84,7 @@ class WorldModel(nn.Module):
             mlp(features, config.head_width, config.max_blocks + 1) for _ in range(config.critics - 1)
         )
         self.yaw_readout = mlp(latent, 256, 2, depth=2) if config.yaw else None  # cosine and sine of SYMMETRY times the yaw
+        self.contact_readout = mlp(latent, 256, 1, depth=2) if config.contact else None  # log odds
         ways = config.subgoals
         self.subgoal_head = mlp(features + 1, config.head_width, ways * (latent + proprio)) if ways else None
         self.register_buffer("proprio_mean", torch.zeros(proprio))
@@ -244,6 +246,23 @@ class WorldModel(nn.Module):
             raise ValueError("This model does not read the object's orientation. Train one with --model.yaw.")
         cosine, sine = self.yaw_readout(latent).unbind(-1)
         return torch.atan2(sine, cosine) / SYMMETRY
+
+    @property
+    def reads(self) -> frozenset[str]:
+        there = {"yaw": self.config.yaw, "opening": self.contract.moves_gripper, "contact": self.config.contact}
+        return frozenset(name for name, reads in there.items() if reads)
+
+    def read_opening(self, proprio: Float[Tensor, "*n P"]) -> Float[Tensor, "*n"]:
+        """Raises ValueError for a model that does not move the gripper, and so is not told."""
+        if not self.contract.moves_gripper:
+            raise ValueError("This model is not told how far the gripper is open. Train one on `foresight collect --task mixed`.")
+        return proprio[..., -7]
+
+    def read_contact(self, latent: Float[Tensor, "*n D"]) -> Float[Tensor, "*n"]:
+        """Raises ValueError for a model without that readout."""
+        if self.contact_readout is None:
+            raise ValueError("This model does not read whether the hand touches the object. Train one with --model.contact.")
+        return self.contact_readout(latent)[..., 0].sigmoid()
 
     def goal_tensors(self, goal: Goal) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latent, tip, object (zeros where they do not matter) and which of them do, as batches of one."""

@@ -233,6 +233,9 @@ class PlannerNode(Part[PlannerParameters]):
             objective=request.objective,
             keep_outs=tuple(replace(box, name=f"the goal's {box.name}") for box in boxes_of(request.keep_outs)),
             tip_speed_max=request.tip_speed_max or None,
+            yaw=request.yaw if request.use_yaw else None,
+            opening=request.opening if request.use_opening else None,
+            contact=request.contact if request.use_contact else None,
         )
 
     def _finish(self, reason: int, detail: str) -> None:

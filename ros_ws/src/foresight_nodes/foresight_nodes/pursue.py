@@ -52,6 +52,12 @@ class PursueConfig:
     """CAMERA=FILE for each camera of the model: pictures of the scene as wanted, in the size that the camera delivers."""
     object_only: bool = False
     """The pictures are about the object; the arm may end anywhere."""
+    yaw_deg: float | None = None
+    """[deg] about the vertical by which the object should be turned, up to quarter turns; with --object or --image."""
+    opening: float | None = None
+    """How far the gripper should be open, 0 closed, 1 open; with --tip, --object or --image."""
+    contact: bool | None = None
+    """Whether the hand should touch the object; with --tip, --object or --image."""
     time_limit_s: float = 20.0
     """[s] on the graph's clock after which the goal is given up."""
     namespace: str = ""
@@ -63,6 +69,10 @@ class PursueConfig:
         for name in ("tip", "object"):
             if not all(math.isfinite(value) for value in getattr(self, name) or ()):
                 raise ValueError(f"--{name} must be three finite numbers in metres, got {getattr(self, name)}.")
+        if self.yaw_deg is not None and not math.isfinite(self.yaw_deg):
+            raise ValueError(f"--yaw-deg must be a finite angle in degrees, got {self.yaw_deg}.")
+        if self.opening is not None and not 0 <= self.opening <= 1:
+            raise ValueError(f"--opening must lie between 0 (closed) and 1 (open), got {self.opening}.")
         if not 0 < self.time_limit_s <= 3600:
             raise ValueError(f"--time-limit-s must be above 0 and at most 3600 s, got {self.time_limit_s}.")
         if self.object_only and (not self.image or self.object is not None):
@@ -79,6 +89,12 @@ class PursueConfig:
             goal.use_tip, goal.tip = True, convert.pose(np.array(self.tip), np.array([1.0, 0.0, 0.0, 0.0]))
         if self.object is not None:
             goal.use_object, goal.object = True, convert.point(np.array(self.object))
+        if self.yaw_deg is not None:
+            goal.use_yaw, goal.yaw = True, math.radians(self.yaw_deg)
+        if self.opening is not None:
+            goal.use_opening, goal.opening = True, float(self.opening)
+        if self.contact is not None:
+            goal.use_contact, goal.contact = True, self.contact
         goal.goal_images = [_picture(word) for word in self.image]
         return goal
 

@@ -48,6 +48,7 @@ ALLOWED_S = {
 }  # [s] between two signs of life
 GROWTH_MAX = 0.01  # share of its resident memory that a process may gain after the warm-up
 TASKS = ("reach", "push")
+DESCRIBED = 20  # episodes with violations that are named
 CAMERAS = ("front", "wrist")
 
 
@@ -162,7 +163,7 @@ class Ear(Node):
 
 
 def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """The figures. Raises GraphError when the graph does not start or ends by itself."""
+    """The figures, after Ctrl-C those until then. Raises GraphError when the graph does not start or ends by itself."""
     interrupted: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, frame: interrupted.append(received))
@@ -191,6 +192,8 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
     runner = Runner(check, CAMERAS)
     runner._executor.add_node(ear)
     episodes = successes = violations = 0
+    described: list[str] = []
+    begin_s = time.monotonic()
     try:
         tell("starting the graph")
         runner.wait_until_active()
@@ -201,20 +204,27 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
             task = TASKS[episodes % len(TASKS)]
             result, _, _ = runner.episode(task, config.seed + episodes, "none", lambda line: None)
             episodes, successes, violations = episodes + 1, successes + result.success, violations + result.violations
+            if result.violations:
+                described.append(f"{task}, seed {result.seed}: {result.violation_detail}")
             hours, missed = (time.monotonic() - begin_s) / 3600, sum(ear.signs.missed.values())
-            tell(f"{hours:.2f} of {config.hours:g} h, {episodes} episodes, {missed} signs of life missed")
+            by = ", ".join(f"{source} {count}" for source, count in ear.signs.missed.items() if count)
+            tell(f"{hours:.2f} of {config.hours:g} h, {episodes} episodes, {missed} signs of life missed" + f" ({by})" * bool(by))
+    except KeyboardInterrupt:
+        pass
+    finally:
         ended_s = time.monotonic()
         ear.signs.end(ended_s)
-    finally:
         runner.close()
         ear.destroy_node()
         stop([graph], pump=lambda: time.sleep(0.05))
     growth = memory.growth(begin_s, ended_s)
     return {
         "hours": (ended_s - begin_s) / 3600,
+        "interrupted": bool(interrupted),
         "episodes": episodes,
         "successes": successes,
         "violations": violations,
+        "violations_described": described[:DESCRIBED],
         "rss_growth": growth,
         "rss_growth_max": max(growth.values(), default=None),
         "rss_mb": {name: samples[-1][1] / 2**20 for name, samples in memory.samples.items()},
@@ -226,27 +236,28 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
 
 
 def main(words: list[str] | None = None) -> int:
-    """0 when memory stood still and no sign of life was missed, 1 otherwise, 2 when it could not run."""
+    """0 when memory stood still and no sign of life was missed, 1 otherwise, 2 when it could not run, 130 after Ctrl-C."""
     try:
         config = parse(SoakConfig, "bench soak", __doc__, sys.argv[1:] if words is None else words)
         check_file("--json", config.json)
         check_file("--log", config.log, "graph.log")
         figures = run(config, lambda line: print(line, flush=True))
-    except KeyboardInterrupt:
-        print("\nforesight bench soak: interrupted; the graph has ended, nothing was written.", file=sys.stderr)
-        return 130
     except (InputError, GraphError, ValueError, OSError) as error:
         print(f"foresight bench soak: {error}", file=sys.stderr)
         return 2
     if config.json:
         write_atomically(config.json, json.dumps(figures, indent=2) + "\n")
         print(f"Written: {config.json}")
+    if figures["interrupted"]:
+        print("foresight bench soak: interrupted; the graph has ended.", file=sys.stderr)
     grown = {name: f"{100 * share:.2f} %" for name, share in figures["rss_growth"].items()}
     print(
         f"{figures['hours']:.2f} h, {figures['episodes']} episodes ({figures['successes']} successes, "
         f"{figures['violations']} violations); {figures['missed_total']} signs of life missed; "
         f"resident memory grew by {grown} after the warm-up."
     )
+    if figures["interrupted"]:
+        return 130
     good = figures["rss_growth"] and figures["rss_growth_max"] < GROWTH_MAX and figures["missed_total"] == 0
     return 0 if good else 1
 
