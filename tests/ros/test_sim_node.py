@@ -103,6 +103,26 @@ def test_it_follows_a_trajectory_while_time_goes_on(simulated: Simulated, profil
     assert simulated.truth[-1].commands == 1 and simulated.truth[-1].violations == 0
 
 
+def test_a_command_from_before_a_reset_is_not_followed(simulated: Simulated, profile):
+    """It waits in the queue while the scene changes; followed, it would throw the arm to where it was before."""
+    command = CONTROLLER.publisher(simulated.node)
+    simulated.until(lambda: command.get_subscription_count() > 0, "the controller listens")
+    begin, now_s = np.array(simulated.states[-1].position), convert.seconds(simulated.states[-1].header.stamp)
+    motion = minimum_jerk(begin, np.array([0.05, 0, 0, 0, 0, 0]), now_s + 0.5)
+    command.publish(convert.trajectory_to_msg(motion, profile.joint_names))
+    answer = simulated.sim._on_reset(ResetSimulation.Request(task="reach", seed=6), ResetSimulation.Response())
+    assert answer.ok
+    simulated.until(lambda: convert.seconds(simulated.states[-1].header.stamp) > motion.times_s[-1] + 0.4, "its time passes")
+    assert simulated.truth[-1].seed == 6 and simulated.truth[-1].commands == 0 and simulated.truth[-1].violations == 0
+    assert np.abs(simulated.states[-1].velocity).max() < 0.01
+    command.publish(convert.trajectory_to_msg(
+        minimum_jerk(np.array(simulated.states[-1].position), np.array([0.02, 0, 0, 0, 0, 0]),
+                     convert.seconds(simulated.states[-1].header.stamp) + 0.5),
+        profile.joint_names,
+    ))  # fmt: skip
+    simulated.until(lambda: simulated.truth[-1].commands == 1, "one from after it is")
+
+
 def test_reset_gives_a_goal_and_the_same_seed_the_same_one(simulated: Simulated):
     """One goal image per camera, where tip and object should be, and the time allowed."""
     first, again = (simulated.call(topics.SIM_RESET, ResetSimulation.Request(task="push", seed=5)) for _ in range(2))

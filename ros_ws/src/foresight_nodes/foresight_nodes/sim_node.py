@@ -279,8 +279,11 @@ class SimNode(Part[SimParameters]):
 
     # -- what comes ---------------------------------------------------------------------------------------------------
 
-    def _on_trajectory(self, msg: JointTrajectory) -> None:
+    def _on_trajectory(self, msg: JointTrajectory, info: dict[str, int]) -> None:
         if not self.active or self._faults.lost(self._simulation.time_s):
+            return
+        if info["source_timestamp"] < self._reset_ns:
+            self.complain("A command that was sent before the scene was changed is not followed: it is of another arm.")
             return
         if self._halted is not None:
             self.complain(f"The controller follows no command: {self._halted}.")
@@ -309,6 +312,7 @@ class SimNode(Part[SimParameters]):
 
     def _reset(self, task: str, seed: int, shift: str) -> Scenario:
         self._scenario, self._shift = self._simulation.reset(task, seed, shift), shift
+        self._reset_ns = time.time_ns()  # the clock of message stamps that the middleware gives
         self._reset_s, self._commands, self._latency_s = self._simulation.time_s, 0, float("nan")
         self._arrivals: dict[float, float] = {}
         return self._scenario
