@@ -100,7 +100,7 @@ def test_an_actor_learns_in_imagination_to_reach(play, tmp_path, monkeypatch):
     dreamer, state = Dreamer(model, data, latents, settings), Resume(settings, "")
     training.train_head("dream", dreamer, 180, 3e-3, dreamer.losses, settings, state, Log(None), lambda *_: None, clip=True)
     after = reached(model.dreaming(), limits), imagined_success(model.dreaming(), data, latents, 0)
-    assert after[0] > 0.6 > 0.1 > max(before[0], reached(model, limits, at_random=True)), (before, after)
+    assert after[0] > 0.5 > 0.1 > max(before[0], reached(model, limits, at_random=True)), (before, after)
     assert after[1] > 0.8 > 0.2 > before[1]
     beside = torch.from_numpy(MIDDLE + np.array([[0, 0, 0], [0, 0.02, 0], [0, 0.12, 0]])).float()
     proprio = torch.cat([torch.zeros(3, 6), beside, torch.zeros(3, 3)], 1)

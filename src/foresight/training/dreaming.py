@@ -6,7 +6,8 @@ lambda-returns as distributions (two-hot) over distances, under a slowly followi
 the gradient through dynamics and critic (as the first Dreamer, arXiv 1912.01603), which the short, differentiable rollouts of a
 deterministic model allow; noise on its blocks takes the place of an entropy bonus. Blocks are imagined as a tip makes them that
 keeps to the steps, and changes of step, of the episodes: beyond those an actor soon finds motions that only the model can do.
-What it wants beyond them costs a little.
+What it wants beyond them, or unevenly over a block, costs a little: plans are made anew before a block ends, so what an actor
+puts off to its end would never come.
 
 Costs are discounted, distances are not: `n` blocks to go cost (1 - GAMMA**n) / (1 - GAMMA), and the critic's distribution is over
 n, as the other critic's, so that both tell the same. Shape letters: B rollouts, H blocks, N distances, as in `model.py` else.
@@ -34,7 +35,7 @@ GAMMA, LAMBDA = 0.95, 0.95  # a block's discount, and how far returns look befor
 FAR_M = 0.16  # [m] from the goal, from where on a block costs 1
 FOLLOWS = 0.98  # momentum of the critic's copy
 NOISE = 0.2  # of the actions' spread, on the blocks imagined, the same in all steps of a block
-BEYOND = 1.0  # weight of what is wanted beyond the limits, squared, in the actions' spread
+UNEVEN = 1.0  # weight of how wanted steps differ from the block's mean under the limits, squared, in the actions' spread
 USUAL = 0.99  # share of the steps in the data that limits leave as they are
 CHECKED = 2048  # held-out goals that the metric counts
 
@@ -124,7 +125,7 @@ class Dreamer(nn.Module):
         errand = draw(model, data, latents, data.training, BATCH, [config.seed, 6, step])
         noise = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         scale = distances(model)
-        features, costs, beyond = [], [], []
+        features, costs, uneven = [], [], []
         z, proprio = errand.latent, errand.proprio
         with torch.autocast(model.device.type, torch.bfloat16):
             for _ in range(HORIZON):
@@ -134,7 +135,8 @@ class Dreamer(nn.Module):
                 astray = torch.randn(len(block), 1, contract.step_size, generator=noise).expand(-1, contract.block_steps, -1)
                 wanted = block + NOISE * model.action_std * astray.flatten(1).to(block)
                 block = self.limits.keep(wanted, proprio[:, -3:] * contract.step_s, contract.step_size)
-                beyond.append(((wanted - block.detach()) / model.action_std).square().mean())
+                even = block.detach().unflatten(1, (-1, contract.step_size)).mean(1).repeat(1, contract.block_steps)
+                uneven.append(((wanted - even) / model.action_std).square().mean())
                 z, proprio = (part.float() for part in model.imagine(z, proprio, block))
             features.append(model.features(z, proprio, *errand.goal))
             seen = torch.stack(features)
@@ -143,7 +145,7 @@ class Dreamer(nn.Module):
         returns = lambda_returns(torch.stack(costs), values[1:])
         targets = two_hot(returns.detach(), scale)
         critic = -(targets * logits.log_softmax(-1)).sum(-1).mean()
-        return {"actor": returns.mean(), "beyond": BEYOND * torch.stack(beyond).mean(), "critic": critic}
+        return {"actor": returns.mean(), "uneven": UNEVEN * torch.stack(uneven).mean(), "critic": critic}
 
 
 def distances(model: WorldModel) -> Float[Tensor, "N"]:
