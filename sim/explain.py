@@ -91,6 +91,8 @@ def explain(config: ExplainConfig, build: Build = _build) -> tuple[Path, str]:
     episode = episodes[config.episode]
     if episode.policy == "expert":
         raise ValueError(f"{config.run} was run by the scripted expert, which plans nothing. Explain a run of another policy.")
+    if episode.policy == "reactive":
+        raise ValueError(f"{config.run} was run by policy 'reactive', which imagines nothing. Explain a run of another policy.")
     if not 0 <= config.step <= episode.steps:
         raise ValueError(f"--step must lie between 0 and {episode.steps}, as episode {config.episode} has it, got {config.step}.")
     out = config.out or config.run / f"explain_{config.episode}_{config.step}.png"

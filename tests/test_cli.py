@@ -40,7 +40,7 @@ def test_help_shows_units_and_defaults(capsys):
         "within 2 cm",
         "(default: 100)",
         "--shift {none,colour,camera,table,",
-        "--policy {actor,search,both,random,expert}",
+        "--policy {actor,search,both,reactive,dreamt,random,expert}",
         "--suite {None,clean,far,objects,shift}",
     ):
         assert words in text

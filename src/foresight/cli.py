@@ -453,6 +453,26 @@ def bench_anti_collapse(words: list[str]) -> int:
     return 0
 
 
+def bench_ways(words: list[str]) -> int:
+    """Compare behaviour cloning, an actor-critic learned in imagination, actor alone, search alone and planning on equal data."""
+    from foresight.training.config import preset_in
+    from foresight.training.ways import WaysConfig, compare
+
+    begun = WaysConfig(train=preset_in([word.replace("--train.preset", "--preset") for word in words]))
+    config = parse(WaysConfig, "bench ways", bench_ways.__doc__, words, begun)
+    check_file("--json", config.json, "table.json")
+    from foresight.training.train import CollapseError
+
+    with _training_shown() as show:
+        try:
+            path = compare(config, show)
+        except CollapseError as error:
+            return _fail(str(error), code=1)
+    print(path.read_text())
+    print(f"Written: {path}")
+    return 0
+
+
 def bench_faults(words: list[str]) -> int:
     """Kill and freeze planners at full speed, the guard in motion, or (--matrix) every node in every lifecycle state."""
     return _become([sys.executable, "-m", "foresight_nodes.bench_faults", *words])
@@ -498,7 +518,7 @@ BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
     "latency": bench_latency, "cycles": bench_cycles, "onnx": bench_onnx, "search": bench_search,
     "keep_out": bench_keep_out,
-    "anti-collapse": bench_anti_collapse,
+    "anti-collapse": bench_anti_collapse, "ways": bench_ways,
 }  # fmt: skip
 
 
@@ -635,15 +655,19 @@ def _prepare_rendering() -> None:
 
 def _check_before_work(config: "EvaluateConfig") -> None:
     """What would only be found out after hours of episodes: a bad checkpoint, another robot's, a place that cannot be written."""
+    from foresight.planning.config import fitting
     from foresight.robots.profile import load_profile
     from foresight.world_model.checkpoint import load
 
-    robot, trained = load_profile(config.robot).name, load(config.checkpoint).contract.robot
+    model = load(config.checkpoint)
+    robot, trained = load_profile(config.robot).name, model.contract.robot
     if robot != trained:
         raise InputError(
             f"Checkpoint {config.checkpoint} was trained on robot '{trained}', --robot is '{robot}'. "
             f"Give the checkpoint of '{robot}' or train one."
         )
+    if config.policy != "expert":
+        fitting(model, config.policy)
     _check_places(config)
 
 

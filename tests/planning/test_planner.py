@@ -49,7 +49,7 @@ def test_same_seed_same_plan(profile):
     assert not np.array_equal(a.tip_velocity, c.tip_velocity)
 
 
-@pytest.mark.parametrize("policy", ["both", "actor", "search", "random"])
+@pytest.mark.parametrize("policy", ["both", "actor", "search", "reactive", "random"])
 def test_plans_respect_speed_acceleration_and_workspace(profile, policy):
     """Physical limits hold at every knot, also when the goal lies behind a wall of the workspace."""
     tip, goal = np.array([0.45, 0.33, 0.03]), np.array([0.45, 0.9, -0.4])
@@ -133,3 +133,50 @@ def test_nonsense_configuration_is_refused(field, value):
     """The message names the field."""
     with pytest.raises(ValueError, match="(?i)" + field):
         PlannerConfig(**{field: value})
+
+
+class Blind(ToyModel):
+    """Has no dynamics, as a model that learned by behaviour cloning."""
+
+    foresees = False
+
+    def imagine(self, latent, proprio, block):
+        raise AssertionError("nothing is to be imagined")
+
+
+def test_reactive_control_is_the_actors_first_block(profile):
+    """The same motion as the actor's first block, under the same limits; nothing is imagined."""
+    alone = run(profile, policy="actor")
+    planner = Planner(Blind(profile), profile, PlannerConfig(policy="reactive"))
+    plan = planner.plan(belief_at(TIP), goal_at(AHEAD), Start(np.zeros(3)), torch.Generator(), lambda: 0.0)
+    steps = planner.contract.block_steps
+    np.testing.assert_array_equal(plan.tip_velocity, alone.tip_velocity[:steps])
+    assert plan.imagined.shape[0] == 0 and plan.source == "actor" and plan.distance == alone.distance
+
+
+def test_without_dynamics_only_reactive_and_random_motion_are_left(profile):
+    """The others are refused in one line that names the way out."""
+    for policy in ("both", "actor", "search"):
+        with pytest.raises(ValueError, match=r"no trained dynamics.*'reactive'") as told:
+            Planner(Blind(profile), profile, PlannerConfig(policy=policy))
+        assert "\n" not in str(told.value)
+    plan = Planner(Blind(profile), profile, PlannerConfig(policy="random")).plan(
+        belief_at(TIP), goal_at(AHEAD), Start(np.zeros(3)), torch.Generator(), lambda: 0.0
+    )
+    assert np.abs(plan.tip_velocity).max() > 0
+
+
+def test_an_actor_that_learned_in_imagination_is_needed_for_its_policy(profile):
+    """A model without one is refused; one that has it plans with that actor and critic in the others' places."""
+    with pytest.raises(ValueError, match=r"--model\.dreamt"):
+        Planner(ToyModel(profile), profile, PlannerConfig(policy="dreamt"))
+
+    class Dreamer(ToyModel):
+        def dreaming(self):
+            return ToyModel(self.profile, (0.005, 0.0, 0.0))
+
+    Dreamer.profile = profile
+    plan = Planner(Dreamer(profile), profile, PlannerConfig(policy="dreamt")).plan(
+        belief_at(TIP), goal_at(AHEAD), Start(np.zeros(3)), torch.Generator(), lambda: 0.0
+    )
+    np.testing.assert_array_equal(plan.tip_velocity, run(profile, policy="actor", bias=(0.005, 0.0, 0.0)).tip_velocity)

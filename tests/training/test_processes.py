@@ -43,7 +43,7 @@ def gradients(tmp_path_factory, write_play):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "clone"])
 def test_two_processes_make_the_same_gradient_as_one_with_all_of_the_batch(gradients, method, strategy):
     """Of every weight; batch normalisation, lost cameras and what keeps from collapse count over both processes."""
     one, two = gradients["one"], gradients[strategy]

@@ -18,7 +18,7 @@ THROUGH_ROS = ("none", "colour", "camera")  # shifts that the simulator's node k
 SuiteName = Literal["clean", "far", "objects", "shift"]
 KeepOutName = Literal["none", "told", "untold"]
 DeviceName = Literal["cpu", "onnx"]
-PolicyName = Literal["actor", "search", "both", "random", "expert"]
+PolicyName = Literal["actor", "search", "both", "reactive", "dreamt", "random", "expert"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class EvaluateConfig:
     seed: int = 100
     """Held-out scenes start at seed * 100000 (0 to 9999); collection never draws from there."""
     policy: PolicyName = "both"
-    """Who chooses: actor alone, search alone, both (the planner as shipped), random motion, or the scripted expert that sees
-    true states: what the judge gives to one who knows everything."""
+    """Who chooses: actor alone, search alone, both (the planner as shipped), reactive (the actor's first block, nothing imagined:
+    all that a model without dynamics can do), dreamt (the actor that learned in imagination alone), random motion, or the
+    scripted expert that sees true states: what the judge gives to one who knows everything."""
     shift: ShiftName = "none"
     """What differs from the nominal scene: colour (the table's) and camera (3 cm) as ever; table to family as in the shipped
     model's training, shadows to latency beyond it."""

@@ -78,10 +78,12 @@ class EpisodeVideo:
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
 
 
-def imagined_pictures(model: Any, plan: Plan) -> UInt8[np.ndarray, "C h w 3"]:
-    """What the plan's last imagined latent looks like to the model's decoder; `model` is a WorldModel."""
+def imagined_pictures(model: Any, plan: Plan) -> UInt8[np.ndarray, "C h w 3"] | None:
+    """What the plan's last imagined latent looks like to the decoder of `model`, a WorldModel; None: nothing was imagined."""
     import torch
 
+    if not len(plan.imagined):
+        return None
     return model.decode(torch.from_numpy(np.ascontiguousarray(plan.imagined[-1:])))[0]
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from foresight.planning.objective import DEFAULT, parse
 
 HORIZON_MAX = 16  # blocks
-Policy = Literal["both", "actor", "search", "random"]
+Policy = Literal["both", "actor", "search", "reactive", "dreamt", "random"]
+PARTS = {"imagine": "dynamics", "propose": "an actor", "blocks_to_go": "a critic", "read": "readouts"}
+AnyModel = TypeVar("AnyModel")
 
 
 @dataclass(frozen=True)
 class PlannerConfig:
     """Search, limits and objective. Costs are in blocks (0.3 s) still to go."""
 
-    policy: Policy = "both"  # actor proposals judged and refined in imagination; or one part alone; or random motion
+    # Actor proposals judged and refined in imagination; or one part alone; or the actor's first block, with nothing imagined; or
+    # the actor that learned in imagination alone; or random motion.
+    policy: Policy = "both"
     horizon: int = 4  # blocks imagined ahead; training imagines 3, and the farther the less is it to be believed
     aims: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)  # how many blocks away the actor is told the goal is, one proposal each
     noisy_per_aim: int = 1  # further proposals per aim, with noise on the actor's motion
@@ -67,3 +71,24 @@ class PlannerConfig:
             raise ValueError(
                 f"elites ({self.elites}) must not exceed samples ({self.samples}) or search_samples ({self.search_samples})."
             )
+
+
+def fitting(model: AnyModel, policy: Policy) -> AnyModel:
+    """The model as the policy uses it. Raises ValueError, in one line, for a model that lacks what the policy needs."""
+    for part, name in PARTS.items():
+        needed = part != "propose" or policy in ("both", "actor", "reactive")
+        if needed and not callable(getattr(model, part, None)):
+            raise ValueError(
+                f"Policy '{policy}' needs a model with {name}, this one has no `{part}`. "
+                "Give a checkpoint that `foresight train` made."
+            )
+    if policy not in ("reactive", "random") and not getattr(model, "foresees", True):
+        raise ValueError(
+            f"Policy '{policy}' imagines, and this model has no trained dynamics: it learned by behaviour cloning "
+            "(--model.no-dynamics). Use policy 'reactive', or a checkpoint trained without that flag."
+        )
+    if policy != "dreamt":
+        return model
+    if not callable(getattr(model, "dreaming", None)):
+        raise ValueError("Policy 'dreamt' needs a model with an actor and critic that learned in imagination (--model.dreamt).")
+    return model.dreaming()

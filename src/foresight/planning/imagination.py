@@ -81,6 +81,7 @@ class Imagination:
     objective: Objective
     constraints: Constraints | None = None
     watch: Watch | None = None  # is shown all that is imagined, for people
+    foresees: bool = True  # otherwise latents and proprioception stay as they are seen
 
     def fixed(self, controls: Float[Tensor, "S N U"]) -> Imagined:
         """What would come of motions that want the same whatever is imagined."""
@@ -113,7 +114,8 @@ class Imagination:
                 if self.model.contract.moves_gripper:
                     gripping.append(as_it_is if n < len(committed) else (wanted[:, s, 3:] >= 0.5).float())
                     actions.append(gripping[-1])
-            z, p = self.model.imagine(z, p, torch.cat(actions, -1))
+            if self.foresees:
+                z, p = self.model.imagine(z, p, torch.cat(actions, -1))
             latents.append(z)
             proprios.append(p)
         ahead, joints = torch.stack(latents, 1), torch.stack(proprios, 1)

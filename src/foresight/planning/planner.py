@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foresight.data import Belief, Goal, Plan, Start, Verdict
-from foresight.planning.config import PlannerConfig
+from foresight.planning.config import PlannerConfig, fitting
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.imagination import Imagination, Imagined, Model, Source, Watch
 from foresight.planning.legs import next_leg
@@ -36,7 +36,6 @@ from foresight.planning.subgoals import next_subgoal
 from foresight.robots.profile import RobotProfile
 
 EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates that are examined until one keeps to the constraints
-PARTS = {"imagine": "dynamics", "propose": "an actor", "blocks_to_go": "a critic", "read": "readouts"}
 SPREAD_FLOOR = 0.02  # [m/s] least standard deviation of the search without an actor
 GRIPPER_SPREAD = 0.5  # first standard deviation of a gripper's command, which is 0 or 1
 
@@ -52,14 +51,11 @@ class Planner:
                 f"The model was trained on robot '{model.contract.robot}', the profile is '{profile.name}'. "
                 "Choose the matching checkpoint or robot."
             )
-        for part, name in PARTS.items():
-            needed = part != "propose" or config.policy in ("both", "actor")
-            if needed and not callable(getattr(model, part, None)):
-                raise ValueError(
-                    f"Policy '{config.policy}' needs a model with {name}, this one has no `{part}`. "
-                    "Give a checkpoint that `foresight train` made."
-                )
+        model = fitting(model, config.policy)
+        reacts = config.policy == "reactive"
+        config = replace(config, horizon=1) if reacts else config
         self.model, self.config, self.contract = model, config, model.contract
+        self._foresees = not reacts and getattr(model, "foresees", True)
         self.objective = parse(config.objective)  # may be set anew between two plans
         if wrong := self.objective.refusal(model):
             raise ValueError(wrong)
@@ -119,11 +115,12 @@ class Planner:
             objective.fitting(pursued),
             constraints if self._searches else None,
             self.watch,
+            self._foresees,
         )
         if self.config.policy == "both":
             kept = [] if previous is None else [self._shifted(previous, belief.stamp_s)]
             best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s)
-        elif self.config.policy == "actor":
+        elif self.config.policy in ("actor", "reactive", "dreamt"):
             aim = torch.full((1,), float(np.clip(round(distance), 1, max(self.config.aims))))
             motion = self._actor_motion(aim, torch.zeros(1, self.steps, self.contract.step_size))
             best, sources, tried = imagination.imagine(1, motion), ["actor"], 1
@@ -140,7 +137,7 @@ class Planner:
             cost=float(torch.stack(list(found.terms.values())).sum(0)[i]),
             terms={name: float(value[i]) for name, value in found.terms.items()},
             distance=distance * self.contract.block_s,
-            imagined=found.latents[i].numpy(),
+            imagined=found.latents[i].numpy()[: None if self._foresees else 0],
             candidates=tried,
             planning_s=clock() - began_s,
             source=source,

@@ -114,12 +114,15 @@ def _successes(config: CompareConfig, run: TrainConfig) -> int:
     file = run.out.with_name(run.out.name + ".evaluation.json")
     words = ["evaluate", "--checkpoint", run.out, "--task", config.task, "--episodes", config.evaluate]
     words += ["--seed", EVALUATION_SEED, "--random-episodes", 0, "--json", file]
-    done = subprocess.run([sys.executable, "-m", "foresight.cli", *map(str, words)], stderr=subprocess.PIPE, text=True)
+    return evaluated([str(word) for word in words], file)["tasks"][config.task]["successes"]
+
+
+def evaluated(words: list[str], file: Path) -> dict[str, Any]:
+    """What `foresight evaluate`, told these words, writes to the file. Raises EvaluationError where it fails."""
+    done = subprocess.run([sys.executable, "-m", "foresight.cli", *words], stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        raise EvaluationError(
-            f"`foresight {' '.join(map(str, words))}` ended with {done.returncode}: {done.stderr.strip()[-300:]}"
-        )
-    return json.loads(file.read_text())["tasks"][config.task]["successes"]
+        raise EvaluationError(f"`foresight {' '.join(words)}` ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    return json.loads(file.read_text())
 
 
 class EvaluationError(RuntimeError):

@@ -30,6 +30,7 @@ class TrainConfig:
     batch: int = 96  # windows of 4 frames per update, of all processes together
     head_steps: int = 6000  # updates of actor and critic
     decoder_steps: int = 1200  # updates of the picture decoder
+    dream_steps: int = 3000  # updates of actor and critic in imagination, for a model with --model.dreamt
     lr: float = 1e-3  # peak learning rate
     weight_decay: float = 1e-3  # of AdamW, per update and learning rate
     sigreg_weight: float = 0.09  # of the loss that keeps the latents from collapsing
@@ -61,6 +62,7 @@ class TrainConfig:
             raise ValueError("data must name at least one dataset, got none.")
         for name, most in (
             ("steps", 10_000_000), ("head_steps", 10_000_000), ("decoder_steps", 10_000_000),
+            ("dream_steps", 10_000_000),
             ("batch", 100_000), ("sigreg_slices", 100_000), ("threads", 256), ("accumulate", 10_000),
         ):  # fmt: skip
             if not 1 <= getattr(self, name) <= most:

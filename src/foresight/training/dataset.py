@@ -289,6 +289,13 @@ def hindsight(
     return Hindsight(row, episode, goal, given, k.astype(np.float32), np.where(stranger, max_blocks, reached), ~stranger)
 
 
+def imitated(data: PlayData, drawn: Hindsight) -> Float[np.ndarray, "B A"]:
+    """The blocks that an actor learns: those that leave the rows; at its goal it stays, the gripper as it is."""
+    block = data.block(drawn.row).reshape(len(drawn.row), -1, data.contract.step_size)
+    block[drawn.to_go == 0, :, :3] = 0.0
+    return block.reshape(len(block), -1)
+
+
 def draw_looks(
     lead: tuple[int, int, int], shape: tuple[int, int, int], generator: torch.Generator
 ) -> tuple[Float[Tensor, "B T C 1 1 3"], Float[Tensor, "B T C 1 1 1"], Float[Tensor, "T C h w 3"]]:

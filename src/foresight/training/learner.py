@@ -80,6 +80,8 @@ def draw_cameras(shape: tuple[int, int, int], share: float, rng: np.random.Gener
 class Learner(nn.Module):
     """Encoder, predictor and what helps them learn. Called with a batch, it gives the loss and its parts."""
 
+    stage, names = "world model", ("encoder", "predictor")  # what of the model learns
+
     def __init__(self, model: WorldModel, config: TrainConfig) -> None:
         super().__init__()
         self.config = config

@@ -15,15 +15,16 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from foresight.training.cloning import Cloner
 from foresight.training.learner import Learner
 
 
 def fsdp(processes: int) -> ModelParallelStrategy:
-    """For a `Learner`: each of its parts is whole only while it is at work."""
+    """For a `Learner` or a `Cloner`: each of its parts is whole only while it is at work."""
     return ModelParallelStrategy(_shard, data_parallel_size=processes, tensor_parallel_size=1)
 
 
-def _shard(learner: Learner, mesh: DeviceMesh) -> Learner:
+def _shard(learner: Learner | Cloner, mesh: DeviceMesh) -> Learner | Cloner:
     for part in learner.parts():
         fully_shard(part, mesh=mesh["data_parallel"], reshard_after_forward=True)
     return learner

@@ -1,5 +1,7 @@
 """Trains a world model from play data: first the JEPA end to end from pixels, then heads on its frozen latents.
 
+Or, without dynamics, a clone: first all that reacts end to end from pixels (`cloning.py`), then the same heads go on.
+
 `foresight train --data data/ur5e_play.h5 --out models/ur5e`. Resumable: every draw depends on (seed, step) alone. In several
 processes (`torchrun --nproc-per-node 2 -m foresight.cli train ...`) the first stage, which takes nearly all of the time, is
 shared and makes the same updates as in one; the heads are then trained by the first process alone.
@@ -27,8 +29,10 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from foresight.training import dataset
+from foresight.training.cloning import Cloner, share_of_pairs
 from foresight.training.config import TrainConfig, command_line
-from foresight.training.dataset import Hindsight, PlayData, hindsight
+from foresight.training.dataset import Hindsight, PlayData, hindsight, imitated
+from foresight.training.dreaming import Dreamer, imagined_success
 from foresight.training.health import Health, measure, probe_correlation
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
@@ -39,6 +43,7 @@ from foresight.world_model.model import SYMMETRY, WorldModel
 from foresight.world_model.processes import mean_over_processes, processes
 
 STAGES = ("world model", "readouts", "actor and critic", "decoder")
+DREAM = "actor and critic in imagination"  # the stage of a model with --model.dreamt
 HEALTH_ROWS = 3000
 PROBE_ROWS = 20_000  # at most that a probe is fitted on
 HEAD_BATCH = 768
@@ -83,8 +88,10 @@ def train(config: TrainConfig, report: Report = lambda *_: None, data: PlayData 
             metrics = {"health": asdict(health)}
             metrics |= train_readouts(model, data, latents, config, state, log, report)
             metrics |= train_actor_and_critic(model, data, latents, config, state, log, report)
+            metrics |= train_in_imagination(model, data, latents, config, state, log, report)
             train_decoder(model, data, latents, config, state, log, report)
-        model.surprise_scale.fill_(one_block_error(model, data, latents))
+        if model.foresees:
+            model.surprise_scale.fill_(one_block_error(model, data, latents))
         minutes = (spent + time.monotonic() - began) / 60
         facts = {
             "command": command_line(config),
@@ -96,6 +103,7 @@ def train(config: TrainConfig, report: Report = lambda *_: None, data: PlayData 
             "steps_per_episode": int(data.length[0]),
             "data_seed": data.seed,
             "seed": config.seed,
+            "parameters": {name: parameters(part) for name, part in model.named_children() if parameters(part)},
             "metrics": metrics,
         }
         if data.skipped:
@@ -191,9 +199,9 @@ def train_world_model(
     model: WorldModel, data: PlayData, config: TrainConfig, fabric: Fabric, state: Resume, log: Log, report: Report
 ) -> Health:
     """Leaves the model on the device it learned on, and no group of processes behind."""
-    learner = Learner(model, config)
+    learner = Learner(model, config) if model.foresees else Cloner(model, config)
     divided = processes() > 1 and config.strategy == "fsdp"
-    to_be_whole = {name: copy.deepcopy(getattr(model, name)) for name in ("encoder", "predictor")} if divided else {}
+    to_be_whole = {name: copy.deepcopy(getattr(model, name)) for name in learner.names} if divided else {}
     if config.model.encoder == "residual" and not divided:  # which needs its tensors in one piece
         model.encoder.to(memory_format=torch.channels_last)
     module = fabric.setup_module(learner)
@@ -201,9 +209,9 @@ def train_world_model(
     optimiser = torch.optim.AdamW(learned, config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
     optimiser = fabric.setup_optimizers(optimiser)
     model.to(fabric.device)
-    first = state.restore(STAGES[0], learner, optimiser)
+    first = state.restore(learner.stage, learner, optimiser)
     starts = data.starts(data.training, (WINDOW - 1) * data.contract.block_steps)
-    if not len(starts):
+    if not len(starts) and model.foresees:
         raise dataset.DatasetError(
             f"No episode of {', '.join(map(str, config.data))} has {(WINDOW - 1) * data.contract.block_steps + 1} rows, as a "
             "window of frames needs. Collect longer ones with `foresight collect --steps`."
@@ -227,9 +235,9 @@ def train_world_model(
             if check:
                 health = shared_health(model, data, fabric)
                 bad_checks = bad_checks + 1 if health.collapsed and step >= 2 * CHECK_EVERY else 0
-                state.save(STAGES[0], learner, optimiser, writes=fabric.is_global_zero)
+                state.save(learner.stage, learner, optimiser, writes=fabric.is_global_zero)
                 if fabric.is_global_zero:
-                    log.write(STAGES[0], step + 1, asdict(health) | {"alarm": float(health.collapsed)})
+                    log.write(learner.stage, step + 1, asdict(health) | {"alarm": float(health.collapsed)})
                 if bad_checks >= 3 or (health.collapsed and step + 1 == config.steps):
                     raise CollapseError(
                         f"The latents collapsed ({health.collapse}), so no checkpoint was made. {remedy(config)}, lower --lr "
@@ -237,12 +245,12 @@ def train_world_model(
                         health,
                     )
             if check or step % 10 == 0:
-                log.write(STAGES[0], step + 1, figures | {"lr": optimiser.param_groups[0]["lr"]})
+                log.write(learner.stage, step + 1, figures | {"lr": optimiser.param_groups[0]["lr"]})
                 line = "  ".join(f"{k} {v:.3f}" for k, v in figures.items() if k != "gradient")
-                report(STAGES[0], step + 1, config.steps, line + f"  | {health}" * check)
+                report(learner.stage, step + 1, config.steps, line + f"  | {health}" * check)
     except KeyboardInterrupt:
         if processes() == 1:  # of several, each may have been interrupted at another update: the last check's state stands
-            state.save(STAGES[0], learner, optimiser)
+            state.save(learner.stage, learner, optimiser)
         raise
     for name, part in to_be_whole.items():
         part.load_state_dict(whole(getattr(model, name).state_dict()))
@@ -255,7 +263,7 @@ def train_world_model(
 
 def update(
     module: nn.Module,
-    learner: Learner,
+    learner: Learner | Cloner,
     optimiser: torch.optim.Optimizer,
     model: WorldModel,
     data: PlayData,
@@ -272,7 +280,10 @@ def update(
     sums: dict[str, Tensor] = {}
     for part in range(config.accumulate):
         share = Share(part * fabric.world_size + fabric.global_rank, fabric.world_size * config.accumulate)
-        batch = share_of_batch(model, data, starts, config, step, share, fabric.device)
+        if model.foresees:
+            batch = share_of_batch(model, data, starts, config, step, share, fabric.device)
+        else:
+            batch = share_of_pairs(model, data, config, step, share, fabric.device)
         waits = fabric.world_size > 1 and part + 1 < config.accumulate
         with fabric.no_backward_sync(module) if waits else nullcontext():
             loss, figures = module(*batch)
@@ -288,6 +299,8 @@ def update(
 
 def remedy(config: TrainConfig) -> str:
     """What most likely keeps the latents from collapsing next time."""
+    if not config.model.dynamics:
+        return "Look at the data, in which the actor found nothing to tell apart"
     if config.anti_collapse == "none":
         return "Nothing kept them from it: choose --anti-collapse sigreg"
     if config.anti_collapse == "ema":
@@ -310,7 +323,9 @@ def measure_health(model: WorldModel, data: PlayData) -> Health:
     starts = data.starts(data.held_out, step)
     rows = np.random.default_rng(0).permutation(starts)[:HEALTH_ROWS]
     now, later = (encode_rows(model, data, r) for r in (rows, rows + step))
-    foreseen, _ = model.imagine(now, to(model, data.proprio[rows]), to(model, data.block(rows)))
+    foreseen = now  # as good as "nothing changes", where there are no dynamics
+    if model.foresees:
+        foreseen, _ = model.imagine(now, to(model, data.proprio[rows]), to(model, data.block(rows)))
     model.train(was_training)
     now, later, foreseen = now.cpu(), later.cpu(), foreseen.cpu()
     return measure(now, later, foreseen, torch.from_numpy(data.tip[rows]), torch.from_numpy(data.object[rows]))
@@ -501,10 +516,7 @@ def head_losses(
     # Half of the object goals as a person would give them, half as the model reads them from a goal image.
     seen = to(model, rng.random((batch, 1)) < 0.5)
     goal_object = torch.where(seen, read_object[h.goal], to(model, data.object[h.goal]))
-    there = to(model, h.to_go == 0).unsqueeze(-1)
-    block = to(model, data.block(h.row)).unflatten(-1, (-1, data.contract.step_size))
-    block[..., :3] = torch.where(there.unsqueeze(-1), 0.0, block[..., :3])  # at the goal: stay, the gripper as it is
-    block = block.flatten(1)
+    block = to(model, imitated(data, h))
     same, to_go = to(model, h.same).float(), to(model, h.to_go)
     with torch.no_grad():
         features = model.features(z, proprio, goal, to(model, data.tip[h.goal]), goal_object, given)
@@ -542,6 +554,20 @@ def subgoal_losses(
     loss = ((ways.amin(1) + STRAY * ways.mean(1)) * counts).sum() / counts.sum().clamp_min(1)
     still = (latents[ahead] - latents[h.row]).square().mean(-1)
     return loss, (latent.detach().amin(1) * counts).sum() / (still * counts).sum().clamp_min(1e-9)
+
+
+def train_in_imagination(
+    model: WorldModel, data: PlayData, latents: Float[Tensor, "N D"], config: TrainConfig, state: Resume, log: Log, report: Report
+) -> dict[str, float]:
+    """A second actor and critic, for a model that has them; how many held-out goals each actor reaches in imagination."""
+    if not model.dreamt:
+        return {}
+    dreamer = Dreamer(model, data, latents, config)
+    train_head(DREAM, dreamer, config.dream_steps, config.lr, dreamer.losses, config, state, log, report, clip=True)
+    dreamt, plain = (imagined_success(of, data, latents, config.seed) for of in (model.dreaming(), model))
+    line = f"held out, reached in imagination: {100 * dreamt:.1f} %, by the other actor {100 * plain:.1f} %"
+    report(DREAM, config.dream_steps, config.dream_steps, line)
+    return {"dreamt_imagined_success": dreamt, "actor_imagined_success": plain}
 
 
 def train_decoder(
@@ -599,11 +625,15 @@ def optimise(optimiser: torch.optim.Optimizer, loss: Tensor, parameters: nn.Modu
     optimiser.step()
 
 
+def parameters(part: nn.Module) -> int:
+    return sum(p.numel() for p in part.parameters())
+
+
 def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
     """What this model is, what made it, what it measured, what it is not for."""
     m, contract = facts["metrics"], model.contract
     cameras = ", ".join(f"{c.name} {c.width}x{c.height} -> {c.size}x{c.size}" for c in contract.cameras)
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    millions = parameters(model) / 1e6
     names = {"sigreg": "SIGReg", "vicreg": "VICReg", "infonce": "InfoNCE", "ema": "an EMA teacher", "none": "nothing"}
     eyes = f"with {config.model.foundation} as frozen eyes" if model.foundation else "end to end from pixels"
     episodes = facts["episodes"] + facts["held_out_episodes"] + len(facts.get("skipped_episodes", ()))
@@ -621,11 +651,20 @@ def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
             f"\n| sub-goals | {model.ways} ways, {model.config.subgoal_blocks} blocks ahead; squared error of the nearest "
             f"{m['subgoal_share']:.2f} of standing still's |"
         )
+    sizes = ", ".join(f"{name} {count / 1e6:.3f} M" for name, count in facts["parameters"].items())
+    dreamt = ""
+    if "dreamt_imagined_success" in m:
+        own, other = (f"{100 * m[name]:.1f} %" for name in ("dreamt_imagined_success", "actor_imagined_success"))
+        dreamt = f"\n| learned in imagination | actor and critic, {config.dream_steps} updates; held-out goals reached in "
+        dreamt += f"imagination {own}, by the other actor {other} |"
+    skill = f"one-block skill over persistence {m['health']['skill']:.3f}" if model.foresees else "no dynamics"
     skipped = f"; damaged ones left out: {len(facts['skipped_episodes'])}" if "skipped_episodes" in facts else ""
-    return f"""# World model for {contract.robot}
+    kind, way = "World model", f"JEPA with {names[config.anti_collapse]} against collapse, trained"
+    if not model.foresees:
+        kind, way = "Clone", "Behaviour cloning without dynamics (policy `reactive` alone can run it), trained"
+    return f"""# {kind} for {contract.robot}
 
-JEPA with {names[config.anti_collapse]} against collapse, trained {eyes} and proprioception; \
-{millions:.2f} M parameters, latent of {model.config.latent}.
+{way} {eyes} and proprioception; {millions:.2f} M parameters, latent of {model.config.latent}.
 Actor, critic, readouts and a picture decoder were trained on its frozen latents. Readouts use the simulator's labels.
 
 | | |
@@ -635,13 +674,14 @@ Actor, critic, readouts and a picture decoder were trained on its frozen latents
 | data | {facts["episodes"]} episodes of {facts["steps_per_episode"]} steps of {contract.step_s} s for training, \
 {facts["held_out_episodes"]} held out{skipped}; data seed {facts["data_seed"]}, training seed {facts["seed"]} |
 | time, machine | {facts["minutes"]} minutes of training; {facts["machine"]}; torch {facts["torch"]} |
+| parameters | {sizes} |
 | cameras | {cameras} |
 | action | {contract.action}; {contract.block_steps} steps of {contract.step_s} s to a block |
 | held-out latent health | std {m["health"]["std"]:.2f}, effective rank {m["health"]["rank"]:.1f}, \
-one-block skill over persistence {m["health"]["skill"]:.3f} |
+{skill} |
 | linear probe (median) | tip {m["health"]["tip_cm"]:.2f} cm, object {m["health"]["object_cm"]:.2f} cm |
 | readouts (median) | tip {m["readout_tip_cm"]:.2f} cm, object {m["readout_object_cm"]:.2f} cm{yaw} |
-{probe}| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks{spread} |{subgoals}
+{probe}| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks{spread} |{subgoals}{dreamt}
 
 Not for: other robots, other camera mountings than a few centimetres from these, other objects than the cube; \
 never tried on a real arm.

@@ -39,9 +39,9 @@ class BeliefFilter:
 
     @torch.no_grad()
     def _surprise(self, seen: Belief) -> float:
-        """Squared error of the one-block imagination over its held-out mean; NaN without a belief one block ago."""
+        """Squared error of the one-block imagination over its held-out mean; NaN without a belief one block ago or dynamics."""
         block_s, steps = self.model.contract.block_s, self.model.contract.block_steps
-        if not self._memory:
+        if not (self._memory and self.model.foresees):
             return float("nan")
         earlier = min(self._memory, key=lambda b: abs(seen.stamp_s - b.stamp_s - block_s))
         if abs(seen.stamp_s - earlier.stamp_s - block_s) > STAMP_TOLERANCE_S:

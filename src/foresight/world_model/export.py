@@ -87,6 +87,8 @@ def export(model: WorldModel, out: Path, horizon: int) -> dict[str, float]:
     Raises ExportError where a package is missing or a file does not agree, FileExistsError where `out` exists.
     """
     require()
+    if not model.foresees:
+        raise ExportError("The model has no dynamics to export: it learned by behaviour cloning (--model.no-dynamics).")
     differences: dict[str, float] = {}
     write_folder_atomically(out, lambda folder: differences.update(fill(model, folder, horizon)))
     return differences

@@ -6,7 +6,8 @@ are in physical units (m, rad, m/s); normalisation happens inside, with the stat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -46,6 +47,8 @@ class ModelConfig:
     contact: bool = False  # a readout of whether the hand touches the object
     subgoals: int = 0  # ways on which sub-goals are proposed for goals that are far; 0: none
     subgoal_blocks: int = 5  # how far ahead a sub-goal lies [blocks]
+    dynamics: bool = True  # a predictor; without it encoder and actor learn by behaviour cloning, and the model only reacts
+    dreamt: bool = False  # a second actor and critic, which learn from what the model imagines
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
@@ -56,6 +59,8 @@ class ModelConfig:
             raise ValueError(f"predictor_dropout must be at least 0 and below 1, got {self.predictor_dropout}.")
         if self.encoder not in ("residual", "vit", "foundation"):
             raise ValueError(f"encoder must be residual, vit or foundation, got {self.encoder}.")
+        if self.dreamt and not self.dynamics:
+            raise ValueError("A model without dynamics imagines nothing. Leave out --model.dreamt or --model.no-dynamics.")
 
 
 class WorldModel(nn.Module):
@@ -72,8 +77,10 @@ class WorldModel(nn.Module):
             raise ValueError(f"All cameras must be prepared to one size, got {[c.size for c in contract.cameras]}.")
         latent, proprio, block = config.latent, contract.proprio_size, contract.block_size
         self.encoder = self._make_encoder(cameras, size, foundation)
-        self.predictor = Predictor(
-            latent, proprio, block, config.predictor_width, config.predictor_depth, config.predictor_dropout
+        self.predictor = (
+            Predictor(latent, proprio, block, config.predictor_width, config.predictor_depth, config.predictor_dropout)
+            if config.dynamics
+            else None
         )
         self.readout = mlp(latent, 256, 6, depth=2)  # tip and object position
         features = 2 * latent + 6 + proprio + (latent + 6) + 3 + 3 + 3
@@ -87,6 +94,10 @@ class WorldModel(nn.Module):
         self.contact_readout = mlp(latent, 256, 1, depth=2) if config.contact else None  # log odds
         ways = config.subgoals
         self.subgoal_head = mlp(features + 1, config.head_width, ways * (latent + proprio)) if ways else None
+        self.dreamt = nn.ModuleList()  # actor and critic that learned in imagination
+        if config.dreamt:
+            self.dreamt.append(mlp(features + 1, config.head_width, block))
+            self.dreamt.append(mlp(features, config.head_width, config.max_blocks + 1))
         self.register_buffer("proprio_mean", torch.zeros(proprio))
         self.register_buffer("proprio_std", torch.ones(proprio))
         self.register_buffer("action_std", torch.ones(block))
@@ -155,9 +166,17 @@ class WorldModel(nn.Module):
 
     # -- Dynamics ---------------------------------------------------------------------------------------------
 
+    @property
+    def foresees(self) -> bool:
+        """Whether it has dynamics; one that learned by behaviour cloning has none."""
+        return self.config.dynamics
+
     def imagine(
         self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], block: Float[Tensor, "S A"]
     ) -> tuple[Float[Tensor, "S D"], Float[Tensor, "S P"]]:
+        """Raises ValueError for a model without dynamics."""
+        if self.predictor is None:
+            raise ValueError("This model has no dynamics, so it imagines nothing. Train one without --model.no-dynamics.")
         latent, scaled = self.predictor(latent, self.scale_proprio(proprio), block / self.action_std)
         return latent, scaled * self.proprio_std + self.proprio_mean
 
@@ -201,6 +220,19 @@ class WorldModel(nn.Module):
         if self.critics == 1:
             raise ValueError("This model has one critic, which cannot differ from others. Train one with --model.critics 3.")
         return self.expected(self.logits(self.features(latent, proprio, *self.goal_tensors(goal)))).std(0)
+
+    def dreaming(self) -> WorldModel:
+        """The same model with the actor and critic that learned in imagination in the places of the others.
+
+        Raises ValueError for a model without them.
+        """
+        if not self.dreamt:
+            raise ValueError("This model has no actor and critic that learned in imagination. Train one with --model.dreamt.")
+        model = copy.copy(self)
+        model._modules = dict(self._modules)  # the networks themselves are shared, their places are not
+        model.actor, model.critic = self.dreamt
+        model.other_critics, model.config = nn.ModuleList(), replace(self.config, critics=1)
+        return model
 
     # -- Subgoals -----------------------------------------------------------------------------------------------
 

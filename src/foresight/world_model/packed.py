@@ -11,7 +11,7 @@ from foresight.world_model.model import WorldModel
 from foresight.world_model.rollout import Linear, prepared
 
 # Run for every candidate; encoder and decoder stay as they are.
-PARTS = ("predictor", "actor", "critic", "other_critics", "readout")
+PARTS = ("predictor", "actor", "critic", "other_critics", "readout", "dreamt")
 
 
 class Packed(nn.Module):
@@ -32,7 +32,8 @@ class Packed(nn.Module):
 def pack_linears(model: WorldModel) -> WorldModel:
     """The model itself, its parts that are run for every candidate made faster where this CPU multiplies bfloat16."""
     for part in PARTS:
-        for parent in list(getattr(model, part).modules()):
+        module = getattr(model, part)
+        for parent in [] if module is None else list(module.modules()):
             for name, layer in list(parent.named_children()):
                 fast = prepared(layer, torch.bfloat16) if isinstance(layer, nn.Linear) else None
                 if fast is not None and fast.packed is not None:
