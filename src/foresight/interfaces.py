@@ -66,7 +66,7 @@ class Ensemble(Protocol):
 class Subgoals(Protocol):
     """A coarser predictor: where the way to a goal leads, without the motion that goes it. W ways."""
 
-    ways: int  # 0: it proposes none
+    subgoal_ways: int  # 0: it proposes none
 
     def subgoals(
         self, latent: Float["Tensor", "S D"], proprio: Float["Tensor", "S P"], goal: "Goal", k: Float["Tensor", "S"]

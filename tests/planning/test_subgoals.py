@@ -18,7 +18,7 @@ SEES = 5.0  # blocks
 class ShortSighted(ToyModel):
     """The critic counts to SEES; sub-goals lie three blocks straight ahead, and four blocks aside."""
 
-    ways = 2
+    subgoal_ways = 2
 
     def blocks_to_go(self, latent, proprio, goal):
         wanted = goal.tip if goal.tip is not None else goal.latent
@@ -70,7 +70,7 @@ def test_near_goals_and_models_without_them_have_none(profile):
     near = TIP + np.array([0.0, 3 * BLOCK_M, 0.0])
     assert plan(profile, ShortSighted(profile), goal=near, policy="search").subgoal is None
     silent = ShortSighted(profile)
-    silent.ways = 0
+    silent.subgoal_ways = 0
     assert not isinstance(ToyModel(profile), Subgoals)
     for model in (silent, ToyModel(profile)):
         assert plan(profile, model, policy="search").subgoal is None

@@ -100,7 +100,7 @@ def test_the_card_tells_of_sub_goals_and_the_checkpoint_keeps_them(play, tmp_pat
     """With their number, how far ahead they lie, and their error."""
     sizes = dataclasses.replace(SIZES, subgoals=3, subgoal_blocks=2)
     out = train(config(play, tmp_path / "model", model=sizes))
-    assert load(out).ways == 3
+    assert load(out).subgoal_ways == 3
     assert re.search(r"3 ways, 2 blocks ahead; squared error of the nearest \d+\.\d\d of", (out / CARD).read_text())
 
 

@@ -25,7 +25,7 @@ def next_subgoal(
     goal: Goal, latent: Float[Tensor, "1 D"], proprio: Float[Tensor, "1 P"], distance: float, model: Critic
 ) -> Goal | None:
     """The state to pursue first towards a goal `distance` blocks away; None where the model proposes none that leads there."""
-    if not (isinstance(model, Subgoals) and model.ways):
+    if not (isinstance(model, Subgoals) and model.subgoal_ways):
         return None
     k = distance * torch.tensor(GUESSES, device=latent.device)
     here, joints = latent.expand(len(k), -1), proprio.expand(len(k), -1)

@@ -530,7 +530,7 @@ def head_losses(
     expected = model.expected(logits.detach())
     spread = expected.std(0) if model.critics > 1 else None
     subgoal = share = None
-    if model.ways:
+    if model.subgoal_ways:
         subgoal, share = subgoal_losses(model, data, latents, h, z, features)
     return HeadLosses((actor * same).sum() / same.sum(), critic, (expected.mean(0) - to_go).abs(), spread, subgoal, share)
 
@@ -648,8 +648,8 @@ def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
     subgoals = ""
     if "subgoal_share" in m:
         subgoals = (
-            f"\n| sub-goals | {model.ways} ways, {model.config.subgoal_blocks} blocks ahead; squared error of the nearest "
-            f"{m['subgoal_share']:.2f} of standing still's |"
+            f"\n| sub-goals | {model.subgoal_ways} ways, {model.config.subgoal_blocks} blocks ahead; squared error of the "
+            f"nearest {m['subgoal_share']:.2f} of standing still's |"
         )
     sizes = ", ".join(f"{name} {count / 1e6:.3f} M" for name, count in facts["parameters"].items())
     dreamt = ""

@@ -237,7 +237,7 @@ class WorldModel(nn.Module):
     # -- Subgoals -----------------------------------------------------------------------------------------------
 
     @property
-    def ways(self) -> int:
+    def subgoal_ways(self) -> int:
         return self.config.subgoals
 
     def subgoals(
@@ -253,7 +253,7 @@ class WorldModel(nn.Module):
     def propose_changes(self, features: Float[Tensor, "S G"], k: Float[Tensor, "S"]) -> Float[Tensor, "S W N"]:
         """What changes until each way's sub-goal: the latent, then proprioception in standard deviations."""
         found = self.subgoal_head(torch.cat([features, k.unsqueeze(-1) / self.config.max_blocks], -1))
-        return found.unflatten(-1, (self.ways, -1))
+        return found.unflatten(-1, (self.subgoal_ways, -1))
 
     def apart(
         self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], other: Float[Tensor, "S D"]
