@@ -41,6 +41,17 @@ class Actor(Protocol):
 
 
 @runtime_checkable  # for the shape checks of the tests
+class Modes(Protocol):
+    """An actor that knows several ways to a goal."""
+
+    modes: int
+
+    def propose_each(
+        self, latent: Float["Tensor", "S D"], proprio: Float["Tensor", "S P"], goal: "Goal", k: Float["Tensor", "S"]
+    ) -> Float["Tensor", "S M A"]: ...
+
+
+@runtime_checkable  # for the shape checks of the tests
 class Critic(Protocol):
     """Estimates the blocks still to go, 0 when the goal is reached."""
 

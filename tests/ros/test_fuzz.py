@@ -25,7 +25,7 @@ from foresight_nodes.mock_driver_node import test_pattern as picture
 from foresight_nodes.part import Part
 from foresight_nodes.perception_node import PerceptionNode
 from foresight_nodes.planner_node import PlannerNode
-from foresight_nodes.sim_node import SimNode
+from foresight_nodes.sim_node import DEAF_S, SimNode
 from foresight_nodes.world_model_node import WorldModelNode
 from rclpy.action import ActionClient
 from rosgraph_msgs.msg import Clock
@@ -285,6 +285,7 @@ def sim(bench: Bench, profile) -> Fuzzed:
 
     def works() -> bool:
         node._reset("reach", 0, "none")
+        node._run_until(node._simulation.time_s + DEAF_S)
         node._on_trajectory(over_the_wire(command()))
         before = node._simulation.time_s
         node._run_until(before + 0.02)

@@ -14,11 +14,12 @@ from itertools import chain
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from foresight.data import Belief, Goal, Plan, Start, Verdict
+from foresight.interfaces import Modes
 from foresight.planning.config import PlannerConfig, fitting
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.imagination import Imagination, Imagined, Model, Source, Watch
@@ -213,13 +214,15 @@ class Planner:
     def _propose_and_refine(self, imagination: Imagination, kept, generator, clock, began_s) -> Chosen:
         """The actor's proposals, standing still and the motions kept, judged together; then sampling around the best."""
         config = self.config
-        aims = torch.tensor(config.aims, dtype=torch.float32).repeat(1 + config.noisy_per_aim)
+        modes = self.model.modes if isinstance(self.model, Modes) else 1
+        aims = torch.tensor(config.aims, dtype=torch.float32).repeat(modes + config.noisy_per_aim)
         noise = config.proposal_noise * self._block_noise(len(aims), generator)
-        noise[: len(config.aims)] = 0.0
+        noise[: modes * len(config.aims)] = 0.0
+        each = torch.arange(modes).repeat_interleave(len(config.aims))  # and the likeliest of each aim with noise
         closed = imagination.start.closed
         kept = torch.cat([self._rest(closed), *kept])
         names = ["actor"] * len(aims) + ["stay", "last"][: len(kept)]
-        proposals = imagination.imagine(len(names), self._beside(self._actor_motion(aims, noise), kept))
+        proposals = imagination.imagine(len(names), self._beside(self._actor_motion(aims, noise, each), kept))
         budget = Budget(
             config.iterations, clock, began_s, config.deadline_s, clock() - began_s, config.improvement, config.agreement
         )
@@ -262,13 +265,25 @@ class Planner:
             rest = np.column_stack([rest, held])
         return torch.as_tensor(rest, dtype=torch.float32)[None]
 
-    def _actor_motion(self, aims: Float[Tensor, "S"], noise: Float[Tensor, "S N U"]) -> Source:
-        """A motion source that asks the actor anew in every imagined state, each candidate with its own aim."""
+    def _actor_motion(
+        self, aims: Float[Tensor, "S"], noise: Float[Tensor, "S N U"], each: Int[Tensor, "m"] | None = None
+    ) -> Source:
+        """A motion source that asks the actor anew in every imagined state, each candidate with its own aim.
+
+        Of an actor with several motions the first m candidates take that of their number in `each`, the others the likeliest.
+        """
         steps = self.contract.block_steps
+        several = each is not None and int(each.max()) > 0
 
         def motion(h: int, latent: Tensor, proprio: Tensor, goal: Goal, velocity: Tensor) -> Tensor:
             n = len(aims)
-            proposal = self.model.propose(latent[:n], proprio[:n], goal, (aims - h).clamp_min(1))
+            k = (aims - h).clamp_min(1)
+            if several:
+                m = len(each)
+                own = self.model.propose_each(latent[:m], proprio[:m], goal, k[:m])[torch.arange(m), each]
+                proposal = torch.cat([own, self.model.propose(latent[m:n], proprio[m:n], goal, k[m:])])
+            else:
+                proposal = self.model.propose(latent[:n], proprio[:n], goal, k)
             proposal = proposal.unflatten(-1, (-1, self.contract.step_size))
             wanted = torch.cat([proposal[..., :3] / self.contract.step_s, proposal[..., 3:]], -1)
             return wanted + noise[:, h * steps : (h + 1) * steps]

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from foresight.training.config import TrainConfig
 from foresight.training.dataset import PlayData, draw_looks, hindsight, imitated, jitter
+from foresight.training.imitation import imitation_error
 from foresight.training.learner import WINDOW, Share, draw_cameras
 from foresight.world_model.model import WorldModel
 
@@ -74,8 +75,8 @@ class Cloner(nn.Module):
             with torch.no_grad():
                 told = torch.where(pairs.read, model.read(z[:, 1])[1], pairs.object[:, 1])
             features = model.features(z[:, 0], pairs.proprio[:, 0], z[:, 1], pairs.proprio[:, 1, -6:-3], told, pairs.given)
-            proposal, logits = model.act(features, pairs.k), model.logits(features).float()
-        actor = (((proposal.float() - pairs.block) / model.action_std).square().mean(-1) * pairs.own).mean()
+            missed, logits = imitation_error(model, features, pairs.k, pairs.block), model.logits(features).float()
+        actor = (missed * pairs.own).mean()
         misses = F.cross_entropy(logits.flatten(0, 1), pairs.to_go.repeat(len(logits)), reduction="none").view_as(pairs.learns)
         critic = (misses * pairs.learns).mean(1).sum()
         truth = torch.cat([pairs.proprio[..., -6:-3], pairs.object], -1)

@@ -34,6 +34,7 @@ from foresight.training.config import TrainConfig, command_line
 from foresight.training.dataset import Hindsight, PlayData, hindsight, imitated
 from foresight.training.dreaming import Dreamer, imagined_success
 from foresight.training.health import Health, measure, probe_correlation
+from foresight.training.imitation import imitation_error, modes_apart, nearest
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
 from foresight.training.resume import Resume, only_training_of, uninterrupted
@@ -48,7 +49,6 @@ HEALTH_ROWS = 3000
 PROBE_ROWS = 20_000  # at most that a probe is fitted on
 HEAD_BATCH = 768
 CONTRAST_WEIGHT = 20.0
-STRAY = 0.05  # share of its error that a sub-goal's way learns from where another way is nearer
 GRIPPER_STD = 0.5  # of a command that is 0 or 1
 CHECK_EVERY = 150  # updates between two looks at the latents' health, each of which is a place to resume from
 Report = Callable[[str, int, int, str], None]  # stage, step, steps, one line of figures
@@ -481,6 +481,9 @@ def train_actor_and_critic(
     if found.spread is not None:
         metrics["critic_spread_r"] = float(spearmanr(found.spread.cpu(), found.errors.cpu()).statistic)
         line += f"  spread against error r {metrics['critic_spread_r']:.2f}"
+    if model.modes > 1:
+        metrics["actor_modes_apart"] = found.modes_apart
+        line += f"  its {model.modes} motions {found.modes_apart:.2f} apart"
     if found.subgoal_share is not None:
         metrics["subgoal_share"] = float(found.subgoal_share)
         line += f"  sub-goal {metrics['subgoal_share']:.2f} of standing still"
@@ -496,6 +499,7 @@ class HeadLosses(NamedTuple):
     errors: Float[Tensor, "B"]  # [blocks] of the critics' mean
     spread: Float[Tensor, "B"] | None  # [blocks] standard deviation of the critics; None: there is one
     subgoal: Float[Tensor, ""] | None = None  # None: the model proposes none
+    modes_apart: float = 0.0  # in the actions' spread: how far the actor's motions differ
     subgoal_share: Float[Tensor, ""] | None = None  # squared error of the best way's latent, in that of standing still
 
 
@@ -521,8 +525,7 @@ def head_losses(
     with torch.no_grad():
         features = model.features(z, proprio, goal, to(model, data.tip[h.goal]), goal_object, given)
     with torch.autocast(model.device.type, torch.bfloat16):
-        proposal, logits = model.act(features, to(model, h.k)), model.logits(features).float()
-    actor = ((proposal.float() - block) / model.action_std).square().mean(-1)
+        actor, logits = imitation_error(model, features, to(model, h.k), block), model.logits(features).float()
     critics = np.arange(model.critics)[:, None]
     learns = to(model, (model.critics == 1) | (h.episode % model.critics != critics)).float()
     misses = F.cross_entropy(logits.flatten(0, 1), to_go.repeat(model.critics), reduction="none").view_as(learns)
@@ -532,7 +535,8 @@ def head_losses(
     subgoal = share = None
     if model.subgoal_ways:
         subgoal, share = subgoal_losses(model, data, latents, h, z, features)
-    return HeadLosses((actor * same).sum() / same.sum(), critic, (expected.mean(0) - to_go).abs(), spread, subgoal, share)
+    differ = modes_apart(model, features, to(model, h.k))
+    return HeadLosses((actor * same).sum() / same.sum(), critic, (expected.mean(0) - to_go).abs(), spread, subgoal, differ, share)
 
 
 def subgoal_losses(
@@ -541,7 +545,7 @@ def subgoal_losses(
     """Of the states `subgoal_blocks` after the rows, or of the goals where those come first; and the error's share.
 
     Only the nearest way of each row learns from it, but for a little, so that ways come apart where episodes went several
-    (multiple choice learning, Guzman-Rivera 2012).
+    (`nearest`).
     """
     ahead = h.row + data.contract.block_steps * np.minimum(h.k, model.config.subgoal_blocks).astype(np.int64)
     counts = to(model, h.same & (h.k > 0)).float()
@@ -550,8 +554,7 @@ def subgoal_losses(
         changes = model.propose_changes(features, to(model, h.k))
     errors = changes.float() - torch.cat([latents[ahead] - z, moved], -1)[:, None]
     latent, joints = (part.square().mean(-1) for part in errors.split([model.config.latent, moved.shape[-1]], -1))
-    ways = latent + joints
-    loss = ((ways.amin(1) + STRAY * ways.mean(1)) * counts).sum() / counts.sum().clamp_min(1)
+    loss = (nearest(latent + joints) * counts).sum() / counts.sum().clamp_min(1)
     still = (latents[ahead] - latents[h.row]).square().mean(-1)
     return loss, (latent.detach().amin(1) * counts).sum() / (still * counts).sum().clamp_min(1e-9)
 
@@ -645,6 +648,9 @@ def model_card(model: WorldModel, facts: dict, config: TrainConfig) -> str:
     probe = ""
     if "probe_dq_r" in m:
         probe = f"| linear probe of the belief for joint velocities | r {m['probe_dq_r']:.3f} (median of the joints) |\n"
+    modes = ""
+    if "actor_modes_apart" in m:
+        modes = f"\n| actor | {model.modes} motions at once, {m['actor_modes_apart']:.2f} of the actions' spread apart |"
     subgoals = ""
     if "subgoal_share" in m:
         subgoals = (
@@ -681,7 +687,7 @@ Actor, critic, readouts and a picture decoder were trained on its frozen latents
 {skill} |
 | linear probe (median) | tip {m["health"]["tip_cm"]:.2f} cm, object {m["health"]["object_cm"]:.2f} cm |
 | readouts (median) | tip {m["readout_tip_cm"]:.2f} cm, object {m["readout_object_cm"]:.2f} cm{yaw} |
-{probe}| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks{spread} |{subgoals}{dreamt}
+{probe}| critic | mean absolute error {m["critic_error_blocks"]:.2f} blocks{spread} |{modes}{subgoals}{dreamt}
 
 Not for: other robots, other camera mountings than a few centimetres from these, other objects than the cube; \
 never tried on a real arm.

@@ -45,6 +45,7 @@ class ModelConfig:
     critics: int = 1  # that learn apart; their mean counts, and with several how far they differ tells how little is known
     yaw: bool = False  # a readout of the object's orientation about the vertical too
     contact: bool = False  # a readout of whether the hand touches the object
+    modes: int = 1  # motions that the actor proposes at once, for there may be several ways to a goal
     subgoals: int = 0  # ways on which sub-goals are proposed for goals that are far; 0: none
     subgoal_blocks: int = 5  # how far ahead a sub-goal lies [blocks]
     dynamics: bool = True  # a predictor; without it encoder and actor learn by behaviour cloning, and the model only reacts
@@ -84,7 +85,8 @@ class WorldModel(nn.Module):
         )
         self.readout = mlp(latent, 256, 6, depth=2)  # tip and object position
         features = 2 * latent + 6 + proprio + (latent + 6) + 3 + 3 + 3
-        self.actor = mlp(features + 1, config.head_width, block)
+        modes = config.modes  # motions, and with several their log odds
+        self.actor = mlp(features + 1, config.head_width, modes * block + modes * (modes > 1))
         self.critic = mlp(features, config.head_width, config.max_blocks + 1)
         self.decoder = Decoder(latent, cameras, size)
         self.other_critics = nn.ModuleList(
@@ -192,8 +194,29 @@ class WorldModel(nn.Module):
         return self.act(features, k)
 
     def act(self, features: Float[Tensor, "S G"], k: Float[Tensor, "S"]) -> Float[Tensor, "S A"]:
-        """The actor on features that `features` made; `k` in blocks."""
-        return self.actor(torch.cat([features, k.unsqueeze(-1) / self.config.max_blocks], -1)) * self.action_std
+        """The actor on features that `features` made, its likeliest motion where it has several; `k` in blocks."""
+        if self.modes == 1:
+            return self.actor(torch.cat([features, k.unsqueeze(-1) / self.config.max_blocks], -1)) * self.action_std
+        motions, odds = self.act_each(features, k)
+        return motions[torch.arange(len(motions), device=motions.device), odds.argmax(-1)]
+
+    def act_each(
+        self, features: Float[Tensor, "S G"], k: Float[Tensor, "S"]
+    ) -> tuple[Float[Tensor, "S M A"], Float[Tensor, "S M"]]:
+        """Every motion of an actor that has several, and their log odds."""
+        found = self.actor(torch.cat([features, k.unsqueeze(-1) / self.config.max_blocks], -1))
+        motions, odds = found.split([self.modes * self.contract.block_size, self.modes], -1)
+        return motions.unflatten(-1, (self.modes, -1)) * self.action_std, odds
+
+    @property
+    def modes(self) -> int:
+        return self.config.modes
+
+    def propose_each(
+        self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], goal: Goal, k: Float[Tensor, "S"]
+    ) -> Float[Tensor, "S M A"]:
+        features = self.features(latent, proprio, *self.goal_tensors(goal))
+        return self.act(features, k)[:, None] if self.modes == 1 else self.act_each(features, k)[0]
 
     def blocks_to_go(self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], goal: Goal) -> Float[Tensor, "S"]:
         return self.judge(self.features(latent, proprio, *self.goal_tensors(goal)))
@@ -231,7 +254,7 @@ class WorldModel(nn.Module):
         model = copy.copy(self)
         model._modules = dict(self._modules)  # the networks themselves are shared, their places are not
         model.actor, model.critic = self.dreamt
-        model.other_critics, model.config = nn.ModuleList(), replace(self.config, critics=1)
+        model.other_critics, model.config = nn.ModuleList(), replace(self.config, critics=1, modes=1)
         return model
 
     # -- Subgoals -----------------------------------------------------------------------------------------------

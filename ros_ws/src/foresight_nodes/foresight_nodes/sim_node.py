@@ -30,6 +30,7 @@ TICK_S = 0.004  # [s] real time between two turns
 CATCH_UP_S = 0.01  # [s] simulated in one turn at most, so that a command that waits is served before time runs past it
 BEHIND_S = 0.04  # [s] of real time given up when the simulation is further behind: catching up would be a faster world
 SLOW = 0.95  # of the wanted real-time factor; below it the node complains
+DEAF_S = 0.1  # [s] simulated after a change of scene: what is commanded so early was under way before it, and the guard latches
 CLOCK_START_S = 1.0  # [s] simulated time of the start: a zero stamp means "now" to controllers
 STATE_S, FRAME_S, CLOCK_S, TRUTH_S = 1 / 125, 1 / 30, 1 / 100, 1 / 30  # [s] simulated, between messages
 
@@ -279,11 +280,11 @@ class SimNode(Part[SimParameters]):
 
     # -- what comes ---------------------------------------------------------------------------------------------------
 
-    def _on_trajectory(self, msg: JointTrajectory, info: dict[str, int]) -> None:
+    def _on_trajectory(self, msg: JointTrajectory) -> None:
         if not self.active or self._faults.lost(self._simulation.time_s):
             return
-        if info["source_timestamp"] < self._reset_ns:
-            self.complain("A command that was sent before the scene was changed is not followed: it is of another arm.")
+        if self._simulation.time_s - self._reset_s < DEAF_S:
+            self.complain("A command that was under way when the scene was changed is not followed: it is of another arm.")
             return
         if self._halted is not None:
             self.complain(f"The controller follows no command: {self._halted}.")
@@ -312,7 +313,6 @@ class SimNode(Part[SimParameters]):
 
     def _reset(self, task: str, seed: int, shift: str) -> Scenario:
         self._scenario, self._shift = self._simulation.reset(task, seed, shift), shift
-        self._reset_ns = time.time_ns()  # the clock of message stamps that the middleware gives
         self._reset_s, self._commands, self._latency_s = self._simulation.time_s, 0, float("nan")
         self._arrivals: dict[float, float] = {}
         return self._scenario
