@@ -83,8 +83,8 @@ class Goal:
     """What is wanted: any of a scene seen in a goal image, a tip position, an object position.
 
     A part that is None does not matter; a weight of 0 takes a part out as well. `yaw`, `opening` and `contact` are wanted
-    besides, as the model's readouts tell them. `objective` is how motions towards the goal are
-    judged, as `planning.objective` writes it; empty: as the planner judges. `keep_outs` and `tip_speed_max` hold for this goal.
+    besides, as the model's readouts tell them. `objective` is how motions towards the goal are judged, as `planning.objective`
+    writes it; empty: as the planner judges. `keep_outs` and `tip_speed_max` hold for this goal.
     """
 
     latent: Float32[np.ndarray, "D"] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from foresight_nodes import soak
 from foresight_nodes.soak import ALLOWED_S, Memory, SignsOfLife, resident
 
 
@@ -45,3 +47,14 @@ def test_a_missed_sign_of_life_is_counted_once_and_so_is_silence_at_the_end():
     assert signs.missed["bond /guard"] == 1
     signs.end(10.0)
     assert signs.missed["bond /guard"] == 2
+
+
+def test_what_ctrl_c_interrupts_is_written_and_said(tmp_path, monkeypatch, capsys):
+    """Figures until then, code 130; whole and good ones end with 0."""
+    figures = {"hours": 0.1, "interrupted": True, "episodes": 3, "successes": 3, "violations": 0, "missed_total": 0}
+    figures |= {"rss_growth": {"guard": 0.001}, "rss_growth_max": 0.001}
+    for interrupted, code in ((True, 130), (False, 0)):
+        monkeypatch.setattr(soak, "run", lambda config, tell, i=interrupted: figures | {"interrupted": i})
+        assert soak.main(["--json", str(tmp_path / "f.json"), "--log", str(tmp_path / "graph.log")]) == code
+        assert json.loads((tmp_path / "f.json").read_text())["interrupted"] is interrupted
+        assert ("interrupted; the graph has ended" in capsys.readouterr().err) == interrupted

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from foresight import cli
 from foresight.planning.config import PlannerConfig
 from foresight.planning.planner import Planner
-from foresight.training import health
 from foresight.training import train as training
 from foresight.training.cloning import PAIRS, Cloner, share_of_pairs
 from foresight.training.config import TrainConfig, command_line
@@ -27,13 +26,6 @@ SIZES = ModelConfig(latent=8, encoder_width=8, predictor_width=32, predictor_dep
 def config(play, out, **changes) -> TrainConfig:
     base = TrainConfig(data=(play,), out=out, steps=12, batch=16, head_steps=6, decoder_steps=3, threads=1, model=SIZES)
     return dataclasses.replace(base, **changes)
-
-
-@pytest.fixture
-def any_health(monkeypatch):
-    """A few updates leave latents that would count as collapsed; here they are good enough."""
-    monkeypatch.setattr(health, "COLLAPSED_STD", 0.0)
-    monkeypatch.setattr(health, "COLLAPSED_RANK", 0.0)
 
 
 @pytest.mark.usefixtures("any_health")

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from foresight.data import Goal
-from foresight.training import dreaming, health
+from foresight.training import dreaming
 from foresight.training import train as training
 from foresight.training.config import TrainConfig
 from foresight.training.dataset import REACHED_M
@@ -151,14 +151,12 @@ def test_a_block_costs_one_far_from_the_goal_and_nothing_at_it(play, tmp_path):
 
 
 @pytest.fixture
-def any_health(monkeypatch):
-    """A few updates leave latents that would count as collapsed; here they are good enough."""
-    monkeypatch.setattr(health, "COLLAPSED_STD", 0.0)
-    monkeypatch.setattr(health, "COLLAPSED_RANK", 0.0)
+def small_draws(any_health, monkeypatch):
+    """Of rollouts in imagination; and latents that would count as collapsed are good enough."""
     monkeypatch.setattr(dreaming, "BATCH", 16)
 
 
-@pytest.mark.usefixtures("any_health")
+@pytest.mark.usefixtures("small_draws")
 def test_both_pairs_of_heads_lie_in_the_checkpoint(play, tmp_path):
     """Of equal size; a model trained without them has none; the card tells what each reaches."""
     out = train(config(play, tmp_path / "m"))
@@ -175,7 +173,7 @@ def test_both_pairs_of_heads_lie_in_the_checkpoint(play, tmp_path):
         load(plain.out).dreaming()
 
 
-@pytest.mark.usefixtures("any_health")
+@pytest.mark.usefixtures("small_draws")
 def test_an_interrupted_dream_resumes_to_the_same_weights(play, tmp_path):
     """The critic's slow copy is part of what is gone on from."""
     few = {"dream_steps": 55}

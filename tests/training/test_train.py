@@ -17,7 +17,6 @@ from transformers import Dinov2Config, Dinov2Model
 from foresight import cli
 from foresight.contract import TIP_AND_GRIPPER
 from foresight.data import Goal
-from foresight.training import health
 from foresight.training import train as training
 from foresight.training.config import PRESETS, TrainConfig, command_line, preset_in
 from foresight.training.dataset import DatasetError
@@ -37,13 +36,6 @@ def config(play, out, **changes) -> TrainConfig:
         data=(play,), out=out, steps=12, batch=16, head_steps=6, decoder_steps=3, sigreg_slices=16, threads=1, model=SIZES
     )
     return dataclasses.replace(base, **changes)
-
-
-@pytest.fixture
-def any_health(monkeypatch):
-    """A few updates of a tiny model leave latents that would count as collapsed; here they are good enough."""
-    monkeypatch.setattr(health, "COLLAPSED_STD", 0.0)
-    monkeypatch.setattr(health, "COLLAPSED_RANK", 0.0)
 
 
 @pytest.mark.usefixtures("any_health")

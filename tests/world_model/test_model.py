@@ -8,8 +8,9 @@ import torch
 
 from foresight.contract import TIP_AND_GRIPPER
 from foresight.data import Goal, Observation
+from foresight.planning.residuals import QUARTER
 from foresight.world_model.belief import BeliefFilter
-from foresight.world_model.model import WorldModel
+from foresight.world_model.model import SYMMETRY, WorldModel
 from tests.world_model.conftest import TINY
 
 
@@ -104,6 +105,7 @@ def test_readouts_beside_places(tiny):
     contract = replace(tiny.contract, action=TIP_AND_GRIPPER)
     model = WorldModel(contract, replace(TINY, contact=True, yaw=True))
     assert model.reads == {"yaw", "opening", "contact"}
+    assert 2 * np.pi / SYMMETRY == pytest.approx(QUARTER), "planner and readout mean the same turn"
     assert model.read_opening(torch.arange(13.0)[None]).item() == 6.0
     probability = model.read_contact(torch.randn(5, TINY.latent))
     assert probability.shape == (5,) and ((0 < probability) & (probability < 1)).all()

@@ -15,7 +15,7 @@ from foresight.data import Belief, Goal, Plan
 from foresight.planning.residuals import turned
 from foresight.robots.profile import RobotProfile
 
-YAW_DEG, OPENING = 10.0, 0.15  # [deg] and share of its way by which object and gripper may be off where a goal holds
+YAW_OFF_DEG, OPENING_OFF = 10.0, 0.15  # [deg] and share of its way by which object and gripper may be off where a goal holds
 
 
 class End(StrEnum):
@@ -126,12 +126,12 @@ def unmet(goal: Goal, latent: Float[Tensor, "1 D"], proprio: Float[Tensor, "1 P"
     """What of the goal's yaw, opening and contact does not hold, with both values; empty where all of them do."""
     found = []
     if goal.yaw is not None:
-        off = abs(float(turned(model.read_yaw(latent), torch.tensor(goal.yaw))))
-        found += [f"the object is turned by {math.degrees(off):.0f} deg, {YAW_DEG:.0f} allowed"] * (off > math.radians(YAW_DEG))
+        off = math.degrees(abs(float(turned(model.read_yaw(latent), torch.tensor(goal.yaw)))))
+        found += [f"the object is turned by {off:.0f} deg, {YAW_OFF_DEG:.0f} allowed"] * (off > YAW_OFF_DEG)
     if goal.opening is not None:
         opening = float(model.read_opening(proprio))
-        off = abs(opening - goal.opening) > OPENING
-        found += [f"the gripper is {100 * opening:.0f} % open, wanted {100 * goal.opening:.0f} +-{100 * OPENING:.0f}"] * off
+        off = abs(opening - goal.opening) > OPENING_OFF
+        found += [f"the gripper is {100 * opening:.0f} % open, wanted {100 * goal.opening:.0f} +-{100 * OPENING_OFF:.0f}"] * off
     if goal.contact is not None and (float(model.read_contact(latent)) > 0.5) != goal.contact:
         found.append("the hand touches the object" if not goal.contact else "the hand does not touch the object")
     return "; ".join(found)

@@ -19,7 +19,7 @@ from torch import Tensor
 from foresight.data import Box, Goal
 from foresight.interfaces import Ensemble, Readout, Readouts
 
-YAW_RAD, OPENING = 0.35, 0.5  # [rad] of turning, and share of the gripper's way, that count as 1
+YAW_RAD, OPENING_SHARE = 0.35, 0.5  # [rad] of turning, and share of the gripper's way, that count as 1
 QUARTER = torch.pi / 2  # [rad] turn that brings a cube onto itself
 BESIDES = {  # parts of a goal beside places, and what reads them
     "yaw": "a readout of the object's orientation (trained with --model.yaw)",
@@ -132,7 +132,7 @@ def yaw(foreseen: Foreseen) -> Residual:
 def opening(foreseen: Foreseen) -> Residual:
     """From the gripper's imagined opening to the one wanted."""
     seen = foreseen.model.read_opening(foreseen.proprios)
-    return Residual((seen - _wanted(foreseen.goal.opening, "opening").to(seen))[..., None], OPENING)
+    return Residual((seen - _wanted(foreseen.goal.opening, "opening").to(seen))[..., None], OPENING_SHARE)
 
 
 def contact(foreseen: Foreseen) -> Residual:
@@ -141,7 +141,7 @@ def contact(foreseen: Foreseen) -> Residual:
     return Residual((seen - _wanted(foreseen.goal.contact, "contact").to(seen))[..., None], 1.0)
 
 
-def turned(yaw: Float[Tensor, "*n"], wanted: Float[Tensor, ""]) -> Float[Tensor, "*n"]:
+def turned(yaw: Float[Tensor, "*n"], wanted: Float[Tensor, "*#n"]) -> Float[Tensor, "*n"]:
     """From one orientation to another [rad], up to quarter turns: +-pi/4."""
     return (yaw - wanted.to(yaw) + QUARTER / 2).remainder(QUARTER) - QUARTER / 2
 

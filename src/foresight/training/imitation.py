@@ -21,10 +21,10 @@ def imitation_error(
     model: WorldModel, features: Float[Tensor, "B G"], k: Float[Tensor, "B"], block: Float[Tensor, "B A"]
 ) -> Float[Tensor, "B"]:
     """In units of the actions' spread, squared; of the nearest motion where there are several, with what the odds miss."""
-    if model.modes == 1:
-        return ((model.act(features, k).float() - block) / model.action_std).square().mean(-1)
     motions, odds = model.act_each(features, k)
     errors = ((motions.float() - block[:, None]) / model.action_std).square().mean(-1)
+    if model.modes == 1:
+        return errors[:, 0]
     return nearest(errors) + ODDS_WEIGHT * F.cross_entropy(odds.float(), errors.detach().argmin(1), reduction="none")
 
 
@@ -36,7 +36,5 @@ def nearest(errors: Float[Tensor, "B M"]) -> Float[Tensor, "B"]:
 @torch.no_grad()
 def modes_apart(model: WorldModel, features: Float[Tensor, "B G"], k: Float[Tensor, "B"]) -> float:
     """How far an actor's motions differ: root mean square about their mean, in the actions' spread; 0 with one."""
-    if model.modes == 1:
-        return 0.0
     motions = model.act_each(features, k)[0] / model.action_std
     return float((motions - motions.mean(1, keepdim=True)).square().mean().sqrt())

@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from foresight.planning.residuals import turned
 from foresight.training import dataset
 from foresight.training.cloning import Cloner, share_of_pairs
 from foresight.training.config import TrainConfig, command_line
@@ -393,8 +394,8 @@ def train_readouts(
     truth = to(model, np.concatenate([data.tip, data.object], 1))
     truth = (truth - model.position_mean.repeat(2)) / model.position_std.repeat(2)
 
-    turned = SYMMETRY * to(model, data.yaw)
-    turned = torch.stack([turned.cos(), turned.sin()], 1)
+    angle = SYMMETRY * to(model, data.yaw)
+    circle = torch.stack([angle.cos(), angle.sin()], 1)
     touching = to(model, data.contact)
 
     def loss_of(step: int) -> dict[str, Tensor]:
@@ -402,7 +403,7 @@ def train_readouts(
         blurred = noisy(latents[draw], config.seed, step)
         losses = {"loss": F.smooth_l1_loss(model.readout(blurred), truth[draw], beta=0.1)}
         if model.yaw_readout is not None:
-            losses["yaw"] = F.mse_loss(model.yaw_readout(blurred), turned[draw])
+            losses["yaw"] = F.mse_loss(model.yaw_readout(blurred), circle[draw])
         if model.contact_readout is not None:
             losses["contact"] = F.binary_cross_entropy_with_logits(model.contact_readout(blurred)[:, 0], touching[draw])
         return losses
@@ -416,10 +417,8 @@ def train_readouts(
     metrics = {"readout_tip_cm": errors[0], "readout_object_cm": errors[1]}
     line = f"held out: tip {errors[0]:.2f} cm, object {errors[1]:.2f} cm"
     if model.yaw_readout is not None:
-        apart = model.read_yaw(latents[held]) - to(model, data.yaw[held])
-        quarter = 2 * math.pi / SYMMETRY
-        apart = (apart + quarter / 2).remainder(quarter) - quarter / 2
-        metrics["readout_yaw_deg"] = math.degrees(float(apart.abs().median()))
+        off = turned(model.read_yaw(latents[held]), to(model, data.yaw[held]))
+        metrics["readout_yaw_deg"] = math.degrees(float(off.abs().median()))
         line += f", yaw {metrics['readout_yaw_deg']:.1f} deg"
     if model.contact_readout is not None:
         metrics["readout_contact"] = balanced_accuracy(model.read_contact(latents[held]) > 0.5, touching[held] > 0.5)
@@ -482,8 +481,8 @@ def train_actor_and_critic(
         metrics["critic_spread_r"] = float(spearmanr(found.spread.cpu(), found.errors.cpu()).statistic)
         line += f"  spread against error r {metrics['critic_spread_r']:.2f}"
     if model.modes > 1:
-        metrics["actor_modes_apart"] = found.modes_apart
-        line += f"  its {model.modes} motions {found.modes_apart:.2f} apart"
+        metrics["actor_modes_apart"] = modes_apart(model, found.features, found.k)
+        line += f"  its {model.modes} motions {metrics['actor_modes_apart']:.2f} apart"
     if found.subgoal_share is not None:
         metrics["subgoal_share"] = float(found.subgoal_share)
         line += f"  sub-goal {metrics['subgoal_share']:.2f} of standing still"
@@ -494,12 +493,13 @@ def train_actor_and_critic(
 class HeadLosses(NamedTuple):
     """What actor and critics make of one draw."""
 
+    features: Float[Tensor, "B G"]  # that they saw
+    k: Float[Tensor, "B"]  # [blocks] that the actor was told
     actor: Float[Tensor, ""]
     critic: Float[Tensor, ""]  # sum over the critics
     errors: Float[Tensor, "B"]  # [blocks] of the critics' mean
     spread: Float[Tensor, "B"] | None  # [blocks] standard deviation of the critics; None: there is one
     subgoal: Float[Tensor, ""] | None = None  # None: the model proposes none
-    modes_apart: float = 0.0  # in the actions' spread: how far the actor's motions differ
     subgoal_share: Float[Tensor, ""] | None = None  # squared error of the best way's latent, in that of standing still
 
 
@@ -535,8 +535,8 @@ def head_losses(
     subgoal = share = None
     if model.subgoal_ways:
         subgoal, share = subgoal_losses(model, data, latents, h, z, features)
-    differ = modes_apart(model, features, to(model, h.k))
-    return HeadLosses((actor * same).sum() / same.sum(), critic, (expected.mean(0) - to_go).abs(), spread, subgoal, differ, share)
+    losses = (actor * same).sum() / same.sum(), critic, (expected.mean(0) - to_go).abs(), spread
+    return HeadLosses(features, to(model, h.k), *losses, subgoal, share)
 
 
 def subgoal_losses(

@@ -195,18 +195,20 @@ class WorldModel(nn.Module):
 
     def act(self, features: Float[Tensor, "S G"], k: Float[Tensor, "S"]) -> Float[Tensor, "S A"]:
         """The actor on features that `features` made, its likeliest motion where it has several; `k` in blocks."""
-        if self.modes == 1:
-            return self.actor(torch.cat([features, k.unsqueeze(-1) / self.config.max_blocks], -1)) * self.action_std
         motions, odds = self.act_each(features, k)
+        if self.modes == 1:
+            return motions[:, 0]
         return motions[torch.arange(len(motions), device=motions.device), odds.argmax(-1)]
 
     def act_each(
         self, features: Float[Tensor, "S G"], k: Float[Tensor, "S"]
-    ) -> tuple[Float[Tensor, "S M A"], Float[Tensor, "S M"]]:
-        """Every motion of an actor that has several, and their log odds."""
-        found = self.actor(torch.cat([features, k.unsqueeze(-1) / self.config.max_blocks], -1))
-        motions, odds = found.split([self.modes * self.contract.block_size, self.modes], -1)
+    ) -> tuple[Float[Tensor, "S M A"], Float[Tensor, "S N"]]:
+        """Every motion of the actor and, where it has several, their log odds."""
+        motions, odds = self.actor(self._with_aim(features, k)).tensor_split([self.modes * self.contract.block_size], -1)
         return motions.unflatten(-1, (self.modes, -1)) * self.action_std, odds
+
+    def _with_aim(self, features: Float[Tensor, "S G"], k: Float[Tensor, "S"]) -> Float[Tensor, "S N"]:
+        return torch.cat([features, k.unsqueeze(-1) / self.config.max_blocks], -1)
 
     @property
     def modes(self) -> int:
@@ -215,8 +217,7 @@ class WorldModel(nn.Module):
     def propose_each(
         self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], goal: Goal, k: Float[Tensor, "S"]
     ) -> Float[Tensor, "S M A"]:
-        features = self.features(latent, proprio, *self.goal_tensors(goal))
-        return self.act(features, k)[:, None] if self.modes == 1 else self.act_each(features, k)[0]
+        return self.act_each(self.features(latent, proprio, *self.goal_tensors(goal)), k)[0]
 
     def blocks_to_go(self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], goal: Goal) -> Float[Tensor, "S"]:
         return self.judge(self.features(latent, proprio, *self.goal_tensors(goal)))
@@ -275,8 +276,7 @@ class WorldModel(nn.Module):
 
     def propose_changes(self, features: Float[Tensor, "S G"], k: Float[Tensor, "S"]) -> Float[Tensor, "S W N"]:
         """What changes until each way's sub-goal: the latent, then proprioception in standard deviations."""
-        found = self.subgoal_head(torch.cat([features, k.unsqueeze(-1) / self.config.max_blocks], -1))
-        return found.unflatten(-1, (self.subgoal_ways, -1))
+        return self.subgoal_head(self._with_aim(features, k)).unflatten(-1, (self.subgoal_ways, -1))
 
     def apart(
         self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], other: Float[Tensor, "S D"]
