@@ -487,11 +487,13 @@ def bench_planner(words: list[str]) -> int:
     """Time plans at LeWorldModel's sizes and of the shipped model; with --peer-python beside stable-worldmodel's CEM."""
     from foresight.evaluation.bench_planner import BenchPlannerConfig, write
     from foresight.evaluation.bench_planner import bench as run
+    from foresight.world_model.rollout import keep_freed_memory
 
     config = parse(BenchPlannerConfig, "bench planner", bench_planner.__doc__, words)
     config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
     check_file("--json", config.json)
     check_file("--json, for the picture beside it", config.json.with_suffix(".png"))
+    keep_freed_memory()
     for path in write(config.json, run(config, lambda line: print(line, flush=True))):
         print(f"Written: {path}")
     return 0

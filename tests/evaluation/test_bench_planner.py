@@ -38,7 +38,7 @@ def stub(tmp_path, monkeypatch):
 
 
 def test_the_file_holds_every_row_with_its_ratio_and_the_curves(tmp_path, monkeypatch, stub):
-    """Rows for every search in both types, the peer's in the same run, the arm's; curves with a line through each; a picture."""
+    """Rows for every search in each type, the peer's in the same run, the arm's; curves with a line through each; a picture."""
     monkeypatch.setattr(bench_planner, "CURVES", {"samples": (8, 16), "robots": (1, 2)})
     monkeypatch.setattr(bench_planner, "ARM_PLANS", 2)
     cases = (("a", Search(16, 2), (300, 30)), ("b", Search(16, 1, actor=True), (300, 30)))
@@ -47,8 +47,8 @@ def test_the_file_holds_every_row_with_its_ratio_and_the_curves(tmp_path, monkey
     path, picture = write(config.json, bench(config, sizes=TINY))
     figures = json.loads(path.read_text())
     assert {"machine", "threads", "rows", "curves", "peer", "load_average"} <= set(figures) and figures["threads"] == 1
-    latent, arm = figures["rows"][:4], figures["rows"][4:]
-    assert [row["name"] for row in latent] == ["a, bfloat16", "a, float32", "b, bfloat16", "b, float32"]
+    latent, arm = figures["rows"][:6], figures["rows"][6:]
+    assert [row["name"] for row in latent] == [f"{name}, {dtype}" for name in "ab" for dtype in ("int8", "bfloat16", "float32")]
     for row in latent:
         assert row["peer_s"] == 90 and len(row["ours_all_s"]) == len(row["peer_all_s"]) == 2
         assert row["ratio"] == pytest.approx(90 / min(row["ours_all_s"])) and row["device"] == "cpu"

@@ -1,5 +1,8 @@
 """The latent transformer, and that its fast rollout foresees exactly what the network itself would."""
 
+import os
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +15,7 @@ from foresight.planning.search.cem import Cem
 from foresight.planning.search.draws import white
 from foresight.planning.search.state import State
 from foresight.planning.shooting import Shooting
+from foresight.world_model.eight_bits import LARGE, EightBits, in_eight_bits
 from foresight.world_model.rollout import FastRollout, compiled
 from foresight.world_model.transformer import BlockActor, LatentTransformer, TransformerConfig
 
@@ -163,9 +167,11 @@ class NearGoal:
         return (latents[:, -1] - self.goal).square().sum(-1)
 
 
-def test_bfloat16_plans_are_as_good_as_float32(model):
-    """CEM on the same draws: judged in fp32, the bf16 plan closes at least 95 % of the way that the fp32 plan closes."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_plans_of_fewer_bits_are_as_good_as_those_of_float32(model, dtype):
+    """CEM on the same draws: judged in fp32, the plan closes at least 95 % of the way that the fp32 plan closes."""
     shares = []
+    few = in_eight_bits(model, *examples()) if dtype == torch.int8 else FastRollout(model, dtype)
     for seed in range(4):
         latents, executed, _ = inputs(1, seed)
         exact = FastRollout(model).begin(latents, executed)
@@ -173,8 +179,8 @@ def test_bfloat16_plans_are_as_good_as_float32(model):
         with torch.no_grad():
             judge = Shooting(exact, NearGoal(exact.rollout(wanted)[:, -1]))
             still, costs = float(judge(torch.zeros(1, H, SMALL.block)).cost), []
-            for dtype in (torch.float32, torch.bfloat16):
-                evaluate = Shooting(FastRollout(model, dtype).begin(latents, executed), judge.objective)
+            for fast in (FastRollout(model), few):
+                evaluate = Shooting(fast.begin(latents, executed), judge.objective)
                 start = State(torch.zeros(H, SMALL.block), torch.ones(H, SMALL.block))
                 draws = white(H, SMALL.block, torch.Generator().manual_seed(seed))
                 found = run(Cem(96, 12), evaluate, draws, start, Budget(15, lambda: 0.0, 0.0))
@@ -182,6 +188,51 @@ def test_bfloat16_plans_are_as_good_as_float32(model):
         assert costs[0] < 0.5 * still
         shares.append((still - costs[1]) / (still - costs[0]))
     assert min(shares) > 0.95
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_eight_bits_foresee_nearly_the_same(model, frames):
+    """Hardly worse than bfloat16; all large layers, and only those, are in integers."""
+    latents, executed, blocks = inputs(frames)
+    few = in_eight_bits(model, *examples())
+    with torch.no_grad():
+        exact, half, found = (
+            fast.begin(latents, executed).rollout(blocks)
+            for fast in (FastRollout(model), FastRollout(model, torch.bfloat16), few)
+        )
+    error, half_error = ((x - exact).square().mean().sqrt() for x in (found, half))
+    assert 0 < error < 1.5 * half_error < 0.15 * (exact - exact.mean(0)).square().mean().sqrt()
+    assert all(isinstance(getattr(layer, name), EightBits) for layer in few.layers for name in LARGE)
+    assert not any(isinstance(layer.leave, EightBits) for layer in few.layers)
+
+
+def examples() -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames and blocks from which ranges are learned; no test plans with these."""
+    generator = torch.Generator().manual_seed(77)
+    return torch.randn(32, 3, D, generator=generator), torch.randn(256, H, SMALL.block, generator=generator)
+
+
+def test_freed_memory_is_kept():
+    """Tensors of half a megabyte, again and again: without it every one brings its pages anew (glibc only)."""
+    script = """
+import resource, sys, torch
+from foresight.world_model.rollout import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for turn in range(60):
+    if turn == 10:
+        before = faults()
+    tensors = [torch.ones(1 << 17) for _ in range(40)]
+    del tensors
+print(faults() - before)
+"""
+    as_at_first = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}  # glibc's own at a start
+    run_it = lambda how: subprocess.run(  # noqa: E731
+        [sys.executable, "-c", script, how], env=os.environ | as_at_first, capture_output=True, check=True
+    )
+    kept, given_back = (int(run_it(how).stdout) for how in ("keep", "give back"))
+    assert kept < 100 < 10_000 < given_back
 
 
 def test_a_failing_compiler_is_replaced_and_said():

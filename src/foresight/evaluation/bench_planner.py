@@ -41,7 +41,7 @@ CASES = (
     ("cem 300x10", Search(300, 10), (300, 10)),
     ("cem 128x3 + actor, peer 300x30", Search(128, 3, actor=True), (300, 30)),
 )
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = {"int8": torch.int8, "bfloat16": torch.bfloat16, "float32": torch.float32}
 ARM_PLANS = 20
 CURVE_REPEATS = 5
 CURVES: dict[str, tuple[int, ...]] = {
@@ -91,7 +91,7 @@ def bench(
             loaded = peer.loaded if peer else None
         curves = _curves(plannings["bfloat16"], say)
     rows += _arm_rows(config)
-    for row in rows[2 * len(CASES) :]:
+    for row in rows[len(DTYPES) * len(CASES) :]:
         say(f"{row['name']}: {1e3 * row['ours_median_s']:.1f} ms (median)")
     return {
         "machine": asdict(machine()),

@@ -16,10 +16,12 @@ from foresight.planning.search.cem import Cem
 from foresight.planning.search.draws import white
 from foresight.planning.search.state import Scored, State
 from foresight.planning.shooting import Shooting
+from foresight.world_model.eight_bits import in_eight_bits
 from foresight.world_model.rollout import Beginning, FastRollout
 from foresight.world_model.transformer import BlockActor, LatentTransformer, TransformerConfig
 
 AIMS = (1, 2, 3, 4, 5, 6, 8, 10)  # how many blocks away the actor is told the goal is, one proposal each
+EXAMPLE_BLOCKS = 5  # ahead, in the rollouts that tell eight bits their range
 SPREAD_AROUND_PROPOSAL = 0.3  # of the candidates, where 1 is that without an actor
 
 
@@ -48,16 +50,25 @@ class LatentDistance:
 
 
 class LatentPlanning:
-    """Networks of random weights and two images, from which plans are made."""
+    """Networks of random weights and two images, from which plans are made.
+
+    `dtype` is float32, bfloat16, or int8 for `eight_bits.py`.
+    """
 
     def __init__(self, sizes: TransformerConfig, dtype: torch.dtype, executor: Executor, shards: int) -> None:
         torch.manual_seed(0)
         self.model, self.actor = LatentTransformer(sizes).eval(), BlockActor(sizes).eval()
         self.parameters = sum(p.numel() for p in self.model.parameters())
-        self.fast = FastRollout(self.model, dtype, executor, shards)
-        self.encoder = self.model.to(dtype)
-        self.sizes, self.dtype, self.executor = sizes, dtype, executor
-        self.images = torch.randn(2, 3, sizes.image, sizes.image).to(dtype)
+        images, blocks = torch.randn(2, 3, sizes.image, sizes.image), torch.randn(256, EXAMPLE_BLOCKS, sizes.block)
+        if dtype == torch.int8:  # the rollout; the rest is done in bfloat16
+            with torch.no_grad():
+                self.fast = in_eight_bits(self.model, self.model.encode(images)[:, None], blocks, executor, shards)
+            dtype = torch.bfloat16
+        else:
+            self.fast = FastRollout(self.model, dtype, executor, shards)
+        self.encoder, self.images = self.model.to(dtype), images.to(dtype)
+        self.actor.to(dtype)
+        self.sizes, self.dtype, self.executor, self.shards = sizes, dtype, executor, shards
 
     def plan(self, search: Search) -> Took:
         """The time of one plan."""
@@ -85,11 +96,16 @@ class LatentPlanning:
             return self.encoder.encode(image).float()
 
     def _proposals(self, beginning: Beginning, objective: LatentDistance, horizon: int) -> Scored:
-        aims = torch.tensor(AIMS, dtype=torch.float32)
-        goal = objective.goal.expand(len(aims), -1)
-        ask = lambda h, latents: self.actor(latents, goal, (aims - h).clamp_min(1))  # noqa: E731
-        blocks, latents = self.fast.follow(beginning.context, len(aims), horizon, ask)
+        parts = torch.tensor(AIMS, dtype=self.dtype).tensor_split(self.shards)
+        found = self.executor.map(lambda aims: self._follow_actor(beginning, objective.goal, aims, horizon), parts)
+        blocks, latents = (torch.cat(part) for part in zip(*found, strict=True))
         return Scored(blocks, objective.score(latents, blocks))
+
+    def _follow_actor(self, beginning: Beginning, goal: Float[Tensor, "1 D"], aims: Float[Tensor, "S"], horizon: int):
+        goals = goal.to(self.dtype).expand(len(aims), -1)
+        ask = lambda h, latents: self.actor(latents.to(self.dtype), goals, (aims - h).clamp_min(1)).float()  # noqa: E731
+        with torch.inference_mode():
+            return self.fast.follow(beginning.context, len(aims), horizon, ask)
 
     def rollout_s(self, samples: int, horizon: int, history: int, robots: int) -> float:
         """Wall time of one rollout [s], the context of `history` frames included, of `samples` candidates of each robot."""

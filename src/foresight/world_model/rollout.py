@@ -9,6 +9,7 @@ Shape letters: S candidates, R robots, C frames of context, H blocks ahead, D la
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -23,6 +24,22 @@ from torch.nn import functional as F
 from foresight.world_model.transformer import LatentTransformer, PredictorLayer, normalise
 
 TYPICAL_ROWS = 150  # that the packing of weights is chosen for; other numbers work too
+GLIBC_KEEPS = {-1: 1 << 30, -3: 1 << 25, -2: 1 << 26}  # malloc.h's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_TOP_PAD [byte]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # by oneDNN's names
+    "none": lambda x: x,
+    "gelu": lambda x: F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x),  # in place where no gradient needs it
+    "swish": F.silu,
+}
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process keep the memory that it frees, for good; where that is not glibc's, nothing happens and False is told.
+
+    glibc hands large tensors' pages back when they are freed and asks for them again, zeroed, for the next: a quarter of the
+    processor time of a rollout of 300 candidates.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and all(mallopt(name, value) for name, value in GLIBC_KEEPS.items())
 
 
 class Linear(NamedTuple):
@@ -32,18 +49,22 @@ class Linear(NamedTuple):
     bias: Tensor | None
     packed: Tensor | None  # the weight in the order in which oneDNN multiplies, where it can; it then packs nothing per call
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        """`activation` is a key of ACTIVATIONS; applied while the product is still in the cache, where the weight is packed."""
         if self.packed is None or torch.is_grad_enabled():
-            return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+            return ACTIVATIONS[activation](F.linear(x, self.weight, self.bias))
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, self.bias, activation, [], "none")
+
+
+Modulation = Sequence[Tensor]  # shift, scale + 1, gate, and the same for the feed-forward part: (S, D) each
 
 
 class Layer(NamedTuple):
     """One layer of the predictor, as it is run."""
 
-    modulate: Linear  # to shift, scale + 1, gate, and the same for the feed-forward part
-    ask: Linear  # to queries, scaled
-    keep: Linear  # to keys and values
+    modulate: Linear  # to its Modulation
+    enter: Linear  # to queries, scaled, keys and values
+    keep: Linear  # to keys and values alone
     leave: Linear
     bias_by_lag: Float[Tensor, "window 1 heads"]
     widen: Linear
@@ -151,42 +172,46 @@ class FastRollout:
     def _steps(self, context: Context, blocks: Float[Tensor, "S H A"]) -> Float[Tensor, "S H D"]:
         modulations = self._modulations(blocks.transpose(0, 1))
         kept = [list(layer) for layer in context.kept]
-        x, found = context.latent.expand(len(blocks), -1), []
+        x, found = context.latent, []  # one row for all candidates, where all begin at one
         for modulation in modulations:
             x = self._step(x, modulation, kept)
             found.append(x)
         return torch.stack(found, 1).float()
 
-    def _modulations(self, blocks: Float[Tensor, "H S A"]) -> list[tuple[Tensor, ...]]:
+    def _modulations(self, blocks: Float[Tensor, "H S A"]) -> list[tuple[Modulation, ...]]:
         """By step and layer, what the actions make of the normalised token: known for all steps before the first."""
         smooth, widen, leave = self.actions
-        condition = F.silu(leave(F.silu(widen(smooth(blocks.to(self.dtype).flatten(0, 1))))))
-        by_layer = [layer.modulate(condition).unflatten(0, blocks.shape[:2]).unbind(0) for layer in self.layers]
+        condition = leave(widen(smooth(blocks.to(self.dtype).flatten(0, 1)), "swish"), "swish")
+        shape = (*blocks.shape[:2], 6, -1)
+        by_layer = [[step.unbind(1) for step in layer.modulate(condition).view(shape)] for layer in self.layers]
         return list(zip(*by_layer, strict=True))
 
-    def _step(self, x: Float[Tensor, "S D"], modulation: tuple[Tensor, ...], kept: Sequence[list]) -> Float[Tensor, "S D"]:
+    def _step(self, x: Float[Tensor, "#S D"], modulations: Sequence[Modulation], kept: Sequence[list]) -> Float[Tensor, "S D"]:
         """The next latent; the frame's keys and values are appended to what each layer keeps."""
-        for layer, modulated, frames in zip(self.layers, modulation, kept, strict=True):
-            shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulated.chunk(6, -1)
-            y = torch.addcmul(shift, normalise(x), scale)
-            frames.append(layer.keep(y).chunk(2, -1))
-            del frames[: -self.config.window]
-            x = torch.addcmul(x, gate, layer.leave(self._attend(layer, y, frames)))
-            hidden = _gelu(layer.widen(torch.addcmul(shift_mlp, normalise(x), scale_mlp)))
+        for layer, (shift, scale, gate, shift_mlp, scale_mlp, gate_mlp), frames in zip(
+            self.layers, modulations, kept, strict=True
+        ):
+            x = torch.addcmul(x, gate, layer.leave(self._attend(layer, torch.addcmul(shift, normalise(x), scale), frames)))
+            hidden = layer.widen(torch.addcmul(shift_mlp, normalise(x), scale_mlp), "gelu")
             x = torch.addcmul(x, gate_mlp, layer.narrow(hidden))
-        x = F.layer_norm(x, x.shape[-1:], eps=self.norm_eps)
-        return self.narrow(_gelu(self.widen(x)))
+        x = torch.layer_norm(x, x.shape[-1:], eps=self.norm_eps)
+        return self.narrow(self.widen(x, "gelu"))
 
     def _attend(self, layer: Layer, y: Float[Tensor, "S D"], frames: list) -> Float[Tensor, "S I"]:
         """One query against the window's few keys: cheaper as elementwise products than as thousands of tiny matrices."""
-        if len(frames) == 1:
-            return frames[0][1]  # a lone frame is attended to whatever is asked
-        q, heads = layer.ask(y), (self.config.heads, self.config.head)
-        scores = torch.stack([(q * k).unflatten(-1, heads).sum(-1) for k, _ in frames])
-        weights = (scores.float() + layer.bias_by_lag[-len(frames) :]).softmax(0).to(q.dtype).unsqueeze(-1)
-        attended = weights[0] * frames[0][1].unflatten(-1, heads)
+        inner, heads = self.config.heads * self.config.head, (-1, self.config.heads, self.config.head)
+        if not frames or self.config.window == 1:  # a lone frame is attended to whatever is asked
+            k, v = layer.keep(y).split(inner, -1)
+            frames[:] = [(k, v)]
+            return v
+        q, k, v = layer.enter(y).split(inner, -1)
+        frames.append((k, v))
+        del frames[: -self.config.window]
+        scores = torch.stack([(q * k).view(heads).sum(-1) for k, _ in frames])
+        weights = (scores + layer.bias_by_lag[-len(frames) :]).softmax(0).to(q.dtype).unsqueeze(-1)
+        attended = weights[0] * frames[0][1].view(heads)
         for weight, (_, v) in zip(weights[1:], frames[1:], strict=True):
-            attended = torch.addcmul(attended, weight, v.unflatten(-1, heads))
+            attended = torch.addcmul(attended, weight, v.view(heads))
         return attended.flatten(1)
 
 
@@ -227,7 +252,7 @@ def _prepare(layer: PredictorLayer, dtype: torch.dtype) -> Layer:
     enter[:inner] *= (inner // layer.heads) ** -0.5
     return Layer(
         _cast(layer.modulate.weight, scale_bias.flatten(), dtype),
-        _cast(enter[:inner], None, dtype),
+        _cast(enter, None, dtype),
         _cast(enter[inner:], None, dtype),
         prepared(layer.leave, dtype),
         layer.lag_bias.flip(1).t().unsqueeze(1).float().contiguous(),  # the oldest frame first
@@ -256,8 +281,3 @@ def _pack(weight: Tensor) -> Tensor | None:
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None
     return torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
-
-
-def _gelu(x: Tensor) -> Tensor:
-    """In place where no gradient needs the input."""
-    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
