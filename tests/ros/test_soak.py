@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from foresight_nodes import soak
+from foresight_nodes.real_time import put_first
 from foresight_nodes.soak import ALLOWED_S, Memory, SignsOfLife, resident
+from foresight_nodes.stalls import PRIORITY, StallWatch, overlap
 
 
 def test_memory_that_stands_still_has_not_grown_and_a_leak_has():
@@ -49,10 +53,48 @@ def test_a_missed_sign_of_life_is_counted_once_and_so_is_silence_at_the_end():
     assert signs.missed["bond /guard"] == 2
 
 
+def test_what_is_missed_while_the_machine_stands_still_is_told_apart():
+    """Of two silences that were too long one has a stall of the machine in it; stalls elsewhere explain nothing."""
+    signs, late_s = SignsOfLife(), ALLOWED_S["bond"] + 0.1
+    for at_s in (0.0, late_s, 5.0, 5.0 + late_s):
+        signs.hear("bond", "/guard", at_s)
+    signs.note("heartbeat", "heartbeat planner", ALLOWED_S["heartbeat"] + 0.01, 20.0)
+    signs.note("heartbeat", "heartbeat planner", ALLOWED_S["heartbeat"] + 0.02, 20.01, counted=True)
+    assert sum(signs.missed.values()) == 4  # the long wait between the bonds too
+    assert signs.missed_within([(0.2, 0.24), (30.0, 31.0)]) == 1
+    assert signs.missed_within([(19.96, 19.99)]) == 1
+    assert signs.missed_within([]) == 0
+
+
+def test_the_machines_own_stalls_are_seen():
+    """A process that goes before all others is stopped for a while: it then says so. Where it may not go first, that is told."""
+    watch = StallWatch()
+    try:
+        wait_until(lambda: watch.stalls is None or os.sched_getscheduler(watch.pid) == os.SCHED_FIFO)
+        if watch.stalls is None:
+            assert not put_first(PRIORITY)
+            return
+        begin_s = time.monotonic()
+        os.kill(watch.pid, signal.SIGSTOP)
+        time.sleep(0.1)
+        os.kill(watch.pid, signal.SIGCONT)
+        wait_until(lambda: overlap(begin_s, begin_s + 0.1, watch.stalls))
+    finally:
+        watch.close()
+    assert max(end - begin for begin, end in watch.stalls) > 0.09
+
+
+def wait_until(happened, patience_s: float = 20.0) -> None:
+    end_s = time.monotonic() + patience_s
+    while not happened():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
 def test_what_ctrl_c_interrupts_is_written_and_said(tmp_path, monkeypatch, capsys):
     """Figures until then, code 130; whole and good ones end with 0."""
-    figures = {"hours": 0.1, "interrupted": True, "episodes": 3, "successes": 3, "violations": 0, "missed_total": 0}
-    figures |= {"rss_growth": {"guard": 0.001}, "rss_growth_max": 0.001}
+    figures = {"hours": 0.1, "interrupted": True, "episodes": 3, "successes": 3, "violations": 0, "missed_total": 2}
+    figures |= {"rss_growth": {"guard": 0.001}, "rss_growth_max": 0.001, "missed_while_machine_stood": 2}
     for interrupted, code in ((True, 130), (False, 0)):
         monkeypatch.setattr(soak, "run", lambda config, tell, i=interrupted: figures | {"interrupted": i})
         assert soak.main(["--json", str(tmp_path / "f.json"), "--log", str(tmp_path / "graph.log")]) == code
