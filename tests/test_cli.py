@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from foresight import cli
+from tests.waiting import until
 
 
 def run(capsys, *words: str) -> tuple[int, str, str]:
@@ -247,13 +248,6 @@ def test_an_interrupted_command_ends_with_its_workers(tmp_path, words, key):
     finally:
         for pid in session(process.pid):
             os.kill(pid, signal.SIGKILL)
-
-
-def until(holds, what: str) -> None:
-    end_s = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end_s, what
-        time.sleep(0.05)
 
 
 def session(leader: int) -> list[int]:

@@ -4,7 +4,7 @@
 
 Memory is each process's resident set in /proc. A sign of life is missed when the next comes later than whoever waits for it
 allows: the lifecycle manager for bonds, the guard for the planner's heartbeat (by the guard's own word), people for diagnostics.
-Those that fall into a time in which the machine itself stood still (`stalls.py`, where it may watch) are counted apart too.
+Those that only the machine's own standing still made too long (`stalls.py`, where it may watch) are counted apart too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from foresight_nodes import topics
 from foresight_nodes.guard_node import TICK_S, GuardParameters
 from foresight_nodes.run import leave
 from foresight_nodes.run_episodes import GraphError, Runner, _last_words
-from foresight_nodes.stalls import StallWatch, overlap
+from foresight_nodes.stalls import StallWatch, overlap_s
 
 SAMPLE_S = 2.0  # [s] between two looks at memory
 WARM_UP = 0.2  # share of the run after which memory should stand still
@@ -113,7 +113,7 @@ class SignsOfLife:
     def __init__(self) -> None:
         self.longest_s: dict[str, float] = defaultdict(float)
         self.missed: dict[str, int] = defaultdict(int)
-        self.silences: list[tuple[float, float]] = []  # begin and end [s] of those that were too long
+        self.silences: list[tuple[str, float, float]] = []  # kind, begin and end [s] of those that were too long
         self.heard: dict[str, int] = defaultdict(int)
         self._last_s: dict[str, float] = {}
 
@@ -128,7 +128,7 @@ class SignsOfLife:
         self.longest_s[source] = max(self.longest_s[source], silence_s)
         if silence_s > ALLOWED_S[kind] and not counted:
             self.missed[source] += 1
-            self.silences.append((now_s - silence_s, now_s))
+            self.silences.append((kind, now_s - silence_s, now_s))
 
     def end(self, now_s: float) -> None:
         """Counts the silence that goes on at the end."""
@@ -136,8 +136,10 @@ class SignsOfLife:
             self.note(source.split()[0], source, now_s - last_s, now_s)
 
     def missed_within(self, stalls: list[tuple[float, float]]) -> int:
-        """How many of the silences that were too long the machine's own explain."""
-        return sum(overlap(begin_s, end_s, stalls) for begin_s, end_s in self.silences)
+        """How many silences would not have been too long without the time in which the machine stood still."""
+        return sum(
+            end_s - begin_s - overlap_s(begin_s, end_s, stalls) <= ALLOWED_S[kind] for kind, begin_s, end_s in self.silences
+        )
 
 
 class Ear(Node):
@@ -225,7 +227,7 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
         ear.destroy_node()
         stop([graph], pump=lambda: time.sleep(0.05))
         watch.close()
-    stalls = watch.stalls and [stall for stall in watch.stalls if overlap(begin_s, ended_s, [stall])]
+    stalls = watch.stalls and [stall for stall in watch.stalls if overlap_s(begin_s, ended_s, [stall])]
     growth = memory.growth(begin_s, ended_s)
     return {
         "hours": (ended_s - begin_s) / 3600,
@@ -267,7 +269,7 @@ def main(words: list[str] | None = None) -> int:
     print(
         f"{figures['hours']:.2f} h, {figures['episodes']} episodes ({figures['successes']} successes, "
         f"{figures['violations']} violations); {figures['missed_total']} signs of life missed, "
-        f"{figures['missed_while_machine_stood']} of them while the machine itself stood still; "
+        f"{figures['missed_while_machine_stood']} of them only because the machine itself stood still; "
         f"resident memory grew by {grown} after the warm-up."
     )
     if figures["interrupted"]:

@@ -23,9 +23,9 @@ LATE_S = 0.015  # [s] after which the machine is said to have stood still
 NOT_ALLOWED = "not allowed"
 
 
-def overlap(begin_s: float, end_s: float, stalls: list[tuple[float, float]]) -> bool:
-    """Whether the machine stood still at some time in between."""
-    return any(begin < end_s and end > begin_s for begin, end in stalls)
+def overlap_s(begin_s: float, end_s: float, stalls: list[tuple[float, float]]) -> float:
+    """How long [s] the machine stood still in between."""
+    return sum(max(0.0, min(end, end_s) - max(begin, begin_s)) for begin, end in stalls)
 
 
 class StallWatch:
