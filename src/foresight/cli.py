@@ -487,7 +487,7 @@ def bench_planner(words: list[str]) -> int:
     """Time plans at LeWorldModel's sizes and of the shipped model; with --peer-python beside stable-worldmodel's CEM."""
     from foresight.evaluation.bench_planner import BenchPlannerConfig, write
     from foresight.evaluation.bench_planner import bench as run
-    from foresight.world_model.rollout import keep_freed_memory
+    from foresight.memory import keep_freed_memory
 
     config = parse(BenchPlannerConfig, "bench planner", bench_planner.__doc__, words)
     config = replace(config, checkpoint=find_checkpoint(config.checkpoint))

@@ -23,9 +23,10 @@ def imitation_error(
     """In units of the actions' spread, squared; of the nearest motion where there are several, with what the odds miss."""
     motions, odds = model.act_each(features, k)
     errors = ((motions.float() - block[:, None]) / model.action_std).square().mean(-1)
+    missed = nearest(errors)
     if model.modes == 1:
-        return errors[:, 0]
-    return nearest(errors) + ODDS_WEIGHT * F.cross_entropy(odds.float(), errors.detach().argmin(1), reduction="none")
+        return missed
+    return missed + ODDS_WEIGHT * F.cross_entropy(odds.float(), errors.detach().argmin(1), reduction="none")
 
 
 def nearest(errors: Float[Tensor, "B M"]) -> Float[Tensor, "B"]:

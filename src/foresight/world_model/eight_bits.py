@@ -2,8 +2,8 @@
 
 Weights have a scale per output, inputs one range for the whole tensor, seen in a rollout of examples in float32 (Jacob et al.
 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference"). Attention stays in
-bfloat16, and so does the projection that ends each step: in eight bits it alone would nearly triple the error, while the layers,
-which add to what passes by them, hardly add to it. Planning only: there are no gradients.
+bfloat16, and so does the projection that ends each step: what it makes is the next latent as it is, while the layers, which
+add to what passes by them, hardly add to the error. Planning only: there are no gradients.
 """
 
 from __future__ import annotations

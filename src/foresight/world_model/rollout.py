@@ -9,7 +9,6 @@ Shape letters: S candidates, R robots, C frames of context, H blocks ahead, D la
 
 from __future__ import annotations
 
-import ctypes
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -24,22 +23,11 @@ from torch.nn import functional as F
 from foresight.world_model.transformer import LatentTransformer, PredictorLayer, normalise
 
 TYPICAL_ROWS = 150  # that the packing of weights is chosen for; other numbers work too
-GLIBC_KEEPS = {-1: 1 << 30, -3: 1 << 25, -2: 1 << 26}  # malloc.h's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_TOP_PAD [byte]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # by oneDNN's names
     "none": lambda x: x,
     "gelu": lambda x: F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x),  # in place where no gradient needs it
     "swish": F.silu,
 }
-
-
-def keep_freed_memory() -> bool:
-    """Lets this process keep the memory that it frees, for good; where that is not glibc's, nothing happens and False is told.
-
-    glibc hands large tensors' pages back when they are freed and asks for them again, zeroed, for the next: a quarter of the
-    processor time of a rollout of 300 candidates.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(name, value) for name, value in GLIBC_KEEPS.items())
 
 
 class Linear(NamedTuple):
