@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from foresight.control.trajectory import derivatives, hold, sample
+from foresight.control.trajectory import cut, derivatives, hold, sample
 from foresight.data import Reason, RobotState, Trajectory
 from foresight.safety.guard import Guard
 from tests.motions import at_1khz, candidate, drive, extremes, minimum_jerk
@@ -69,6 +71,25 @@ def test_motion_in_force_knows_its_past(moving, profile):
     assert sample(moving.in_force, 0.3)[0] == pytest.approx(q) and sample(moving.in_force, 0.3)[1] == pytest.approx(dq)
     end_s = rest.times_s[-1]
     assert sample(moving.in_force, end_s)[0] == pytest.approx(rest.q[-1])
+
+
+@pytest.mark.parametrize("share_max", [1.0, 0.5])
+@pytest.mark.parametrize("absurd", ["q", "dq", "ddq"])
+def test_the_past_of_a_plan_may_hold_any_numbers(moving, profile, absurd, share_max):
+    """A plan that began already passes by what is left of it, at the speed that this asks for; its past decides nothing."""
+    plan = cut(moving.in_force, 0.18)
+    assert plan.times_s[1] < 0.25
+    value = getattr(plan, absurd).copy()
+    value[0] = 1e300
+    before = moving.situation(None, 0.25)
+    found = []
+    for trajectory in (plan, replace(plan, **{absurd: value})):
+        moving.restore(before)
+        moving.share_max = share_max
+        found.append((moving.offer(candidate(trajectory, profile, 0.25), following(moving, 0.25), 0.25), moving.in_force))
+    (expected, motion), (verdict, other) = found
+    assert verdict == expected and verdict.ok and verdict.slowed == share_max
+    np.testing.assert_allclose(sample(other, 0.4), sample(motion, 0.4))
 
 
 @pytest.mark.parametrize("now_s", [0.05, 0.2, 0.25, 0.3, 0.45])

@@ -133,13 +133,15 @@ class Guard:
         """The verdict, and the motion to put in force when it is OK."""
         found = self._examine(candidate, state, now_s)
         if found.verdict.ok:
-            near, delay_s = self._graded_share(candidate.trajectory)
+            # Of a trajectory that began already only what is left was examined: its past may hold any numbers.
+            motion = found.motion if candidate.trajectory.times_s[0] < now_s else candidate.trajectory
+            near, delay_s = self._graded_share(motion)
             share = min(near, self.share_max)
             if share >= 1:
                 return found.verdict, found.motion
             if self.share_max < 1:
                 delay_s = 0.0
-            gentle = slowed(candidate.trajectory, share, self.config.slow_ramp_s, delay_s)
+            gentle = slowed(motion, share, self.config.slow_ramp_s, delay_s)
             slower = self._examine(replace(candidate, trajectory=gentle), state, now_s)
             if slower.verdict.ok:
                 why = "near a joint limit or an obstacle" if near < self.share_max else "as long as the failsafe asks for it"
