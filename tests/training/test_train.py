@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import threading
 
 import h5py
 import numpy as np
@@ -24,7 +25,7 @@ from foresight.training.health import Health, effective_rank, measure, probe_cor
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
 from foresight.training.resume import Resume, only_training_of
-from foresight.training.train import CollapseError, make_fabric, prepare, train, update
+from foresight.training.train import CollapseError, made_ahead, make_fabric, parts_of_batch, prepare, train, update
 from foresight.world_model.checkpoint import CARD, WEIGHTS, load
 from foresight.world_model.model import ModelConfig
 
@@ -309,10 +310,32 @@ def test_parts_of_a_batch_add_up_to_its_mean_gradient(play, tmp_path):
     torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
     model, data, other, starts = learner_and_starts()
     module, optimiser = fabric.setup(other, torch.optim.SGD(other.parameters(), 1e-3))
-    figures = update(module, other, optimiser, model, data, starts, halves, 0, fabric)
+    batch = parts_of_batch(model, data, starts, halves, 0, fabric)
+    figures = update(module, other, optimiser, batch, halves, 0, fabric)
     assert figures["gradient"] > 0
     for mine, theirs in zip(other.parameters(), learner.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("steps", [range(0), range(3, 5), range(2, 40)])
+def test_batches_made_ahead_come_in_order_and_once(device, steps):
+    """On a GPU they are made by other threads meanwhile; each step gets its own, and leaving early leaves nothing behind."""
+    made = []
+
+    def make(step):
+        made.append((step, threading.get_ident()))
+        return [(step,)]
+
+    assert list(made_ahead(make, steps, torch.device(device))) == [[(step,)] for step in steps]
+    assert sorted(step for step, _ in made) == list(steps)
+    elsewhere = {thread for _, thread in made} - {threading.get_ident()}
+    assert bool(elsewhere) == (device == "cuda" and bool(steps))
+    before = threading.active_count()
+    early = made_ahead(make, steps, torch.device(device))
+    next(early, None)
+    early.close()
+    assert threading.active_count() == before
 
 
 @pytest.mark.usefixtures("any_health")

@@ -14,7 +14,9 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -51,6 +53,7 @@ PROBE_ROWS = 20_000  # at most that a probe is fitted on
 HEAD_BATCH = 768
 CONTRAST_WEIGHT = 20.0
 GRIPPER_STD = 0.5  # of a command that is 0 or 1
+MAKERS = 2  # threads that draw batches ahead for a GPU
 CHECK_EVERY = 150  # updates between two looks at the latents' health, each of which is a place to resume from
 Report = Callable[[str, int, int, str], None]  # stage, step, steps, one line of figures
 
@@ -219,12 +222,14 @@ def train_world_model(
         )
     health = shared_health(model, data, fabric)
     bad_checks = 0
+    make = lambda step: parts_of_batch(model, data, starts, config, step, fabric)  # noqa: E731
+    drawn = made_ahead(make, range(first, config.steps), fabric.device)
     try:
         for step in range(first, config.steps):
             state.step = step
             with uninterrupted():
                 set_rate(optimiser, config.lr, step, config.steps)
-                figures = update(module, learner, optimiser, model, data, starts, config, step, fabric)
+                figures = update(module, learner, optimiser, next(drawn), config, step, fabric)
                 state.step = step + 1
             check = (step + 1) % CHECK_EVERY == 0 or step + 1 == config.steps
             if not math.isfinite(figures["loss"]):
@@ -253,6 +258,8 @@ def train_world_model(
         if processes() == 1:  # of several, each may have been interrupted at another update: the last check's state stands
             state.save(learner.stage, learner, optimiser)
         raise
+    finally:
+        drawn.close()
     for name, part in to_be_whole.items():
         part.load_state_dict(whole(getattr(model, name).state_dict()))
         setattr(model, name, part.to(fabric.device))
@@ -262,13 +269,38 @@ def train_world_model(
     return health
 
 
+def parts_of_batch(
+    model: WorldModel, data: PlayData, starts: np.ndarray, config: TrainConfig, step: int, fabric: Fabric
+) -> list[tuple]:
+    """What this process works through in one update, on its device, as the learner is called with it."""
+    parts = []
+    for part in range(config.accumulate):
+        share = Share(part * fabric.world_size + fabric.global_rank, fabric.world_size * config.accumulate)
+        if model.foresees:
+            parts.append(share_of_batch(model, data, starts, config, step, share, fabric.device))
+        else:
+            parts.append(share_of_pairs(model, data, config, step, share, fabric.device))
+    return parts
+
+
+def made_ahead(make: Callable[[int], list[tuple]], steps: range, device: torch.device) -> Iterator[list[tuple]]:
+    """`make` of each step in turn. For a GPU the processor makes the next ones meanwhile: they depend on nothing else."""
+    if device.type == "cpu":
+        yield from map(make, steps)
+        return
+    with ThreadPoolExecutor(MAKERS) as makers:
+        waiting = deque(makers.submit(make, step) for step in steps[: 2 * MAKERS])
+        for step in steps:
+            made = waiting.popleft().result()
+            waiting.extend(makers.submit(make, later) for later in range(step, steps.stop)[2 * MAKERS :][:1])
+            yield made
+
+
 def update(
     module: nn.Module,
     learner: Learner | Cloner,
     optimiser: torch.optim.Optimizer,
-    model: WorldModel,
-    data: PlayData,
-    starts: np.ndarray,
+    batch: list[tuple],
     config: TrainConfig,
     step: int,
     fabric: Fabric,
@@ -279,15 +311,10 @@ def update(
     if config.model.predictor_dropout:
         torch.manual_seed(hash((config.seed, step, fabric.global_rank)) % 2**63)
     sums: dict[str, Tensor] = {}
-    for part in range(config.accumulate):
-        share = Share(part * fabric.world_size + fabric.global_rank, fabric.world_size * config.accumulate)
-        if model.foresees:
-            batch = share_of_batch(model, data, starts, config, step, share, fabric.device)
-        else:
-            batch = share_of_pairs(model, data, config, step, share, fabric.device)
-        waits = fabric.world_size > 1 and part + 1 < config.accumulate
+    for number, part in enumerate(batch, 1):
+        waits = fabric.world_size > 1 and number < len(batch)
         with fabric.no_backward_sync(module) if waits else nullcontext():
-            loss, figures = module(*batch)
+            loss, figures = module(*part)
             fabric.backward(loss / config.accumulate)
         sums = {name: value + sums.get(name, 0) for name, value in figures.items()}
     norm = fabric.clip_gradients(module, optimiser, max_norm=1.0, error_if_nonfinite=False)
