@@ -5,7 +5,7 @@ PYTHON_ENV := .venv/bin/python
 IN_ROS := $(PYTHON_ENV) -m foresight.ros_environment
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage faults nightly lint clean
+.PHONY: help setup demo test coverage faults nightly kernels lint clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -31,6 +31,10 @@ faults: setup  ## planners killed and frozen at full speed on three arms, then c
 nightly: setup  ## message fuzz for 10 minutes, then the simulated graph for an hour (HOURS=0.1 shortens it; figures in runs/nightly/)
 	@FORESIGHT_FUZZ_S=100 FORESIGHT_FUZZ_SEED=$$(date +%j) $(IN_ROS) $(PYTHON_ENV) -m pytest tests/ros/test_fuzz.py -q -s $(ARGS)
 	@.venv/bin/foresight bench soak --hours $(or $(HOURS),1) --json runs/nightly/soak.json --log runs/nightly/graph.log
+
+kernels: setup  ## the kernels for GPUs in Triton's interpreter, on the CPU; installs Triton (700 MB) beside the rest
+	@$(PYTHON_ENV) -m pip install -q --no-deps "triton>=3.6,<4"
+	@$(IN_ROS) $(PYTHON_ENV) -m pytest tests/world_model/test_fused.py -q -r s $(ARGS)
 
 lint:  ## ruff, where it is installed
 	@ruff check .

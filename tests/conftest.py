@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from jaxtyping import install_import_hook
 
+os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run on the CPU; it counts while Triton is imported, by whomever
 _hook = install_import_hook("foresight", "beartype.beartype")  # before anything of foresight is imported
 
 import numpy as np  # noqa: E402

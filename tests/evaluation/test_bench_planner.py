@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from foresight.evaluation import bench_planner, peer
 from foresight.evaluation.bench_planner import BenchPlannerConfig, bench, write
@@ -18,7 +19,7 @@ TINY = TransformerConfig(
 STUB = """
 import json, sys
 print("loading", flush=True)
-print("PEER " + json.dumps({"package": "stub"}), flush=True)
+print("PEER " + json.dumps({"package": "stub", "told": sys.argv[1:]}), flush=True)
 for line in sys.stdin:
     wanted = json.loads(line)
     print("CEM solve time: ...")
@@ -56,6 +57,20 @@ def test_the_file_holds_every_row_with_its_ratio_and_the_curves(tmp_path, monkey
     assert [row["samples"] for row in arm] == [17 + 48, 512, 1]
     assert set(figures["curves"]) == {"samples", "robots"} and len(figures["curves"]["samples"]["s"]) == 2
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_peer_is_told_its_threads_and_where_to_plan(stub):
+    """The same device as ours, by default the processor."""
+    for device in ("cpu", "cuda"):
+        with Peer(stub(STUB), 3, device) as one:
+            assert one.loaded["told"] == ["3", device]
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    """Before anything is timed, with what to do."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="--device cuda: no GPU can be seen.*Leave --device out"):
+        BenchPlannerConfig(Path("f.json"), device="cuda")
 
 
 def test_a_peer_that_breaks_says_what_it_said_last(stub):

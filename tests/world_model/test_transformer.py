@@ -226,6 +226,21 @@ def test_a_failing_compiler_is_replaced_and_said():
     assert len(calls) == 1
 
 
+def test_many_sizes_of_a_search_stay_compiled():
+    """More sets of shapes than torch's own limit are each compiled once."""
+    compiled_for = []
+
+    def backend(graph, example):
+        compiled_for.append(example[0].shape)
+        return graph.forward
+
+    double = compiled(lambda x: 2 * x, backend=backend)
+    for _ in range(2):
+        for n in range(2, 14):
+            assert torch.equal(double(torch.ones(n)), torch.full((n,), 2.0))
+    assert len(compiled_for) == 12
+
+
 def test_impossible_settings_are_refused(model):
     """The messages name what is wrong."""
     latents, executed, _ = inputs(3)

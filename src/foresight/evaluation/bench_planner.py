@@ -1,12 +1,13 @@
-"""Times planning on this CPU: at LeWorldModel's sizes, beside a peer in the same run, and with the model shipped.
+"""Times planning on this machine: at LeWorldModel's sizes, beside a peer in the same run, and with the model shipped.
 
-    foresight bench planner --json F [--peer-python PATH]
+    foresight bench planner --json F [--peer-python PATH] [--device cuda]
 
 A plan here is all of it: both images encoded, the context, every round of the search. Weights are random: time does not
 depend on them, and no success is measured. Ours and the peer's plans alternate, so that both meet the same load; the ratio is
 that of the fastest plans; those of the medians and of the processor time stand beside it. On a busy machine threads that wait
 for each other lose most, which the peer's do at every layer: one thread (--threads 1) and processor time tell the least
-doubtful ratio there. Curves of one rollout's time are drawn beside F.
+doubtful ratio there. On a GPU ours are recorded as CUDA graphs before they are timed, and the processor time says little.
+Curves of one rollout's time are drawn beside F.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,6 +35,8 @@ from foresight.planning.config import PlannerConfig
 from foresight.planning.planner import Planner
 from foresight.robots.profile import load_profile
 from foresight.world_model import checkpoint
+from foresight.world_model.fused import FusedRollout
+from foresight.world_model.rollout import compiled
 from foresight.world_model.transformer import TransformerConfig
 
 CASES = (
@@ -41,7 +45,15 @@ CASES = (
     ("cem 300x10", Search(300, 10), (300, 10)),
     ("cem 128x3 + actor, peer 300x30", Search(128, 3, actor=True), (300, 30)),
 )
-DTYPES = {"int8": torch.int8, "bfloat16": torch.bfloat16, "float32": torch.float32}
+KINDS: dict[str, dict[str, dict[str, Any]]] = {  # of ours, by device: what `LatentPlanning` is made with
+    "cpu": {name: {"dtype": getattr(torch, name)} for name in ("int8", "bfloat16", "float32")},
+    "cuda": {
+        "bfloat16, fused": {"dtype": torch.bfloat16, "rollouts": FusedRollout},
+        "bfloat16, compiled": {"dtype": torch.bfloat16, "compile": compiled},
+        "bfloat16": {"dtype": torch.bfloat16},
+        "float32": {"dtype": torch.float32},
+    },
+}
 ARM_PLANS = 20
 CURVE_REPEATS = 5
 CURVES: dict[str, tuple[int, ...]] = {
@@ -69,11 +81,15 @@ class BenchPlannerConfig:
     """After this many seconds [s] no plan is repeated; each kind is timed at least once."""
     checkpoint: Path = Path("models/ur5e")
     """Model of an arm whose planning is timed too."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where ours and the peer's plans are made."""
 
     def __post_init__(self) -> None:
         for name, most in (("threads", 256), ("repeats", 10_000), ("limit_s", 86_400)):
             if not 0 < getattr(self, name) <= most:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0 and at most {most}, got {getattr(self, name)}.")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda: no GPU can be seen by this torch. Leave --device out to time the processor.")
         if self.json.suffix == ".png":
             raise ValueError(f"--json: {self.json} is the name of the picture beside it. Give a name that ends in .json.")
 
@@ -85,23 +101,28 @@ def bench(
     began_s, load = time.perf_counter(), os.getloadavg()[0]
     # Candidates are split over threads, with one thread of torch in each: none waits for another at every layer.
     with _threads_of_torch(1), ThreadPoolExecutor(config.threads) as executor:
-        plannings = {name: LatentPlanning(sizes, dtype, executor, config.threads) for name, dtype in DTYPES.items()}
-        with Peer(config.peer_python, config.threads) if config.peer_python else nullcontext() as peer:
+        shards = config.threads if config.device == "cpu" else 1
+        plannings = {
+            name: LatentPlanning(sizes, executor=executor, shards=shards, device=config.device, **kind)
+            for name, kind in KINDS[config.device].items()
+        }
+        with Peer(config.peer_python, config.threads, config.device) if config.peer_python else nullcontext() as peer:
             rows = _rows(config, plannings, peer, began_s, say)
             loaded = peer.loaded if peer else None
-        curves = _curves(plannings["bfloat16"], say)
-    rows += _arm_rows(config)
-    for row in rows[len(DTYPES) * len(CASES) :]:
+        curves = _curves(plannings["bfloat16, fused" if config.device == "cuda" else "bfloat16"], say)
+    arm_rows = _arm_rows(config)
+    for row in arm_rows:
         say(f"{row['name']}: {1e3 * row['ours_median_s']:.1f} ms (median)")
     return {
         "machine": asdict(machine()),
         "threads": config.threads,
+        "device": "cpu" if config.device == "cpu" else torch.cuda.get_device_name(),
         "commit": git_commit(),
         "load_average": {"before": load, "after": os.getloadavg()[0]},
         "parameters": plannings["float32"].parameters,
         "peer": loaded,
         "measured": "Wall time of a whole plan, both images encoded. ours_s, peer_s: fastest of the repeats, alternating.",
-        "rows": rows,
+        "rows": rows + arm_rows,
         "curves": curves,
         "took_s": time.perf_counter() - began_s,
     }
@@ -121,20 +142,21 @@ def _rows(config: BenchPlannerConfig, plannings, peer: Peer | None, began_s: flo
     theirs: dict[tuple[int, int], list[Took]] = {}
     if peer:
         peer.plan(16, 2, CURVE_AT["horizon"])  # the first plan of a process is slower
-    for planning in plannings.values():
-        planning.plan(Search(16, 2, actor=True))
+    for planning in plannings.values():  # the first plan of its shapes is slower, where graphs are recorded much slower
+        for search in [search for _, search, _ in CASES] if config.device != "cpu" else [Search(16, 2, actor=True)]:
+            planning.plan(search)
     for turn in range(config.repeats):
         for name, search, peer_search in CASES:
             if turn and time.perf_counter() - began_s > config.limit_s:
                 break
             if peer and len(theirs.get(peer_search, ())) <= turn:
                 theirs.setdefault(peer_search, []).append(peer.plan(*peer_search, CURVE_AT["horizon"]))
-            for dtype, planning in plannings.items():
-                ours.setdefault((name, dtype), []).append(planning.plan(search))
+            for kind, planning in plannings.items():
+                ours.setdefault((name, kind), []).append(planning.plan(search))
     rows = [
-        _row(f"{name}, {dtype}", ours[name, dtype], theirs.get(peer_search), search, dtype, peer_search)
+        _row(f"{name}, {kind}", ours[name, kind], theirs.get(peer_search), search, kind.split(",")[0], peer_search, config.device)
         for name, search, peer_search in CASES
-        for dtype in plannings
+        for kind in plannings
     ]
     for row in rows:
         beside = f", peer {row['peer_s']:.2f} s, {row['ratio']:.1f} times" if row["ratio"] else ""
@@ -142,7 +164,9 @@ def _rows(config: BenchPlannerConfig, plannings, peer: Peer | None, began_s: flo
     return rows
 
 
-def _row(name: str, ours: list[Took], theirs: list[Took] | None, search: Search, dtype: str, peer_search) -> dict:
+def _row(
+    name: str, ours: list[Took], theirs: list[Took] | None, search: Search, dtype: str, peer_search: tuple[int, int], device: str
+) -> dict:
     quick, middle, cpu = ((_of(kind, ours), theirs and _of(kind, theirs)) for kind in ("quick", "middle", "cpu"))
     ratio = lambda pair: pair[1] / pair[0] if theirs else None  # noqa: E731
     return {
@@ -154,7 +178,7 @@ def _row(name: str, ours: list[Took], theirs: list[Took] | None, search: Search,
         "iterations": search.iterations,
         "horizon": search.horizon,
         "dtype": dtype,
-        "device": "cpu",
+        "device": device,
         "ours_median_s": middle[0],
         "peer_median_s": middle[1],
         "ratio_of_medians": ratio(middle),
@@ -177,13 +201,13 @@ def _of(kind: str, times: list[Took]) -> float:
 
 def _arm_rows(config: BenchPlannerConfig) -> list[dict]:
     """Plans of the shipped arm model, as the planner node makes them but without a deadline."""
-    model = checkpoint.load_for_planning(config.checkpoint)
+    model = checkpoint.load_for_planning(config.checkpoint, config.device)
     profile = load_profile(model.contract.robot)
     wanted = [("both", threads) for threads in sorted({1, config.threads})] + [("search", 1), ("actor", 1)]
-    return [_arm_row(model, profile, policy, threads) for policy, threads in wanted]
+    return [_arm_row(model, profile, policy, threads, config.device) for policy, threads in wanted]
 
 
-def _arm_row(model, profile, policy, threads: int) -> dict:
+def _arm_row(model, profile, policy, threads: int, device: str) -> dict:
     search = PlannerConfig(policy=policy, deadline_s=float("inf"))
     planner, middle = Planner(model, profile, search), (profile.workspace_min + profile.workspace_max) / 2
     proprio = np.concatenate([profile.home, middle, np.zeros(3)]).astype(np.float32)
@@ -196,7 +220,7 @@ def _arm_row(model, profile, policy, threads: int) -> dict:
             times.append(Took(time.perf_counter() - began_s, time.process_time() - began_cpu_s))
     rounds = {"both": search.iterations, "search": search.search_iterations, "actor": 0}[policy]
     name = f"shipped arm model, {policy}, {threads} {'thread' if threads == 1 else 'threads'} of torch"
-    return _row(name, times[3:], None, Search(plan.candidates, rounds, search.horizon), "float32", (0, 0))
+    return _row(name, times[3:], None, Search(plan.candidates, rounds, search.horizon), "float32", (0, 0), device)
 
 
 def _curves(planning: LatentPlanning, say) -> dict[str, dict]:

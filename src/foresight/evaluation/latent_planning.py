@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from foresight.planning.search.draws import white
 from foresight.planning.search.state import Scored, State
 from foresight.planning.shooting import Shooting
 from foresight.world_model.eight_bits import in_eight_bits
-from foresight.world_model.rollout import Beginning, FastRollout
+from foresight.world_model.graphs import Graphed
+from foresight.world_model.rollout import Beginning, Context, FastRollout
 from foresight.world_model.transformer import BlockActor, LatentTransformer, TransformerConfig
 
 AIMS = (1, 2, 3, 4, 5, 6, 8, 10)  # how many blocks away the actor is told the goal is, one proposal each
@@ -52,68 +54,88 @@ class LatentDistance:
 class LatentPlanning:
     """Networks of random weights and two images, from which plans are made.
 
-    `dtype` is float32, bfloat16, or int8 for `eight_bits.py`.
+    `dtype` is float32, bfloat16, or int8 for `eight_bits.py`; `device` is where all of it runs, on a GPU as recorded graphs.
     """
 
-    def __init__(self, sizes: TransformerConfig, dtype: torch.dtype, executor: Executor, shards: int) -> None:
+    def __init__(
+        self,
+        sizes: TransformerConfig,
+        dtype: torch.dtype,
+        executor: Executor,
+        shards: int,
+        device: str = "cpu",
+        rollouts: type[FastRollout] = FastRollout,
+        compile: Callable[[Callable], Callable] | None = None,
+    ) -> None:
         torch.manual_seed(0)
         self.model, self.actor = LatentTransformer(sizes).eval(), BlockActor(sizes).eval()
         self.parameters = sum(p.numel() for p in self.model.parameters())
         images, blocks = torch.randn(2, 3, sizes.image, sizes.image), torch.randn(256, EXAMPLE_BLOCKS, sizes.block)
+        self.device, capture = torch.device(device), None if device == "cpu" else Graphed
+        self.model.to(device)
         if dtype == torch.int8:  # the rollout; the rest is done in bfloat16
             with torch.no_grad():
                 self.fast = in_eight_bits(self.model, self.model.encode(images)[:, None], blocks, executor, shards)
             dtype = torch.bfloat16
         else:
-            self.fast = FastRollout(self.model, dtype, executor, shards)
-        self.encoder, self.images = self.model.to(dtype), images.to(dtype)
-        self.actor.to(dtype)
+            self.fast = rollouts(self.model, dtype, executor=executor, shards=shards, compile=compile, capture=capture)
+        self.encoder, self.images = self.model.to(dtype), images.to(device, dtype)
+        self.actor.to(device, dtype)
         self.sizes, self.dtype, self.executor, self.shards = sizes, dtype, executor, shards
+        self.encode = self._encode if capture is None else capture(self._encode)
+        self.follow = self._follow if capture is None else capture(self._follow)
 
     def plan(self, search: Search) -> Took:
         """The time of one plan."""
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         with torch.inference_mode():
-            self._plan(search, torch.Generator().manual_seed(0))
+            self._plan(search, torch.Generator(self.device).manual_seed(0)).cpu()
         return Took(time.perf_counter() - began_s, time.process_time() - began_cpu_s)
 
     def _plan(self, search: Search, generator: torch.Generator) -> Float[Tensor, "H A"]:
-        now, goal = self.executor.map(self._encode, self.images.split(1))
-        beginning = self.fast.begin(now, torch.zeros(0, self.sizes.block))
+        images = self.images.split(1) if self.device.type == "cpu" else [self.images]
+        now, goal = torch.cat(self._in_parts(self.encode, images)).split(1)
+        beginning = self.fast.begin(now, self.images.new_zeros(0, self.sizes.block))
         evaluate = Shooting(beginning, LatentDistance(goal))
-        start = State(torch.zeros(search.horizon, self.sizes.block), torch.ones(search.horizon, self.sizes.block))
-        known = None
+        still = torch.zeros(search.horizon, self.sizes.block, device=self.device)
+        start, known = State(still, torch.ones_like(still)), None
         if search.actor:
-            known = self._proposals(beginning, evaluate.objective, search.horizon)
+            known = self._proposals(beginning, evaluate.objective, still)
             best = known.controls[known.cost.argmin()]
             start = State(best, torch.full_like(best, SPREAD_AROUND_PROPOSAL))
-        draws, budget = white(*start.mean.shape, generator), Budget(search.iterations, time.perf_counter, 0.0)
+        draws, budget = white(*still.shape, generator), Budget(search.iterations, time.perf_counter, 0.0)
         found = run(Cem(search.samples, search.elites), evaluate, draws, start, budget, known)
         return found.best.controls[found.best.cost.argmin()]
 
-    def _encode(self, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 D"]:
-        with torch.inference_mode():
-            return self.encoder.encode(image).float()
+    def _in_parts(self, function: Callable, parts: Sequence[Tensor]) -> list:
+        """What the function makes of each part, each in a thread of its own where there are several."""
+        return [function(parts[0])] if len(parts) == 1 else list(self.executor.map(function, parts))
 
-    def _proposals(self, beginning: Beginning, objective: LatentDistance, horizon: int) -> Scored:
-        parts = torch.tensor(AIMS, dtype=self.dtype).tensor_split(self.shards)
-        found = self.executor.map(lambda aims: self._follow_actor(beginning, objective.goal, aims, horizon), parts)
+    def _encode(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
+        with torch.inference_mode():
+            return self.encoder.encode(images).float()
+
+    def _proposals(self, beginning: Beginning, objective: LatentDistance, still: Float[Tensor, "H A"]) -> Scored:
+        aims = torch.tensor(AIMS, dtype=self.dtype, device=self.device)
+        ways = lambda aims: self.follow(beginning.context, objective.goal, aims, still)  # noqa: E731
+        found = self._in_parts(ways, aims.tensor_split(self.shards))
         blocks, latents = (torch.cat(part) for part in zip(*found, strict=True))
         return Scored(blocks, objective.score(latents, blocks))
 
-    def _follow_actor(self, beginning: Beginning, goal: Float[Tensor, "1 D"], aims: Float[Tensor, "S"], horizon: int):
+    def _follow(self, context: Context, goal: Float[Tensor, "1 D"], aims: Float[Tensor, "S"], still: Float[Tensor, "H A"]):
+        """Blocks by the actor in as many steps as `still` has, each aim its own way, and the latents after them."""
         goals = goal.to(self.dtype).expand(len(aims), -1)
         ask = lambda h, latents: self.actor(latents.to(self.dtype), goals, (aims - h).clamp_min(1)).float()  # noqa: E731
         with torch.inference_mode():
-            return self.fast.follow(beginning.context, len(aims), horizon, ask)
+            return self.fast.follow(context, len(aims), len(still), ask)
 
     def rollout_s(self, samples: int, horizon: int, history: int, robots: int) -> float:
         """Wall time of one rollout [s], the context of `history` frames included, of `samples` candidates of each robot."""
         generator = torch.Generator().manual_seed(0)
-        latents = torch.randn(robots, history, self.sizes.latent, generator=generator)
-        executed = torch.randn(robots, history - 1, self.sizes.block, generator=generator)
-        blocks = torch.randn(robots * samples, horizon, self.sizes.block, generator=generator)
+        draw = lambda *shape: torch.randn(*shape, generator=generator).to(self.device)  # noqa: E731
+        latents, executed = draw(robots, history, self.sizes.latent), draw(robots, history - 1, self.sizes.block)
+        blocks = draw(robots * samples, horizon, self.sizes.block)
         began_s = time.perf_counter()
         with torch.inference_mode():
-            self.fast.rollout(self.fast.context(latents, executed), blocks)
+            self.fast.rollout(self.fast.context(latents, executed), blocks).cpu()
         return time.perf_counter() - began_s

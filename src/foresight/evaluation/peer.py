@@ -28,13 +28,13 @@ class PeerError(RuntimeError):
 class Peer:
     """A peer's process; `loaded` is what it said of itself."""
 
-    def __init__(self, python: Path, threads: int, script: Path | None = None) -> None:
+    def __init__(self, python: Path, threads: int, device: str = "cpu", script: Path | None = None) -> None:
         if not Path(python).is_file():
             raise PeerError(f"--peer-python {python} does not exist. Give the python of an environment with stable-worldmodel.")
         quiet = {"OMP_NUM_THREADS": str(threads), "MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "HF_HUB_OFFLINE": "1"}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         self._process = subprocess.Popen(
-            [str(python), str(script or SCRIPT), str(threads)],
+            [str(python), str(script or SCRIPT), str(threads), device],
             env=inherited | quiet,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

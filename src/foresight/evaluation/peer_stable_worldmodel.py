@@ -1,5 +1,5 @@
 """Times the CEM of stable-worldmodel on its own LeWM class. Run by `foresight bench planner --peer-python PATH`, in the
-environment of that package (PATH is its python), so it imports nothing of Foresight.
+environment of that package (PATH is its python), so it imports nothing of Foresight. Arguments: threads, and cpu or cuda.
 
 Reads one JSON object a line from standard input: {"samples", "iterations", "horizon"}; answers each with one line that begins
 with MARK: {"s": seconds of one plan, both images encoded, "cpu_s": of all threads}. The first answer, unasked, says what was
@@ -15,28 +15,30 @@ MARK = "PEER "
 ELITES, BLOCK, SIZE = 30, 5, 224  # as published; 2 numbers in an action
 
 
-def main(threads: int) -> None:
+def main(threads: int, device: str) -> None:
     import torch
 
     torch.set_num_threads(threads)
     model, solver_class, version = load(torch)
+    model.to(device)
     parameters = sum(p.numel() for p in model.parameters())
     say({"package": "stable-worldmodel", "version": version, "torch": torch.__version__, "parameters": parameters})
     for line in sys.stdin:
         wanted = json.loads(line)
-        say(plan(torch, model, solver_class, **wanted))
+        say(plan(torch, model, solver_class, device, **wanted))
 
 
 def load(torch):
     """The model at its published sizes, the solver's class, and the package's version."""
     from importlib.metadata import version
 
-    library = torch.library.Library("torchvision", "DEF")  # its CUDA build has no C extension beside a CPU torch
-    for name in ("nms", "qnms"):
-        try:
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        except RuntimeError:
-            pass  # the extension did load
+    if torch.version.cuda is None:  # beside a CPU torch, torchvision's CUDA build has no C extension
+        library = load.library = torch.library.Library("torchvision", "DEF")  # definitions live as long as it does
+        for name in ("nms", "qnms"):
+            try:
+                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            except RuntimeError:
+                pass  # the extension did load
     from stable_worldmodel.solver.cem import CEMSolver
     from stable_worldmodel.wm.lewm.lewm import LeWM
     from stable_worldmodel.wm.lewm.module import MLP, Embedder, Predictor
@@ -49,21 +51,20 @@ def load(torch):
     predictor = Predictor(num_frames=3, depth=6, heads=16, dim_head=64, mlp_dim=2048, dropout=0.1, **width)
     projectors = [MLP(192, 2048, 192, norm_fn=torch.nn.BatchNorm1d) for _ in range(2)]
     model = LeWM(encoder, predictor, Embedder(input_dim=2 * BLOCK, emb_dim=192), *projectors).eval()
-    load.library = library  # definitions live as long as it does
     return model, CEMSolver, version("stable-worldmodel")
 
 
-def plan(torch, model, solver_class, samples: int, iterations: int, horizon: int) -> dict:
+def plan(torch, model, solver_class, device: str, samples: int, iterations: int, horizon: int) -> dict:
     """Wall and processor time of one plan [s]."""
     from gymnasium.spaces import Box
 
-    solver = solver_class(model, num_samples=samples, n_steps=iterations, topk=min(ELITES, samples))
+    solver = solver_class(model, num_samples=samples, n_steps=iterations, topk=min(ELITES, samples), device=device)
     settings = types.SimpleNamespace(horizon=horizon, action_block=BLOCK)
     solver.configure(action_space=Box(-1.0, 1.0, (1, 2)), n_envs=1, config=settings)
-    image = torch.randn(1, 1, 3, SIZE, SIZE)
-    seen = {"pixels": image, "goal": image.flip(-1), "action": torch.zeros(1, 1, 2 * BLOCK)}
+    image = torch.randn(1, 1, 3, SIZE, SIZE, device=device)
+    seen = {"pixels": image, "goal": image.flip(-1), "action": torch.zeros(1, 1, 2 * BLOCK, device=device)}
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
-    solver.solve(seen)
+    solver.solve(seen)  # its result is on the CPU: the GPU has finished
     return {"s": time.perf_counter() - began_s, "cpu_s": time.process_time() - began_cpu_s}
 
 
@@ -72,4 +73,4 @@ def say(answer: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

@@ -18,6 +18,7 @@ from foresight.files import write_folder_atomically
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from foresight.world_model.elsewhere import Elsewhere
     from foresight.world_model.model import WorldModel
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "MODEL_CARD.md"
@@ -155,11 +156,16 @@ def load(path: Path | str, device: str = "cpu") -> WorldModel:
     return model.to(device).eval().requires_grad_(False)
 
 
-def load_for_planning(path: Path | str, device: str = "cpu") -> WorldModel:
-    """As `load`, with the parts that planning runs for every candidate in bfloat16 where this CPU multiplies it faster."""
+def load_for_planning(path: Path | str, device: str = "cpu") -> WorldModel | Elsewhere:
+    """As `load`, with the parts that planning runs for every candidate in bfloat16 where this CPU multiplies it faster.
+
+    Whoever plans has tensors on the CPU, wherever the model is (`elsewhere.py`).
+    """
+    from foresight.world_model.elsewhere import Elsewhere
     from foresight.world_model.packed import pack_linears
 
-    return pack_linears(load(path, device))
+    model = load(path, device)
+    return pack_linears(model) if model.device.type == "cpu" else Elsewhere(model)
 
 
 def _misfit(model: WorldModel, state: dict[str, Tensor]) -> str:

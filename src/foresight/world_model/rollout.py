@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from foresight.world_model.transformer import LatentTransformer, PredictorLayer, normalise
 
+SHAPES_MAX = 64  # that a function is compiled for; three sizes of a search pass torch's own limit
 TYPICAL_ROWS = 150  # that the packing of weights is chosen for; other numbers work too
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # by oneDNN's names
     "none": lambda x: x,
@@ -30,12 +31,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # by oneDNN's names
 }
 
 
-class Linear(NamedTuple):
+@dataclass(frozen=True)
+class Linear:
     """Weight and bias of one linear layer, as it is run."""
 
     weight: Tensor
     bias: Tensor | None
-    packed: Tensor | None  # the weight in the order in which oneDNN multiplies, where it can; it then packs nothing per call
+    packed: Tensor | None = None  # the weight in oneDNN's own order, where it has one; it then packs nothing per call
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """`activation` is a key of ACTIVATIONS; applied while the product is still in the cache, where the weight is packed."""
@@ -45,6 +47,7 @@ class Linear(NamedTuple):
 
 
 Modulation = Sequence[Tensor]  # shift, scale + 1, gate, and the same for the feed-forward part: (S, D) each
+Frames = tuple[tuple[Tensor, Tensor], ...]  # one layer's keys and values by frame, oldest first: (S, I) each
 
 
 class Layer(NamedTuple):
@@ -59,11 +62,10 @@ class Layer(NamedTuple):
     narrow: Linear
 
 
-@dataclass(frozen=True)
-class Context:
-    """Of each robot: keys and values of the frames before the last one by layer, oldest first, and the last frame's latent."""
+class Context(NamedTuple):
+    """Of each robot: keys and values of the frames before the last one by layer, and the last frame's latent."""
 
-    kept: tuple[tuple[tuple[Tensor, Tensor], ...], ...]  # by layer, by frame: (R, I) each
+    kept: tuple[Frames, ...]  # by layer
     latent: Float[Tensor, "R D"]
 
     def repeat(self, times: int) -> "Context":
@@ -86,8 +88,8 @@ class FastRollout:
     """One model's predictor prepared for planning, on the model's device.
 
     `dtype` is that of weights and activations (float32, or bfloat16 where the machine multiplies it faster). `shards` splits
-    the candidates over that many threads of `executor`; torch itself should then run with one thread. `compile` may be
-    `compiled`, or anything that makes a faster function of a function.
+    the candidates over that many threads of `executor`; torch itself should then run with one thread. Faster functions may be
+    made of functions: `compile` of one layer (`compiled`), `capture` of the whole rollout (`graphs.Graphed`, on a GPU).
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class FastRollout:
         executor: Executor | None = None,
         shards: int = 1,
         compile: Callable[[Callable], Callable] | None = None,
+        capture: Callable[[Callable], Callable] | None = None,
     ) -> None:
         if model.training:
             raise ValueError("The model is in training mode; planning needs `model.eval()`.")
@@ -113,17 +116,18 @@ class FastRollout:
             self.widen = _cast(widen[0] * scale[:, None], widen[1] * scale + shift, dtype)
             self.narrow = prepared(project.leave, dtype)
             self.norm_eps = model.norm.eps
-        self.steps = self._steps if compile is None else compile(self._steps)
+        self.layer = self._layer if compile is None else compile(self._layer)
+        self.steps = self._steps if capture is None else capture(self._steps)
 
     @torch.no_grad()
     def context(self, latents: Float[Tensor, "R C D"], blocks: Float[Tensor, "R Cless1 A"]) -> Context:
         """What the frames seen so far contribute, given the executed blocks between them. Once per plan, for R robots."""
         if latents.shape[1] != blocks.shape[1] + 1:
             raise ValueError(f"{latents.shape[1]} frames have {latents.shape[1] - 1} blocks between them, got {blocks.shape[1]}.")
-        kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.layers]
+        kept: list[Frames] = [()] * len(self.layers)
         for c in range(blocks.shape[1]):
             self._step(latents[:, c].to(self.dtype), self._modulations(blocks[None, :, c])[0], kept)
-        return Context(tuple(tuple(layer) for layer in kept), latents[:, -1].to(self.dtype))
+        return Context(tuple(kept), latents[:, -1].to(self.dtype))
 
     def rollout(self, context: Context, blocks: Float[Tensor, "S H A"]) -> Float[Tensor, "S H D"]:
         """The latents after each block, in float32. With a context of R robots, S / R candidates of each, robot by robot."""
@@ -141,7 +145,7 @@ class FastRollout:
         self, context: Context, count: int, horizon: int, source: Callable[[int, Tensor], Tensor]
     ) -> tuple[Float[Tensor, "S H A"], Float[Tensor, "S H D"]]:
         """Candidates whose next block is decided in the latent imagined so far: `source(h, latents)`, such as an actor."""
-        kept, blocks, found = [list(layer) for layer in context.kept], [], []
+        kept, blocks, found = list(context.kept), [], []
         x = context.latent.expand(count, -1)
         for h in range(horizon):
             blocks.append(source(h, x.float()))
@@ -159,7 +163,7 @@ class FastRollout:
 
     def _steps(self, context: Context, blocks: Float[Tensor, "S H A"]) -> Float[Tensor, "S H D"]:
         modulations = self._modulations(blocks.transpose(0, 1))
-        kept = [list(layer) for layer in context.kept]
+        kept = list(context.kept)
         x, found = context.latent, []  # one row for all candidates, where all begin at one
         for modulation in modulations:
             x = self._step(x, modulation, kept)
@@ -174,33 +178,35 @@ class FastRollout:
         by_layer = [[step.unbind(1) for step in layer.modulate(condition).view(shape)] for layer in self.layers]
         return list(zip(*by_layer, strict=True))
 
-    def _step(self, x: Float[Tensor, "#S D"], modulations: Sequence[Modulation], kept: Sequence[list]) -> Float[Tensor, "S D"]:
-        """The next latent; the frame's keys and values are appended to what each layer keeps."""
-        for layer, (shift, scale, gate, shift_mlp, scale_mlp, gate_mlp), frames in zip(
-            self.layers, modulations, kept, strict=True
-        ):
-            x = torch.addcmul(x, gate, layer.leave(self._attend(layer, torch.addcmul(shift, normalise(x), scale), frames)))
-            hidden = layer.widen(torch.addcmul(shift_mlp, normalise(x), scale_mlp), "gelu")
-            x = torch.addcmul(x, gate_mlp, layer.narrow(hidden))
+    def _step(self, x: Float[Tensor, "#S D"], modulations: Sequence[Modulation], kept: list[Frames]) -> Float[Tensor, "S D"]:
+        """The next latent; the frame's keys and values are added to what each layer keeps."""
+        for i, (layer, modulation) in enumerate(zip(self.layers, modulations, strict=True)):
+            x, kept[i] = self.layer(layer, x, modulation, kept[i])
         x = torch.layer_norm(x, x.shape[-1:], eps=self.norm_eps)
         return self.narrow(self.widen(x, "gelu"))
 
-    def _attend(self, layer: Layer, y: Float[Tensor, "S D"], frames: list) -> Float[Tensor, "S I"]:
+    def _layer(self, layer: Layer, x: Float[Tensor, "#S D"], modulation: Modulation, frames: Frames) -> tuple[Tensor, Frames]:
+        """One layer's output (S, D), and its keys and values with this frame's."""
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation
+        attended, frames = self._attend(layer, torch.addcmul(shift, normalise(x), scale), frames)
+        x = torch.addcmul(x, gate, layer.leave(attended))
+        hidden = layer.widen(torch.addcmul(shift_mlp, normalise(x), scale_mlp), "gelu")
+        return torch.addcmul(x, gate_mlp, layer.narrow(hidden)), frames
+
+    def _attend(self, layer: Layer, y: Float[Tensor, "S D"], frames: Frames) -> tuple[Float[Tensor, "S I"], Frames]:
         """One query against the window's few keys: cheaper as elementwise products than as thousands of tiny matrices."""
         inner, heads = self.config.heads * self.config.head, (-1, self.config.heads, self.config.head)
         if not frames or self.config.window == 1:  # a lone frame is attended to whatever is asked
             k, v = layer.keep(y).split(inner, -1)
-            frames[:] = [(k, v)]
-            return v
+            return v, ((k, v),)
         q, k, v = layer.enter(y).split(inner, -1)
-        frames.append((k, v))
-        del frames[: -self.config.window]
+        frames = (*frames, (k, v))[-self.config.window :]
         scores = torch.stack([(q * k).view(heads).sum(-1) for k, _ in frames])
         weights = (scores + layer.bias_by_lag[-len(frames) :]).softmax(0).to(q.dtype).unsqueeze(-1)
         attended = weights[0] * frames[0][1].view(heads)
         for weight, (_, v) in zip(weights[1:], frames[1:], strict=True):
             attended = torch.addcmul(attended, weight, v.view(heads))
-        return attended.flatten(1)
+        return attended.flatten(1), frames
 
 
 @dataclass(frozen=True)
@@ -215,14 +221,18 @@ class Beginning:
 
 
 def compiled(function: Callable, **options) -> Callable:
-    """The function through `torch.compile`; where that fails, the function itself, with a RuntimeWarning that says why."""
+    """The function through `torch.compile`, anew for each set of shapes, of which there may be SHAPES_MAX.
+
+    Where that fails, the function itself, with a RuntimeWarning that says why.
+    """
     fast = torch.compile(function, dynamic=False, **options)
 
     def call(*arguments):
         nonlocal fast
         if fast is not function:
             try:
-                return fast(*arguments)
+                with torch._dynamo.config.patch(recompile_limit=SHAPES_MAX):
+                    return fast(*arguments)
             except Exception as error:  # of a compiler: whatever it is, planning goes on
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
                 warnings.warn(f"torch.compile failed ({reason}); planning runs uncompiled.", RuntimeWarning, stacklevel=2)

@@ -1,6 +1,7 @@
 """Where searches get their chance from: unit noise by the candidate, from a generator that is passed in.
 
-A source belongs to a seed, not to a method: with the same seed every method sees the same first candidates.
+A source belongs to a seed, not to a method: with the same seed every method sees the same first candidates. `white` draws where
+its generator is, the others on the CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from foresight.interfaces import Draws
 
 def white(steps: int, numbers: int, generator: torch.Generator) -> Draws:
     """Independent noise."""
-    return lambda count: torch.randn(count, steps, numbers, generator=generator)
+    return lambda count: torch.randn(count, steps, numbers, generator=generator, device=generator.device)
 
 
 def blockwise(blocks: int, per_block: int, numbers: int, generator: torch.Generator) -> Draws:

@@ -1,0 +1,69 @@
+"""A function of tensors as a CUDA graph: one launch where it would be hundreds, which on a GPU take longer than the arithmetic.
+
+Shapes are static: a graph is recorded for each set of shapes that a function is called with. Knows no networks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+WARM_UP = 3  # calls before the recording, in which libraries choose their kernels and take their memory
+Recording = tuple[Callable[[], Any], Any]  # what runs the recorded kernels again, and where their results then are
+
+
+class Graphed:
+    """A function of tensors, or of tuples and lists of them; each call copies the inputs in and the results out.
+
+    Where recording fails (no GPU, no memory left, an operation that waits for the processor), the function itself is called
+    from then on, and a RuntimeWarning says why.
+    """
+
+    def __init__(self, function: Callable, record: Callable[[Callable, tuple], Recording] | None = None) -> None:
+        """`record` replaces CUDA's own recording."""
+        self.function, self.record = function, record or record_on_gpu
+        self._recorded: dict[tuple, tuple[list[Tensor], Callable[[], Any], Any]] = {}
+        self._failed = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Raises TypeError for inputs that are no tensors."""
+        leaves, structure = tree_flatten(inputs)
+        if foreign := [x for x in leaves if not isinstance(x, Tensor)]:
+            raise TypeError(f"A recorded function takes tensors alone, got {type(foreign[0]).__name__}.")
+        key = (str(structure), *((x.shape, x.dtype, x.device) for x in leaves))
+        if key not in self._recorded and not self._failed:
+            held = [x.clone() for x in leaves]
+            try:
+                self._recorded[key] = (held, *self.record(self.function, tree_unflatten(held, structure)))
+            except RuntimeError as error:
+                self._failed = True
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                warnings.warn(f"No CUDA graph could be recorded ({reason}); planning runs without.", RuntimeWarning, stacklevel=2)
+        if self._failed:
+            return self.function(*inputs)
+        held, replay, results = self._recorded[key]
+        for inside, given in zip(held, leaves, strict=True):
+            inside.copy_(given)
+        replay()
+        return tree_map(torch.clone, results)
+
+
+def record_on_gpu(function: Callable, inputs: tuple) -> Recording:
+    """Warms the function up beside the current stream, as recording needs it, then records one call."""
+    if not torch.cuda.is_available():
+        raise RuntimeError("no GPU can be seen")
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(WARM_UP):
+            function(*inputs)
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = function(*inputs)
+    return graph.replay, results
