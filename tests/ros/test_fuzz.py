@@ -285,7 +285,7 @@ def sim(bench: Bench, profile) -> Fuzzed:
 
     def works() -> bool:
         node._reset("reach", 0, "none")
-        node._run_until(node._simulation.time_s + DEAF_S)
+        node._run_until(node._simulation.time_s + DEAF_S + 0.01)  # times are whole periods to a rounding error
         node._on_trajectory(over_the_wire(command()))
         before = node._simulation.time_s
         node._run_until(before + 0.02)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map
 
 WARM_UP = 3  # calls before the recording, in which libraries choose their kernels and take their memory
 Recording = tuple[Callable[[], Any], Any]  # what runs the recorded kernels again, and where their results then are
@@ -32,14 +32,12 @@ class Graphed:
 
     def __call__(self, *inputs: Any) -> Any:
         """Raises TypeError for inputs that are no tensors."""
-        leaves, structure = tree_flatten(inputs)
-        if foreign := [x for x in leaves if not isinstance(x, Tensor)]:
-            raise TypeError(f"A recorded function takes tensors alone, got {type(foreign[0]).__name__}.")
-        key = (str(structure), *((x.shape, x.dtype, x.device) for x in leaves))
+        leaves: list[Tensor] = []
+        key = _shapes(inputs, leaves)
         if key not in self._recorded and not self._failed:
-            held = [x.clone() for x in leaves]
+            held = tree_map(torch.clone, inputs)
             try:
-                self._recorded[key] = (held, *self.record(self.function, tree_unflatten(held, structure)))
+                self._recorded[key] = (tree_leaves(held), *self.record(self.function, held))
             except RuntimeError as error:
                 self._failed = True
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -50,7 +48,17 @@ class Graphed:
         for inside, given in zip(held, leaves, strict=True):
             inside.copy_(given)
         replay()
-        return tree_map(torch.clone, results)
+        return results.clone() if isinstance(results, Tensor) else tree_map(torch.clone, results)
+
+
+def _shapes(inputs: Any, leaves: list[Tensor]) -> tuple:
+    """What tells inputs of one graph from those of another; the tensors themselves are added to `leaves`. Called each time."""
+    if isinstance(inputs, Tensor):
+        leaves.append(inputs)
+        return inputs.shape, inputs.dtype, inputs.device
+    if not isinstance(inputs, tuple | list):
+        raise TypeError(f"A recorded function takes tensors alone, got {type(inputs).__name__}.")
+    return tuple(_shapes(each, leaves) for each in inputs)
 
 
 def record_on_gpu(function: Callable, inputs: tuple) -> Recording:

@@ -5,6 +5,7 @@ It can be stopped after any round and then has the best found so far. Time comes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -57,6 +58,7 @@ def run(
     Raises ValueError when nothing that was tried has a finite cost.
     """
     best, improved, tried, lasted_s = known, False, 0, budget.lasted_s
+    best_cost = float("inf") if best is None else least(best)
     state, ended, done = method.start(start, known), "rounds", 0
     for _ in range(budget.rounds):
         round_began_s = budget.clock()
@@ -66,8 +68,9 @@ def run(
         proposed = method.propose(state, draws)
         found, gradient = _evaluate(evaluate, proposed, method.differentiates(state))
         tried, done = tried + len(proposed), done + 1
-        if best is None or least(found) < least(best) - budget.improvement:
-            best, improved = found, True
+        cost = least(found)
+        if best is None or cost < best_cost - budget.improvement:
+            best, best_cost, improved = found, cost, True
         state = method.learn(state, Round(proposed, found, best, gradient))
         if budget.agreement > 0 and float(elites(found, method.elites).std(0, correction=0).max()) <= budget.agreement:
             ended = "agreed"
@@ -75,7 +78,7 @@ def run(
         lasted_s = budget.clock() - round_began_s
     if best is None:
         raise ValueError(f"A search needs known candidates or at least 1 round, got {budget.rounds} rounds.")
-    if not torch.isfinite(best.cost).any():
+    if not math.isfinite(best_cost):
         raise ValueError(f"None of the {max(tried, len(best.cost))} candidates has a finite cost; no plan can be made.")
     return Found(best, improved, tried, done, ended)
 
