@@ -69,7 +69,7 @@ def test_the_peer_is_told_its_threads_and_where_to_plan(stub):
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     """Before anything is timed, with what to do."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="--device cuda: no GPU can be seen.*Leave --device out"):
+    with pytest.raises(ValueError, match=r"--device cuda: no GPU can be seen.*Leave --device out"):
         BenchPlannerConfig(Path("f.json"), device="cuda")
 
 
