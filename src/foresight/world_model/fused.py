@@ -39,7 +39,6 @@ class Tiling:
     chunk: int = 64  # hidden units that a program has in hand at a time
     heads_ahead: int = 1  # whose weights are loaded while others are used; two would be more than a Hopper's shared memory
     chunks_ahead: int = 2  # likewise, of hidden units
-    overlap: bool = False  # whether a kernel's programs start, and wait, while the kernel before ends
 
     def __post_init__(self) -> None:
         for name, least in (("rows", 16), ("chunk", 16), ("warps", 1)):
@@ -169,9 +168,9 @@ class FusedRollout(FastRollout):
         low, high = self.halves
         tiling = self.tiling
         return {
-            **{"B": tiling.rows, "LOW": low, "HIGH": high, "SPLITS": tiling.splits, "OVERLAP": tiling.overlap},
+            **{"B": tiling.rows, "LOW": low, "HIGH": high, "SPLITS": tiling.splits},
             "PARTS": 0 if token.parts is None else tiling.splits,
-            **{"num_warps": tiling.warps, "launch_pdl": tiling.overlap},
+            "num_warps": tiling.warps,
         }
 
 

@@ -29,7 +29,7 @@ def attend(
     S, eps,
     B: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, WINDOW: tl.constexpr,
     FRAMES: tl.constexpr,  # before this one that are attended to: 0, 1 or 2
-    PARTS: tl.constexpr, RESIDUAL: tl.constexpr, SPLITS: tl.constexpr, OVERLAP: tl.constexpr,
+    PARTS: tl.constexpr, RESIDUAL: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Attention of each candidate's newest frame to the window."""
     D: tl.constexpr = LOW + HIGH
@@ -37,9 +37,6 @@ def attend(
     EACH: tl.constexpr = HEADS // SPLITS
     rows, split = tl.program_id(0) * B + tl.arange(0, B), tl.program_id(1)
     here, low, high = (rows < S)[:, None], tl.arange(0, LOW), LOW + tl.arange(0, HIGH)
-    if OVERLAP:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     y_low, y_high = _begin(
         x, x_row, parts, bias, gate, finished, finished_row, shift, modulation_row,
         rows, here, split, S, eps, LOW, HIGH, PARTS, RESIDUAL, True,
@@ -70,9 +67,7 @@ def attend(
         attended = attended.to(leave.dtype.element_ty)
         made_low = _add_through(attended, leave, numbers, low, INNER, made_low)
         made_high = _add_through(attended, leave, numbers, high, INNER, made_high)
-    at = split * S * D + rows[:, None] * D
-    tl.store(made + at + low[None, :], made_low.to(made.dtype.element_ty), mask=here)
-    tl.store(made + at + high[None, :], made_high.to(made.dtype.element_ty), mask=here)
+    _leave(made, made_low, made_high, split, S, rows, low, high, here, D)
 
 
 @triton.jit(do_not_specialize=["S"])
@@ -85,16 +80,13 @@ def feed(
     made,  # (SPLITS, S, D): what each split's hidden units give
     S, eps,
     B: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, HIDDEN: tl.constexpr, CHUNK: tl.constexpr,
-    PARTS: tl.constexpr, MODULATED: tl.constexpr, SPLITS: tl.constexpr, OVERLAP: tl.constexpr,
+    PARTS: tl.constexpr, MODULATED: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Two linear layers with the exact GELU between them, CHUNK hidden units at a time."""
     D: tl.constexpr = LOW + HIGH
     EACH: tl.constexpr = HIDDEN // SPLITS // CHUNK
     rows, split = tl.program_id(0) * B + tl.arange(0, B), tl.program_id(1)
     here, low, high = (rows < S)[:, None], tl.arange(0, LOW), LOW + tl.arange(0, HIGH)
-    if OVERLAP:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     y_low, y_high = _begin(
         x, x_row, parts, bias, gate, finished, finished_row, shift, modulation_row,
         rows, here, split, S, eps, LOW, HIGH, PARTS, True, MODULATED,
@@ -108,9 +100,7 @@ def feed(
         hidden = hidden.to(narrow.dtype.element_ty)
         made_low = _add_through(hidden, narrow, units, low, HIDDEN, made_low)
         made_high = _add_through(hidden, narrow, units, high, HIDDEN, made_high)
-    at = split * S * D + rows[:, None] * D
-    tl.store(made + at + low[None, :], made_low.to(made.dtype.element_ty), mask=here)
-    tl.store(made + at + high[None, :], made_high.to(made.dtype.element_ty), mask=here)
+    _leave(made, made_low, made_high, split, S, rows, low, high, here, D)
 
 
 @triton.jit
@@ -139,6 +129,15 @@ def _begin(
         a = _modulate(a, shift, modulation_row, rows, low, here, D)
         b = _modulate(b, shift, modulation_row, rows, high, here, D)
     return a, b
+
+
+@triton.jit
+@no_type_check
+def _leave(made, made_low, made_high, split, S, rows, low, high, here, D: tl.constexpr):
+    """Stores this split's part of what comes next."""
+    at = split * S * D + rows[:, None] * D
+    tl.store(made + at + low[None, :], made_low.to(made.dtype.element_ty), mask=here)
+    tl.store(made + at + high[None, :], made_high.to(made.dtype.element_ty), mask=here)
 
 
 @triton.jit
