@@ -15,7 +15,7 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -271,28 +271,27 @@ def train_world_model(
 
 def parts_of_batch(
     model: WorldModel, data: PlayData, starts: np.ndarray, config: TrainConfig, step: int, fabric: Fabric
-) -> list[tuple]:
-    """What this process works through in one update, on its device, as the learner is called with it."""
-    parts = []
+) -> Iterator[tuple]:
+    """What this process works through in one update, on its device, as the learner is called with it; one part after another."""
     for part in range(config.accumulate):
         share = Share(part * fabric.world_size + fabric.global_rank, fabric.world_size * config.accumulate)
         if model.foresees:
-            parts.append(share_of_batch(model, data, starts, config, step, share, fabric.device))
+            yield share_of_batch(model, data, starts, config, step, share, fabric.device)
         else:
-            parts.append(share_of_pairs(model, data, config, step, share, fabric.device))
-    return parts
+            yield share_of_pairs(model, data, config, step, share, fabric.device)
 
 
-def made_ahead(make: Callable[[int], list[tuple]], steps: range, device: torch.device) -> Iterator[list[tuple]]:
+def made_ahead(make: Callable[[int], Iterable[tuple]], steps: range, device: torch.device) -> Iterator[Iterable[tuple]]:
     """`make` of each step in turn. For a GPU the processor makes the next ones meanwhile: they depend on nothing else."""
     if device.type == "cpu":
         yield from map(make, steps)
         return
     with ThreadPoolExecutor(MAKERS) as makers:
-        waiting = deque(makers.submit(make, step) for step in steps[: 2 * MAKERS])
+        made_whole = lambda step: list(make(step))  # noqa: E731
+        waiting = deque(makers.submit(made_whole, step) for step in steps[: 2 * MAKERS])
         for step in steps:
             made = waiting.popleft().result()
-            waiting.extend(makers.submit(make, later) for later in range(step, steps.stop)[2 * MAKERS :][:1])
+            waiting.extend(makers.submit(made_whole, later) for later in range(step, steps.stop)[2 * MAKERS :][:1])
             yield made
 
 
@@ -300,7 +299,7 @@ def update(
     module: nn.Module,
     learner: Learner | Cloner,
     optimiser: torch.optim.Optimizer,
-    batch: list[tuple],
+    batch: Iterable[tuple],
     config: TrainConfig,
     step: int,
     fabric: Fabric,
@@ -312,7 +311,7 @@ def update(
         torch.manual_seed(hash((config.seed, step, fabric.global_rank)) % 2**63)
     sums: dict[str, Tensor] = {}
     for number, part in enumerate(batch, 1):
-        waits = fabric.world_size > 1 and number < len(batch)
+        waits = fabric.world_size > 1 and number < config.accumulate
         with fabric.no_backward_sync(module) if waits else nullcontext():
             loss, figures = module(*part)
             fabric.backward(loss / config.accumulate)
