@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from foresight_nodes import bench_faults
 from foresight_nodes.bench_faults import summarise, told
-from foresight_nodes.full_speed_planner import Swing, swinging
+from foresight_nodes.full_speed_planner import RoundTrips, Swing, swinging
 from foresight_nodes.stop_trials import bound_s, find_swing
 
 from foresight.control.trajectory import derivatives
@@ -65,17 +65,28 @@ def test_what_cannot_be_measured_is_refused_in_one_line(words, says, capsys):
     assert says in told and len(told.splitlines()) == 1
 
 
+def test_a_round_trip_is_of_the_plan_that_the_command_answers():
+    trips = RoundTrips()
+    for end_s, at_s in ((5.0, 1.00), (6.0, 1.02), (6.0, 1.04), (7.0, 1.06)):
+        trips.sent(end_s, at_s)
+    trips.answered(6.0, 1.05)  # the first was refused; the next had been sent before the answer came
+    trips.answered(5.0, 1.06)  # too late: what came after it was answered
+    trips.answered(6.0, 1.07)
+    trips.answered(8.0, 1.08)  # a stop that nobody proposed
+    np.testing.assert_allclose(trips.ms, [30.0, 30.0])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_planner_killed_at_full_speed_leaves_an_arm_at_rest_within_limits():
     """One SIGKILL, one SIGSTOP and one death of the guard itself, over real processes; no limit is broken by the true states."""
-    config = {"robot": "ur5e", "kill": 1, "freeze": 1, "guard": 1, "seed": 1, "round_trip_s": 3.0}
+    config = {"robot": "ur5e", "kill": 1, "freeze": 1, "guard": 1, "seed": 1, "round_trip_s": 3.0, "round_trip_hz": 50.0}
     done = subprocess.run(
         [sys.executable, "-m", "foresight_nodes.stop_trials", json.dumps(config)],
         env=environment(dict(os.environ)), capture_output=True, text=True, timeout=170,
     )  # fmt: skip
     *trials, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert [trial.get("signal") for trial in trials] == ["kill", "freeze", "guard"], done.stdout + done.stderr
-    assert len(last["round_trips_ms"]) > 10 and 0 < min(last["round_trips_ms"]) < 50
+    assert len(last["round_trips_ms"]) > 50 and 0 < min(last["round_trips_ms"]) < 50
     assert all(trial["violations"] == [] and trial["speed"] > 0.7 for trial in trials)
     assert all(trial["rest_s"] <= trial["bound_s"] + 0.1 for trial in trials)  # the machine may be busy with other tests

@@ -48,6 +48,8 @@ class FaultsConfig:
     """Guard deaths in motion for each robot."""
     round_trip_s: float = 60.0
     """[s] of undisturbed planning for each robot in which round trips through the guard are measured."""
+    round_trip_hz: float = 10.0
+    """Plans a second meanwhile."""
     profiles: tuple[str, ...] = ("ur5e", "fr3", "so101")
     """Robots."""
     parallel: int = 1
@@ -61,7 +63,8 @@ class FaultsConfig:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("trials", 0, 10**6), ("guard_trials", 0, 10**6), ("round_trip_s", 0, 86_400), ("parallel", 1, 90), ("seed", 0, 2**31)
+            ("trials", 0, 10**6), ("guard_trials", 0, 10**6), ("round_trip_s", 0, 86_400),
+            ("round_trip_hz", 1, 100), ("parallel", 1, 90), ("seed", 0, 2**31)
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"--{name.replace('_', '-')} must lie between {low} and {high}, got {getattr(self, name)}.")
@@ -87,6 +90,7 @@ class Lane:
             "guard": config.guard_trials,
             "seed": config.seed,
             "round_trip_s": config.round_trip_s,
+            "round_trip_hz": config.round_trip_hz,
         }
         self.process = subprocess.Popen(
             ending_with_parent([sys.executable, "-m", "foresight_nodes.stop_trials", json.dumps(told)]),
@@ -127,7 +131,7 @@ def run_lanes(config: FaultsConfig, trials: list[dict[str, Any]], round_trips_ms
                     lane = Lane(robot, config, FIRST_DOMAIN + number)
                     running.append(lane)
                     selector.register(lane.process.stdout, selectors.EVENT_READ, lane)
-                silent = [lane.robot for lane in running if time.monotonic() - lane.heard_s > SILENT_S]
+                silent = [lane.robot for lane in running if time.monotonic() - lane.heard_s > SILENT_S + config.round_trip_s]
                 if silent:
                     raise LaneError(f"No trial on {silent[0]} for {SILENT_S:.0f} s. Free the machine's cores.")
                 for key, _ in selector.select(0.5):

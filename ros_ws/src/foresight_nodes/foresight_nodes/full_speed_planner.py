@@ -1,6 +1,8 @@
 """A planner that only wants speed: to and fro between two postures, as fast as is allowed, for trials of the guard.
 
-    python -m foresight_nodes.full_speed_planner ROBOT MOTION_JSON [PRIORITY]     reads "go" and "idle" from its standard input
+    python -m foresight_nodes.full_speed_planner ROBOT MOTION_JSON [PRIORITY [PERIOD_S]]
+
+Begins and ends at the words "go" and "idle" of its standard input.
 
 Light, so that many can be kept waiting: one that is killed must be replaced. Looks at nothing and imagines nothing.
 """
@@ -12,6 +14,7 @@ import json
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,12 +34,13 @@ from foresight_nodes.heartbeat import Heartbeat
 from foresight_nodes.real_time import take_priority
 from foresight_nodes.run import make_executor
 
-PERIOD_S = 0.1  # [s] between plans
+PERIOD_S = 0.1  # [s] between plans, where nothing else was said
 LEAD_S = 0.18  # [s] from a plan to the motion that it begins
 OBSERVED_S = 0.05  # [s] before its plan at which the pretended observation was made
 TURN_S = 0.25  # [s] before the end of its motion at which it turns to the other posture
 SAME_S = 1e-5  # [s] between the ends of a motion proposed and of the one commanded, where that is the same
 ROUND_TRIPS = "round trips [ms]:"  # first words of the line that it writes when it is told to idle
+UNANSWERED = 100  # plans remembered that no command answered yet
 GENTLE = 0.5, 0.1  # shares of the acceleration and jerk limits that it uses to gain speed
 GENTLE_JERK = 50.0  # [rad/s^3] at most
 
@@ -66,10 +70,30 @@ def swinging(
     return coming_to(target, q, dq, ddq, gentle, speed, start_s, straight=True)
 
 
+class RoundTrips:
+    """Times from each plan to the command that answers it, told by where both end; a plan that is refused has no answer."""
+
+    def __init__(self) -> None:
+        self._sent: deque[tuple[float, float]] = deque(maxlen=UNANSWERED)  # end of the motion and when it was sent [s]
+        self.ms: list[float] = []
+
+    def sent(self, end_s: float, at_s: float) -> None:
+        self._sent.append((end_s, at_s))
+
+    def answered(self, end_s: float, heard_s: float) -> None:
+        """By the oldest plan that ends as the command does; those before it were refused."""
+        for number, (sent_end_s, sent_s) in enumerate(self._sent):
+            if abs(end_s - sent_end_s) < SAME_S:
+                self.ms.append(1e3 * (heard_s - sent_s))
+                for _ in range(number + 1):
+                    self._sent.popleft()
+                return
+
+
 class FullSpeedPlanner(Node):
     """JointState and the motion in force in, Plan and heartbeat out, while it is told to go."""
 
-    def __init__(self, profile: RobotProfile, swing: Swing) -> None:
+    def __init__(self, profile: RobotProfile, swing: Swing, period_s: float = PERIOD_S) -> None:
         super().__init__("planner")
         self._profile, self._swing = profile, swing
         self._in_force: Trajectory | None = None
@@ -77,15 +101,14 @@ class FullSpeedPlanner(Node):
         self._q: np.ndarray | None = None
         self._target = 0
         self._id, self._heartbeat = time.time_ns() // 1_000_000, None
-        self._sent = (0.0, 0.0)  # end of the motion last proposed, and when it was sent
-        self.round_trips_ms: list[float] = []  # from a plan to its command, since it was told to go
+        self._trips = RoundTrips()  # since it was told to go
         self.wanted = threading.Event()
         self._plans = topics.PLAN.publisher(self)
         self._beats = topics.HEARTBEAT.publisher(self)  # found by the guard before the first beat
         topics.JOINT_STATES.subscription(self, self._on_state)
         topics.in_force(profile.controller_topic).subscription(self, self._on_command)
         topics.GUARD_STATE.subscription(self, self._on_guard_state)
-        self.create_timer(PERIOD_S, self._plan)
+        self.create_timer(period_s, self._plan)
 
     def matched(self) -> bool:
         return min(self._plans.get_subscription_count(), self._beats.get_subscription_count()) > 0 and self._q is not None
@@ -97,8 +120,8 @@ class FullSpeedPlanner(Node):
         elif not self.wanted.is_set() and self._heartbeat is not None:
             self._heartbeat.stop()
             self._heartbeat = None
-            print(f"{ROUND_TRIPS} {json.dumps(self.round_trips_ms)}", flush=True)
-            self.round_trips_ms.clear()
+            print(f"{ROUND_TRIPS} {json.dumps(self._trips.ms)}", flush=True)
+            self._trips = RoundTrips()
 
     def _on_state(self, msg: JointState) -> None:
         self._q = convert.robot_state_from_msg(msg, self._profile.joint_names).q
@@ -107,8 +130,7 @@ class FullSpeedPlanner(Node):
         heard, now_s = time.perf_counter(), time.time()
         new = convert.trajectory_from_msg(msg, self._profile.joint_names, now_s)
         self._in_force, self._in_force_s = splice(self._in_force, new, now_s - 0.5), now_s
-        if abs(float(new.times_s[-1]) - self._sent[0]) < SAME_S:
-            self.round_trips_ms.append(1e3 * (heard - self._sent[1]))
+        self._trips.answered(float(new.times_s[-1]), heard)
 
     def _on_guard_state(self, msg: GuardState) -> None:
         """Where nothing is in force the next motion starts where the arm is measured."""
@@ -132,7 +154,7 @@ class FullSpeedPlanner(Node):
         plan = Plan(now_s - OBSERVED_S, "full-speed", 0.1, np.zeros((1, 3)), 0.0, {}, 0.0, nothing, 1, 0.0, "full speed")
         names, frame = self._profile.joint_names, self._profile.base_frame
         message = convert.plan_to_msg(plan, motion, names, time.time(), self._id, frame)
-        self._sent = float(motion.times_s[-1]), time.perf_counter()
+        self._trips.sent(float(motion.times_s[-1]), time.perf_counter())
         self._plans.publish(message)
 
     def _start(self, join_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,7 +166,7 @@ class FullSpeedPlanner(Node):
 def main() -> int:
     profile, swing = load_profile(sys.argv[1]), Swing.from_json(sys.argv[2])
     rclpy.init(args=[])
-    node = FullSpeedPlanner(profile, swing)
+    node = FullSpeedPlanner(profile, swing, float(sys.argv[4]) if len(sys.argv) > 4 else PERIOD_S)
     ended = threading.Event()
 
     def listen() -> None:

@@ -70,6 +70,7 @@ class LaneConfig:
     guard: int  # trials in which the guard itself is killed
     seed: int
     round_trip_s: float = 0.0  # [s] of undisturbed planning in which round trips are measured
+    round_trip_hz: float = 10.0  # plans a second meanwhile
     command_timeout_s: float = 0.1  # [s] T_cmd of the guard
 
 
@@ -198,8 +199,8 @@ class Lane(Node):
         for client in (guard.change_client, guard.state_client):
             self.destroy_client(client)
 
-    def _start_planner(self, swing: Swing, *priority: str) -> None:
-        command = [sys.executable, "-m", "foresight_nodes.full_speed_planner", self.config.robot, swing.to_json(), *priority]
+    def _start_planner(self, swing: Swing, *how: str) -> None:
+        command = [sys.executable, "-m", "foresight_nodes.full_speed_planner", self.config.robot, swing.to_json(), *how]
         process = subprocess.Popen(
             ending_with_parent(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             text=True, bufsize=1, start_new_session=True,
@@ -282,7 +283,8 @@ class Lane(Node):
         self._end_planners()
         begin, end = self.swing.ends
         share = min(1.0, SMALL_RAD / np.abs(end - begin).max())
-        self._start_planner(Swing(np.array([begin, begin + share * (end - begin)]), self.swing.speed), str(JUDGE_PRIORITY + 1))
+        swing = Swing(np.array([begin, begin + share * (end - begin)]), self.swing.speed)
+        self._start_planner(swing, str(JUDGE_PRIORITY + 1), str(1.0 / self.config.round_trip_hz))
         planner = self.planner()
         while planner.stdout.readline():  # what it wrote before
             pass
