@@ -117,9 +117,7 @@ class LatentPlanning:
 
     def _proposals(self, beginning: Beginning, objective: LatentDistance, still: Float[Tensor, "H A"]) -> Scored:
         aims = torch.tensor(AIMS, dtype=self.dtype, device=self.device)
-        ways = lambda aims: self.follow(beginning.context, objective.goal, aims, still)  # noqa: E731
-        found = self._in_parts(ways, aims.tensor_split(self.shards))
-        blocks, latents = (torch.cat(part) for part in zip(*found, strict=True))
+        blocks, latents = self.follow(beginning.context, objective.goal, aims, still)  # so few that sharing them costs more
         return Scored(blocks, objective.score(latents, blocks))
 
     def _follow(self, context: Context, goal: Float[Tensor, "1 D"], aims: Float[Tensor, "S"], still: Float[Tensor, "H A"]):
