@@ -1,4 +1,4 @@
-"""What can go wrong on purpose: the one table of faults, and what the simulated driver's do to frames, states and commands.
+"""What can go wrong on purpose: the one table of faults, and what the simulated driver's do to frames and states.
 
 Knows no ROS and no clock: times are the simulation's and come from the caller, chance comes from the generator passed in.
 
@@ -41,13 +41,13 @@ TABLE = (
     Kind("camera_black", "sim", "Every camera delivers black pictures.", "Perception reports it; the arm holds."),
     Kind("image_delay", "sim", "Frames arrive late by delay_s, with the stamps of their capture.",
          "Plans from old images are refused; the arm comes to rest on what it has."),
-    Kind("packet_loss", "sim", "A share of all frames, joint states and commands is lost.",
+    Kind("packet_loss", "sim", "A share of all frames and joint states is lost. Commands are reliable: DDS sends them again.",
          "Motion goes on, slower; no limit is broken."),
     Kind("joint_nan", "sim", "Joint number `joint` is measured as NaN.", "Refused by name; the arm comes to rest."),
     Kind("joint_swap", "sim", "Joint number `joint` and the next are measured in each other's place.",
          "The guard sees a leap, or an arm that does not follow, and stops it."),
     Kind("clock_jump", "sim", "The clock and all stamps jump by jump_s, and back at the end.",
-         "Noticed on the steady clock; the arm comes to rest."),
+         "Noticed on the steady clock; the arm comes to rest. A command that is just on its way is read in the new time."),
     Kind("protective_stop", "sim", "The arm brakes and follows nothing; its program no longer runs.",
          "No plan is forwarded until it runs again; then the guard starts from the measured state."),
     Kind("controller_inactive", "sim", "The arm brakes; its trajectory controller is no longer active.",

@@ -101,6 +101,19 @@ def test_the_bench_is_reproducible_and_written(tmp_path, capsys):
     assert "0 violations" in capsys.readouterr().out and "0 violations" in summary(again)
 
 
+def test_stops_of_the_faults_bench_are_put_beside(tmp_path):
+    """One file then holds plans, stops and times of checks; a file of something else is refused in one line."""
+    faults, other = tmp_path / "faults.json", tmp_path / "other.json"
+    stop = {"kill": {"trials": 3, "stopped": 3, "max_s": 0.2, "bound_s": 0.28}, "freeze": {"trials": 2, "stopped": 2}}
+    faults.write_text(json.dumps({"stop": stop, "violations": 0}))
+    other.write_text('{"stop": {}}')
+    found = bench(BenchGuardConfig(plans=30, profiles=("xarm6",), jobs=1, timed=1, faults=faults))
+    assert found["stop"] == stop and found["profiles"]["xarm6"]["violations"] == 0 and {"p50", "p999"} <= found["check_ms"].keys()
+    for path in (other, tmp_path / "absent.json"):
+        with pytest.raises(ValueError, match="is no file of `foresight bench faults --json`"):
+            BenchGuardConfig(faults=path)
+
+
 def test_robots_that_are_finished_do_not_run_again(tmp_path, monkeypatch):
     """After an interruption the same bench goes on; another seed, other code, and code that is not committed begin anew."""
     path, ran = tmp_path / "guard.json", []

@@ -38,13 +38,14 @@ def test_a_swing_is_as_fast_as_the_cap_nearly_allows_and_comes_to_rest(profile):
 
 
 def test_the_sum_counts_what_is_late_and_what_broke_a_limit():
-    """For each robot and signal, with the longest and the median."""
+    """For each signal, of all robots and of each, with the longest and the median."""
     late = {**TRIAL, "rest_s": 0.3, "violations": ["joint speed of elbow"], "stalls": 0}
     figures = summarise([TRIAL, TRIAL, late, {**TRIAL, "signal": "freeze"}], {"ur5e": [1.0, 2.0, 9.0], "fr3": []})
-    kill = figures["stop"]["ur5e"]["kill"]
+    kill = figures["stop"]["kill"]["robots"]["ur5e"]
+    assert {**figures["stop"]["kill"], "robots": 0} == {**kill, "robots": 0}, "there is one robot"
     assert (kill["trials"], kill["stopped"], kill["max_s"], kill["p50_s"], kill["bound_s"]) == (3, 2, 0.3, 0.2, 0.28)
     assert kill["runs_thrown_away"] == 2 and figures["violations"] == 1 and figures["late"] == [late]
-    assert figures["stop"]["ur5e"]["freeze"]["stopped"] == 1 and "guard" not in figures["stop"]["ur5e"]
+    assert figures["stop"]["freeze"]["stopped"] == 1 and "guard" not in figures["stop"]
     assert figures["round_trip_ms"]["ur5e"]["p50"] == 2.0 and figures["round_trip_ms"].keys() == {"ur5e"}
     assert "round trip of 3 plans: p50 2.0" in told(figures)
     assert "2 of 3 at rest within the bound (0.280 s)" in told(figures) and "1 violations" in told(figures)

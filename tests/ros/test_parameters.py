@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 from foresight_nodes.parameters import declare, read
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from tests.ros.conftest import parameters
 
@@ -68,6 +69,18 @@ def test_the_dataclass_validates():
     """A value the core refuses is refused here in the core's words."""
     with pytest.raises(ValueError, match=r"gain must not be negative, got -1\.0"):
         outer(robot="ur5e", inner__gain=-1.0)
+
+
+def test_what_is_not_editable_is_fixed_when_the_node_starts():
+    """Nobody changes from outside which files a running node reads."""
+    node = Node("fixed", parameter_overrides=parameters(robot="ur5e"))
+    declare(node, Outer, editable=("count",))
+    edits = {"robot": "fr3", "inner.gain": 1.0, "count": 5}
+    results = node.set_parameters([Parameter(name, value=value) for name, value in edits.items()])
+    found = read(node, Outer)
+    node.destroy_node()
+    assert [result.successful for result in results] == [False, False, True] and "read-only" in results[0].reason
+    assert (found.robot, found.inner.gain, found.count) == ("ur5e", 2.0, 5)
 
 
 def test_comments_become_descriptions():

@@ -212,13 +212,18 @@ def test_memory_is_bounded_and_verdicts_outlive_images(bench: Bench, profile, ki
 
 
 def test_a_stop_is_known_from_the_guards_state():
-    """Stop and latch of an active guard are stops; going on to a latch, a hold, rest and a simulator's reset are not."""
+    """Stop and latch of an active guard are stops, a hold or retreat in motion; going on, a hold at rest and a reset are not."""
     active, held = GuardState(state=GuardState.ACTIVE), GuardState(state=GuardState.ACTIVE, action=GuardState.HOLD)
     stop = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP)
     latch = GuardState(state=GuardState.STOPPED, action=GuardState.LATCH)
     moving = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(5.3))
     rested = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(4.0))
     assert stops(active, stop) and stops(active, latch) and stops(held, latch) and stops(active, moving)
+    braked, yielding = (
+        GuardState(state=GuardState.ACTIVE, action=action, header=moving.header, in_force_until=moving.in_force_until)
+        for action in (GuardState.HOLD, GuardState.RETREAT)
+    )
+    assert stops(active, braked) and stops(active, yielding) and not stops(held, braked) and not stops(braked, yielding)
     reset = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP, cause="simulator_reset")
     others = [(active, reset), (stop, latch), (latch, latch), (stop, active), (active, held)]
     others += [(active, rested), (rested, stop), (rested, moving)]

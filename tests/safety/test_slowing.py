@@ -147,6 +147,34 @@ def test_speed_falls_towards_an_obstacle(profile, kinematics, start):
     assert verdict.ok and verdict.slowed == pytest.approx(share(0.005)) and "near" in verdict.detail
 
 
+def test_a_pause_at_the_end_does_not_spare_a_motion_its_slowing(profile, kinematics, start):
+    """Slowed it lasts longer than a plan may; that is the guard's own doing, and no reason to let it pass at full speed."""
+    motion = minimum_jerk(start, np.array([0.2, 0, 0, 0, 0, 0.2]), duration_s=1.0)
+    longest_s, still = GuardConfig().duration_max_s, np.zeros((1, 6))
+    paused = Trajectory(
+        np.r_[motion.times_s, motion.times_s[0] + longest_s - 0.01], np.vstack([motion.q, motion.q[-1:]]),
+        np.vstack([motion.dq, still]), np.vstack([motion.ddq, still]),
+    )  # fmt: skip
+    for offered in (motion, paused):
+        guard = Guard(profile, kinematics, clearance=lambda q: np.full(len(q), 0.02))
+        verdict = guard.offer(candidate(offered, profile), RobotState(-0.01, start, np.zeros(6)), 0.0)
+        assert verdict.ok and verdict.slowed < 0.8 and np.abs(at_1khz(guard.in_force)[1]).max() > 0
+    assert guard.in_force.times_s[-1] - guard.in_force.times_s[0] > longest_s
+
+
+def test_what_cannot_be_slowed_for_want_of_jerk_passes_and_says_so(profile, kinematics, start):
+    """Slowing takes jerk. Where that is missing a motion within every limit passes as it is, unless the failsafe says slow."""
+    motion, room = minimum_jerk(start, np.array([0.2, 0, 0, 0, 0, 0.2]), duration_s=1.0), [1.0]
+    guard = Guard(profile, kinematics, GuardConfig(slow_ramp_s=0.002), clearance=lambda q: np.full(len(q), room[0]))
+    assert guard.offer(candidate(motion, profile), RobotState(-0.01, start, np.zeros(6)), 0.0).detail == ""
+    room[0] = 0.02
+    offered, state = candidate(cut(motion, 0.5), profile, 0.45), RobotState(0.44, *sample(motion, 0.44))
+    before, verdict = guard.in_force, guard.offer(offered, state, 0.45)
+    assert verdict.ok and verdict.slowed == 1.0 and verdict.detail.startswith("Not slowed. Slowed to 0.")
+    guard.in_force, guard.share_max = before, 0.5
+    assert guard.offer(offered, state, 0.45).reason in (Reason.JERK_LIMIT, Reason.ACCELERATION_LIMIT)
+
+
 @pytest.mark.parametrize("speed", [0.2, 0.5, 0.8])
 def test_arm_stops_a_tenth_before_a_joint_limit(profile, kinematics, start, speed):
     """However fast a joint legally runs towards its limit, whenever it is stopped it rests 0.1 rad before it."""

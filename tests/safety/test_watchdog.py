@@ -84,10 +84,24 @@ def test_drift_of_the_wall_clock_is_no_jump():
     assert not any(jumps(watch, [(t, t * 1.0005) for t in steady_s.tolist()]))
 
 
-def test_simulated_time_may_stand_run_and_leap_but_not_go_back():
-    """Only a step back is a jump; the time of the failsafe then stands for that moment and goes on."""
+def test_simulated_time_may_stand_catch_up_and_run_fast():
+    """A simulation that is paused, kept waiting or faster than real time has a clock that does not jump."""
     watch = ClockWatch(True, 0.05)
-    assert jumps(watch, [(5.0, 0.0), (5.01, 100.0), (9.0, 100.0), (9.01, 110.0)]) == [0, 0, 0, 0]
-    moment, jump_s = watch.read(9.02, 1.0)
-    assert jump_s == -109.0 and moment == Moment(9.02, 110.0)
-    assert watch.read(9.03, 1.5) == (Moment(9.03, 110.5), 0.0)
+    assert jumps(watch, [(5.0, 0.0), (5.01, 0.01), (9.0, 0.01), (9.0, 0.02), (9.01, 0.06)]) == [0, 0, 0, 0, 0]
+    assert jumps(watch, [(9.5, 0.06), (9.5, 0.55), (9.51, 0.59), (9.515, 0.61)]) == [0, 0, 0, 0]
+    assert watch.read(9.52, 0.62)[0] == Moment(9.52, 0.62)
+
+
+@pytest.mark.parametrize("jump_s", [0.1, 1.0, 60.0, -0.1, -1.0])
+def test_simulated_time_that_leaps_or_goes_back_has_jumped(jump_s: float):
+    """By what it moved beyond the time passed; the time of the failsafe goes on as if it had not, and so after it jumps back."""
+    watch, steady_s = ClockWatch(True, 0.05), np.arange(5.0, 5.3, 0.005)
+    found = jumps(watch, [(t, t - 5.0 + (jump_s if 5.1 <= t < 5.2 else 0.0)) for t in steady_s.tolist()])
+    told = [j for j in found if j]
+    assert told == [pytest.approx(jump_s, abs=0.006), pytest.approx(-jump_s, abs=0.006)]
+    assert watch.read(5.3, 0.3)[0].time_s == pytest.approx(0.3, abs=0.02)
+
+
+def test_simulated_time_that_begins_late_has_not_jumped():
+    """The first reading is compared with nothing."""
+    assert jumps(ClockWatch(True, 0.05), [(5.0, 1000.0), (5.005, 1000.005)]) == [0, 0]

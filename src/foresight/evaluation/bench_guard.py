@@ -61,6 +61,8 @@ class BenchGuardConfig:
     """Checks of which the time is taken, with collision and without."""
     json: Path | None = None
     """File for the figures, written as they grow; the same bench on the same code goes on where it was interrupted."""
+    faults: Path | None = None
+    """File that `foresight bench faults --json` wrote; its `stop` (planners killed and frozen) is put beside these figures."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("plans", 1, 10**9), ("timed", 1, 10**6), ("seed", 0, 2**31), ("jobs", 0, 256)):
@@ -70,6 +72,8 @@ class BenchGuardConfig:
             raise ValueError(f"--profiles names a robot twice: {' '.join(self.profiles)}. Name each once.")
         for name in self.profiles:
             load_profile(name)  # says which there are
+        if self.faults is not None:
+            stops(self.faults)
 
 
 @dataclass
@@ -128,6 +132,8 @@ def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = 
     names = config.profiles or tuple(available_robots())
     found: dict[str, object] = {"machine": asdict(machine()), "git": git_commit(), "seed": config.seed}
     found["profiles"], begun = earlier(config, found["git"])
+    if config.faults:
+        found["stop"] = stops(config.faults)
     found["check_ms"] = check_times("fr3", repeats=config.timed)
     with_collision = check_times("fr3", collision=True, repeats=config.timed)
     found["check_ms"] |= {f"{name}_with_collision": with_collision[name] for name in ("p50", "p99", "p999")}
@@ -165,6 +171,15 @@ def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = 
         raise
     pool.shutdown()
     return found
+
+
+def stops(path: Path) -> dict[str, dict]:
+    """By signal, what `bench faults` found. Raises ValueError where the file is not its own."""
+    try:
+        found = json.loads(path.read_text())["stop"]
+        return {number: found[number] for number in ("kill", "freeze", "guard") if number in found} or found["kill"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--faults: {path} is no file of `foresight bench faults --json` ({error!r}). Name one.") from error
 
 
 def earlier(config: BenchGuardConfig, git: str) -> tuple[dict[str, object], dict[str, dict]]:

@@ -26,6 +26,7 @@ from foresight.safety.limits import Finding
 from foresight.safety.slowing import graded_share, mended, slowed, stop_along
 
 SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
+RAMPS = 1.0, 2.0, 4.0  # of the usual time in which a candidate is slowed; the next where the last would need too much of a joint
 JERK_SHARES = 1.0, 0.3, 0.08  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
 
 
@@ -141,12 +142,16 @@ class Guard:
                 return found.verdict, found.motion
             if self.share_max < 1:
                 delay_s = 0.0
-            gentle = slowed(motion, share, self.config.slow_ramp_s, delay_s)
-            slower = self._examine(replace(candidate, trajectory=gentle), state, now_s)
+            longer = replace(self.config, duration_max_s=self.config.duration_max_s / share)  # it is slower by our own word
+            judge = lambda motion: self._examine(replace(candidate, trajectory=motion), state, now_s, longer)  # noqa: E731
+            slower, share = self._gentler(motion, share, delay_s, judge)
+            why = "near a joint limit or an obstacle" if near < self.share_max else "as long as the failsafe asks for it"
             if slower.verdict.ok:
-                why = "near a joint limit or an obstacle" if near < self.share_max else "as long as the failsafe asks for it"
                 return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed {why}.", share), slower.motion
-            return (found.verdict, found.motion) if self.share_max >= 1 else (slower.verdict, None)
+            why = f"Slowed to {share:.2f} of its speed {why}: {slower.verdict.detail}"
+            if self.share_max < 1:
+                return replace(slower.verdict, detail=why), None
+            return Verdict(Reason.OK, f"Not slowed. {why}"), found.motion  # a joint has nothing left for it; all limits hold
         judge = lambda motion: self._examine(replace(candidate, trajectory=motion), state, now_s)  # noqa: E731
         slower = mended(candidate.trajectory, found, judge, self.config)
         if slower is not None:
@@ -154,10 +159,28 @@ class Guard:
             return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed. {found.verdict.detail}", share), passed.motion
         return found.verdict, None
 
-    def _examine(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Finding:
-        return examine(
-            candidate, self.in_force, state, self.profile, self.kinematics, self.config, now_s, self.scene, self.transport_s
-        )
+    def _gentler(
+        self, motion: Trajectory, share: float, delay_s: float, judge: Callable[[Trajectory], Finding]
+    ) -> tuple[Finding, float]:
+        """The motion at that share of its speed after `delay_s`, what is found of it, and the share.
+
+        Slowing takes acceleration and jerk of its own: where a joint has too little left it is slowed earlier and longer, and at
+        last slower as a whole.
+        """
+        for times in RAMPS:
+            ramp_s = times * self.config.slow_ramp_s
+            gentle = slowed(motion, share, ramp_s, delay_s - (ramp_s - self.config.slow_ramp_s))
+            found = judge(gentle)
+            if found.verdict.ok:
+                return found, share
+        slower = mended(gentle, found, judge, self.config)
+        return (found, share) if slower is None else (slower[1], share * slower[2])
+
+    def _examine(
+        self, candidate: Candidate, state: RobotState | None, now_s: float, config: GuardConfig | None = None
+    ) -> Finding:
+        built = self.profile, self.kinematics, config or self.config
+        return examine(candidate, self.in_force, state, *built, now_s, self.scene, self.transport_s)
 
     def _examine_own(self, motion: Trajectory, now_s: float) -> Verdict:
         return examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene, self.in_force).verdict

@@ -152,7 +152,7 @@ class Monitor:
     def _clock(self, simulated: bool) -> dict[str, str]:
         if not self._jump_s:
             return {}
-        if simulated:
+        if simulated and self._jump_s < 0:
             return {"simulator_reset": f"Simulated time went back by {-self._jump_s:.3f} s."}
         detail = f"The ROS clock moved by {self._jump_s:.3f} s against the steady clock, allowed {self.config.clock_jump_s} s."
         return {"clock_jumped": detail}

@@ -108,7 +108,7 @@ def graded_share(
     begin that may pass before it is slowed so; 1 far from both.
 
     `tip_speeds` maps (N, J) positions and velocities to speeds [m/s]; `clearance` maps (M, J) positions to metres. Looks every
-    `config.graded_sample_s`.
+    `config.graded_sample_s`, from where slowing can have shown: what moves at the begin is in force already.
     """
     begin, end = float(motion.times_s[0]), float(motion.times_s[-1])
     times = np.linspace(begin, end, int(np.ceil((end - begin) / config.graded_sample_s)) + 1)
@@ -121,6 +121,7 @@ def graded_share(
     shares = (allowed / np.maximum(asked, allowed)).min(axis=1)
     if clearance is not None:
         shares = np.minimum(shares, _near_obstacles(q, dq, asked, profile, config, tip_speeds, clearance))
+    shares[times < begin + config.slow_ramp_s - APART_S] = 1.0
     first = int(np.argmax(shares < 1))
     return float(shares.min()), max(0.0, float(times[max(first - 1, 0)]) - begin - config.slow_ramp_s)
 

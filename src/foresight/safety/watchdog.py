@@ -78,30 +78,41 @@ class Watchdog:
 class ClockWatch:
     """Compares the ROS clock with the steady clock.
 
-    The wall clock may drift a little against the steady one, never step; a simulated clock may run at any rate and stand
-    still, never go back.
+    The wall clock may drift a little against the steady one, never step. A simulated clock may stand still, catch up with the
+    time that it stood, and run faster than real time, never go back and never leap.
     """
 
     WINDOW_S = 1.0  # [s] within which a step must happen to be one; slower is drift
+    FASTEST = 4.0  # times real time that a simulation may run at
+    BURST_S = 0.05  # [s] of steady time in which it may run that fast since its clock last moved; over longer spans, real time
 
     def __init__(self, simulated: bool, limit_s: float) -> None:
         if not np.isfinite(limit_s) or limit_s <= 0:
             raise ValueError(f"The limit of a clock jump must be finite and greater than 0 s, got {limit_s}.")
         self.simulated, self.limit_s = simulated, limit_s
-        self._steady_s = self._clock_s = -np.inf
+        self._clock_s = np.nan
+        self._moved_s = np.nan  # when, on the steady clock, the simulated one last moved
         self._reference_s = self._reference_steady_s = np.nan  # clock minus steady, and when that was taken
-        self._back_s = 0.0  # by how much the simulated clock has gone back in all
+        self._jumped_s = 0.0  # by how much the simulated clock has jumped in all
 
     def read(self, steady_s: float, clock_s: float) -> tuple[Moment, float]:
         """Now, and by how much the ROS clock has just jumped [s]; 0 when it has not."""
-        jump_s = self._step_back(clock_s) if self.simulated else self._step(steady_s, clock_s)
-        self._steady_s, self._clock_s = steady_s, clock_s
-        return Moment(steady_s, clock_s + self._back_s if self.simulated else steady_s), jump_s
+        if not self.simulated:
+            return Moment(steady_s, steady_s), self._step(steady_s, clock_s)
+        jump_s = self._leap(steady_s, clock_s)
+        self._jumped_s += jump_s
+        return Moment(steady_s, clock_s - self._jumped_s), jump_s
 
-    def _step_back(self, clock_s: float) -> float:
-        jump_s = min(0.0, clock_s - self._clock_s) if np.isfinite(self._clock_s) else 0.0
-        self._back_s -= jump_s
-        return jump_s
+    def _leap(self, steady_s: float, clock_s: float) -> float:
+        """Of a simulated clock: how much farther it is than it can have come since it last moved, or how far it went back."""
+        advanced_s, passed_s = clock_s - self._clock_s, steady_s - self._moved_s
+        if not advanced_s:
+            return 0.0
+        self._clock_s, self._moved_s = clock_s, steady_s
+        if advanced_s < 0:
+            return advanced_s - passed_s
+        possible_s = max(passed_s, self.FASTEST * min(passed_s, self.BURST_S))
+        return advanced_s - passed_s if advanced_s - possible_s > self.limit_s else 0.0  # false for NaN, the first reading
 
     def _step(self, steady_s: float, clock_s: float) -> float:
         apart_s = clock_s - steady_s

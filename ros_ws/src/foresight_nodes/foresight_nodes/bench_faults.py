@@ -161,20 +161,14 @@ def _stopped(trial: dict[str, Any]) -> bool:
 
 
 def summarise(trials: list[dict[str, Any]], round_trips_ms: dict[str, list[float]]) -> dict[str, Any]:
-    """Figures for each robot and signal."""
+    """Figures for each signal, of all robots together and of each."""
     stops: dict[str, dict[str, Any]] = {}
-    for robot in dict.fromkeys(trial["robot"] for trial in trials):
-        stops[robot] = {}
-        for number in ("kill", "freeze", "guard"):
-            some = [trial for trial in trials if trial["robot"] == robot and trial["signal"] == number]
-            if some:
-                rest = np.array([trial["rest_s"] for trial in some])
-                stops[robot][number] = {
-                    "trials": len(some), "stopped": sum(map(_stopped, some)), "max_s": float(rest.max()),
-                    "bound_s": max(trial["bound_s"] for trial in some), "p50_s": float(np.median(rest)),
-                    "speed_min": min(trial["speed"] for trial in some), "runs_thrown_away": sum(t["stalls"] for t in some),
-                    "planners_not_matched": sum(t["unmatched"] for t in some),
-                }  # fmt: skip
+    for number in ("kill", "freeze", "guard"):
+        some = [trial for trial in trials if trial["signal"] == number]
+        if some:
+            robots = dict.fromkeys(trial["robot"] for trial in some)
+            stops[number] = _figures(some)
+            stops[number]["robots"] = {robot: _figures([t for t in some if t["robot"] == robot]) for robot in robots}
     late = [trial for trial in trials if not _stopped(trial)]
     broken = [f"{t['robot']} {t['signal']}: {v}" for t in trials for v in t["violations"]]
     trips = {
@@ -187,13 +181,23 @@ def summarise(trials: list[dict[str, Any]], round_trips_ms: dict[str, list[float
     }  # fmt: skip
 
 
+def _figures(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    rest = np.array([trial["rest_s"] for trial in trials])
+    return {
+        "trials": len(trials), "stopped": sum(map(_stopped, trials)), "max_s": float(rest.max()),
+        "bound_s": max(trial["bound_s"] for trial in trials), "p50_s": float(np.median(rest)),
+        "speed_min": min(trial["speed"] for trial in trials), "runs_thrown_away": sum(t["stalls"] for t in trials),
+        "planners_not_matched": sum(t["unmatched"] for t in trials),
+    }  # fmt: skip
+
+
 def told(figures: dict[str, Any]) -> str:
     """A line for each robot and signal."""
     lines = [
         f"{robot:<6} {number:<7}{f['stopped']} of {f['trials']} at rest within the bound ({f['bound_s']:.3f} s"
         f"{' at most' if number == 'guard' else ''}); median {f['p50_s']:.3f}, longest {f['max_s']:.3f} s"
-        for robot, signals in figures["stop"].items()
-        for number, f in signals.items()
+        for number, signal in figures["stop"].items()
+        for robot, f in signal["robots"].items()
     ]
     lines += [
         f"{robot:<6} round trip of {f['plans']} plans: p50 {f['p50']:.1f}, p99 {f['p99']:.1f}, longest {f['max']:.1f} ms"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Collection
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -17,17 +18,17 @@ from rclpy.node import Node
 T = TypeVar("T")
 
 
-def declare(node: Node, config: type, prefix: str = "") -> None:
-    """Declares a parameter for each field of the dataclass."""
+def declare(node: Node, config: type, prefix: str = "", editable: Collection[str] = ()) -> None:
+    """Declares a parameter for each field of the dataclass; all but the `editable` ones are fixed when the node starts."""
     hints, notes = get_type_hints(config), _comments(config)
     for field in fields(config):
         name = prefix + field.name
         if is_dataclass(hints[field.name]):
-            declare(node, hints[field.name], f"{name}.")
+            declare(node, hints[field.name], f"{name}.", editable)
             continue
         default = _default(field)
         description = notes.get(field.name, "") + (" (required)" if default is MISSING else "")
-        descriptor = ParameterDescriptor(description=description.strip(), dynamic_typing=True)
+        descriptor = ParameterDescriptor(description=description.strip(), dynamic_typing=True, read_only=name not in editable)
         node.declare_parameter(name, None if default is MISSING else _to_ros(default), descriptor)
 
 

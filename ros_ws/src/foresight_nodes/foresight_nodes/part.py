@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -41,11 +41,14 @@ class Complaint:
 class Part(PossibleClock, LifecycleNode, Generic[P]):
     """A lifecycle node with parameters of type P. Subclasses fill in what they need of the first section."""
 
-    def __init__(self, name: str, parameters: type[P], **options) -> None:
+    def __init__(self, name: str, parameters: type[P], editable: Collection[str] = (), **options) -> None:
+        """`editable`: parameters that may be set while the node runs; all others are fixed when it starts."""
         super().__init__(name, **options)
         self._parameters_type = parameters
-        declare(self, parameters)
-        self.declare_parameter("injectable", False, ParameterDescriptor(description="offer ~/inject; in simulation only"))
+        declare(self, parameters, editable=editable)
+        self.declare_parameter(
+            "injectable", False, ParameterDescriptor(description="offer ~/inject; in simulation only", read_only=True)
+        )
         self.active = False
         self._built: set = set()  # what configure added to the node
         self._complaint: Complaint | None = None

@@ -222,19 +222,25 @@ class RecorderNode(Part[RecorderParameters]):
 
 
 def stops(before: GuardState, now: GuardState) -> bool:
-    """Whether the guard has just brought the arm to rest, or begun to, by its failsafe's word or because it was deactivated.
+    """Whether the guard has just begun to bring the arm to rest, by its failsafe's word or because it was deactivated.
 
-    A guard that was not active let nothing move, so it has nothing to stop; a simulator that is reset is no incident.
+    A hold of an arm at rest stops nothing. A guard that was not active let nothing move, so it has nothing to stop; a simulator
+    that is reset is no incident.
     """
     if before.state == GuardState.INACTIVE or _stopped(before) or now.cause == "simulator_reset":
         return False
+    moving = convert.seconds(now.in_force_until) > convert.seconds(now.header.stamp)
     if now.state == GuardState.INACTIVE:
-        return convert.seconds(now.in_force_until) > convert.seconds(now.header.stamp)
-    return _stopped(now)
+        return moving
+    return _stopped(now) or (moving and _held(now) and not _held(before))
 
 
 def _stopped(msg: GuardState) -> bool:
     return msg.state == GuardState.STOPPED or msg.action in (GuardState.STOP, GuardState.LATCH)
+
+
+def _held(msg: GuardState) -> bool:
+    return msg.action in (GuardState.HOLD, GuardState.RETREAT)
 
 
 def recorded_topics(controller_topic: str, camera_topics: tuple[str, ...]) -> list[topics.Topic]:

@@ -281,7 +281,7 @@ class SimNode(Part[SimParameters]):
     # -- what comes ---------------------------------------------------------------------------------------------------
 
     def _on_trajectory(self, msg: JointTrajectory) -> None:
-        if not self.active or self._faults.lost(self._simulation.time_s):
+        if not self.active:
             return
         if self._simulation.time_s - self._reset_s < DEAF_S:
             self.complain("A command that was under way when the scene was changed is not followed: it is of another arm.")
