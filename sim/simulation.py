@@ -298,9 +298,9 @@ class Simulation:
         """Physics at 500 Hz for that long; the controller runs at the same rate."""
         steps = round(duration_s / scenes.PHYSICS_STEP_S)
         q, dq = self._controller.setpoints(self.time_s + scenes.PHYSICS_STEP_S * np.arange(1, steps + 1))
-        for servo in q + SERVO_LAG_S * dq:
-            self.data.ctrl[: self._joints] = servo
-            mujoco.mj_step(self.model, self.data)
+        model, data, servos = self.model, self.data, self.data.ctrl[: self._joints]
+        for servos[:] in q + SERVO_LAG_S * dq:
+            mujoco.mj_step(model, data)
             if self.judging and self._ticks % self.judge_every == 0:
                 self._judge()
             self._ticks += 1

@@ -15,6 +15,9 @@ from foresight.robots.model import arm_spec, model_source
 from foresight.robots.profile import RobotProfile
 
 ORIENTING_JOINTS = 6  # an arm of fewer cannot choose its tool's orientation
+NEWTON_STEPS = 8
+COSTS = np.array([1.0, 1.0, 1.0, 0.3, 0.3, 0.3])  # of being off by 1 m, and by 1 rad, in inverse kinematics
+DAMPING = 1e-6  # of the joints' steps
 
 
 class MujocoKinematics:
@@ -33,9 +36,9 @@ class MujocoKinematics:
         self._turns = self.model.nv >= ORIENTING_JOINTS
         self._chain = Chain(self.model, self._site)
         self._configuration = mink.Configuration(self.model)
-        self._task = mink.FrameTask(tip, "site", position_cost=1.0, orientation_cost=0.3 if self._turns else 0.0)
+        self._task = mink.FrameTask(tip, "site", position_cost=COSTS[0], orientation_cost=COSTS[3] * self._turns)
         self._limits = [mink.ConfigurationLimit(self.model)]
-        self._rotation = self._forward(profile.home).site_xmat[self._site].reshape(3, 3).copy()
+        self._rotation = self.rotation(profile.home)
 
     def _forward(self, q: Float[np.ndarray, "J"]) -> mujoco.MjData:
         self.data.qpos[:] = q
@@ -100,15 +103,19 @@ class MujocoKinematics:
 
     def rotation(self, q: Float[np.ndarray, "J"]) -> Float[np.ndarray, "3 3"]:
         """Orientation of the tool in the base frame."""
-        return self._forward(q).site_xmat[self._site].reshape(3, 3).copy()
+        self._forward(q)
+        return self._site_rotation().copy()
 
     def tilt(self, rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
         """The turn [rad, rotation vector in the base frame] that brings the tool upright, as at home."""
-        return mink.SO3.from_matrix(self._rotation @ rotation.T).log()
+        return self._turn(self._rotation, rotation)
 
     def turned(self, rotation: Float[np.ndarray, "3 3"], turn: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
         """The orientation after a turn [rad, rotation vector in the base frame]."""
-        return mink.SO3.exp(turn).as_matrix() @ rotation
+        angle, quaternion, matrix = float(np.linalg.norm(turn)), np.empty(4), np.empty(9)
+        mujoco.mju_axisAngle2Quat(quaternion, turn / max(angle, 1e-12), angle)
+        mujoco.mju_quat2Mat(matrix, quaternion)
+        return matrix.reshape(3, 3) @ rotation
 
     def joint_velocity(
         self,
@@ -130,14 +137,45 @@ class MujocoKinematics:
         rotation: Float[np.ndarray, "3 3"] | None = None,
     ) -> Float[np.ndarray, "J"] | None:
         """Joint positions [rad] that put the tip there, tool turned so or as at home, found from `near`; None if out of reach."""
+        turned = self._rotation if rotation is None else rotation
+        found = self._newton(tip, turned, near, tolerance_m)
+        return self._within_joints(tip, turned, near, tolerance_m) if found is None else found
+
+    def _newton(self, tip: np.ndarray, turned: np.ndarray, near: np.ndarray, tolerance_m: float) -> np.ndarray | None:
+        """Damped Newton steps; None where they leave the joints' ranges or come to nothing."""
+        q, rows = np.array(near, dtype=np.float64), 6 if self._turns else 3
+        low, high = self.model.jnt_range.T
+        for _ in range(NEWTON_STEPS):
+            jacobian = self.jacobian(q)[:rows]
+            off = np.concatenate([tip - self.data.site_xpos[self._site], self._turn(turned, self._site_rotation())])[:rows]
+            if np.linalg.norm(off[:3]) < tolerance_m and np.linalg.norm(off[3:]) < 10 * tolerance_m:
+                return q
+            weighted = COSTS[:rows, None] * jacobian
+            q = q + weighted.T @ np.linalg.solve(weighted @ weighted.T + DAMPING * np.eye(rows), COSTS[:rows] * off)
+            if (q < low).any() or (q > high).any():
+                return None
+        return None
+
+    def _within_joints(self, tip: np.ndarray, turned: np.ndarray, near: np.ndarray, tolerance_m: float) -> np.ndarray | None:
+        """Steps that are each the best within the joints' ranges, by mink; None where even they come to nothing."""
         self._configuration.update(near)
-        target = mink.SO3.from_matrix(self._rotation if rotation is None else rotation)
-        self._task.set_target(mink.SE3.from_rotation_and_translation(target, tip))
+        self._task.set_target(mink.SE3.from_rotation_and_translation(mink.SO3.from_matrix(turned), tip))
         for _ in range(20):
             error = self._task.compute_error(self._configuration)
             upright = not self._turns or np.linalg.norm(error[3:]) < 10 * tolerance_m
             if np.linalg.norm(error[:3]) < tolerance_m and upright:
                 return self._configuration.q.copy()
-            velocity = mink.solve_ik(self._configuration, [self._task], 1.0, "daqp", damping=1e-6, limits=self._limits)
+            velocity = mink.solve_ik(self._configuration, [self._task], 1.0, "daqp", damping=DAMPING, limits=self._limits)
             self._configuration.integrate_inplace(velocity, 1.0)
         return None
+
+    def _site_rotation(self) -> Float[np.ndarray, "3 3"]:
+        return self.data.site_xmat[self._site].reshape(3, 3)
+
+    @staticmethod
+    def _turn(wanted: Float[np.ndarray, "3 3"], rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
+        """From one orientation to another, as a rotation vector [rad] in the base frame."""
+        quaternion, turn = np.empty(4), np.empty(3)
+        mujoco.mju_mat2Quat(quaternion, (wanted @ rotation.T).ravel())
+        mujoco.mju_quat2Vel(turn, quaternion, 1.0)
+        return turn
