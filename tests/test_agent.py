@@ -160,6 +160,20 @@ def test_when_the_model_fails_in_motion_the_arm_comes_to_rest_and_the_goal_ends(
     assert np.linalg.norm(simulation.truth().tip_velocity) < 1e-3
 
 
+def test_a_device_that_is_gone_before_anything_is_believed_ends_the_goal_too(agent, simulation, monkeypatch):
+    """Encoding fails: no belief, no plan, no error; the arm rests, and the goal is given up after a while."""
+    scenario = simulation.reset("push", 9)
+    agent.set_goal_images(scenario.goal_images, simulation.time_s, config=PursuitConfig(infeasible_s=0.5))
+    for _ in range(5):
+        assert turn(agent, simulation).trajectory is not None
+    monkeypatch.setattr(agent.filter, "update", lambda _: (_ for _ in ()).throw(RuntimeError("CUDA error: no device")))
+    steps = [turn(agent, simulation) for _ in range(12)]
+    assert all(step.trajectory is None and step.belief is None for step in steps)
+    outcome = next(step.outcome for step in steps if step.outcome is not None)
+    assert outcome.end is End.INFEASIBLE and "no device" in outcome.detail and agent.goal is None
+    assert np.linalg.norm(simulation.truth().tip_velocity) < 1e-3
+
+
 def test_a_device_that_comes_back_in_time_is_used_again(agent, simulation, monkeypatch):
     """One plan is missed; the pursuit goes on."""
     scenario = simulation.reset("push", 10)

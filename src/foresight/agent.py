@@ -133,7 +133,10 @@ class Agent:
         observation = self.observe(images, state, now_s)
         if isinstance(observation, Refusal):
             return Step(refusal=observation)
-        belief = self.filter.update(observation)
+        try:
+            belief = self.filter.update(observation)
+        except RuntimeError as error:  # as below
+            return Step(outcome=self._conclude(self._failed(error, now_s)))
         if self.goal is None or self.pursuit is None:
             return Step(belief=belief)
         join_s = now_s + self.latency_s
@@ -152,10 +155,8 @@ class Agent:
         except ValueError as error:
             outcome = Outcome(End.REFUSED, str(error))
         except RuntimeError as error:  # the device has no memory left, or is gone: it may come back
-            outcome = self.pursuit.without_plan(f"The model failed: {error}", now_s)
-        if outcome is not None:
-            self.goal = self.pursuit = None  # the arm comes to rest on the trajectory that it has
-        if outcome is not None or plan is None:
+            outcome = self._failed(error, now_s)
+        if self._conclude(outcome) is not None or plan is None:
             return Step(belief=belief, plan=plan, verdict=verdict, outcome=outcome)
         candidate = Candidate(plan.trajectory, self.profile.joint_names, belief.stamp_s, now_s, belief.model_id)
         verdict = self.guard.offer(candidate, state, now_s)
@@ -166,6 +167,15 @@ class Agent:
             step = int((join_s - plan.stamp_s) / plan.dt_s + 1e-6)
             self.closed = float(plan.closed[min(step, len(plan.closed) - 1)])
         return Step(self.guard.forward, self.closed, belief=belief, plan=plan, verdict=verdict)
+
+    def _failed(self, error: RuntimeError, now_s: float) -> Outcome | None:
+        return None if self.pursuit is None else self.pursuit.without_plan(f"The model failed: {error}", now_s)
+
+    def _conclude(self, outcome: Outcome | None) -> Outcome | None:
+        """Gives the goal up where the pursuit has come to an end; the arm comes to rest on the trajectory that it has."""
+        if outcome is not None:
+            self.goal = self.pursuit = None
+        return outcome
 
     def watch(self, state: RobotState, now_s: float) -> Trajectory | None:
         """Between turns, as often as joint states come: a motion to send when something holds the arm, else None."""

@@ -53,6 +53,11 @@ class Planner:
                 "Choose the matching checkpoint or robot."
             )
         model = fitting(model, config.policy)
+        trained = getattr(getattr(model, "config", None), "max_blocks", config.horizon)
+        if config.horizon > trained:
+            raise ValueError(
+                f"horizon must be at most {trained} blocks, what this model's critic was trained to count, got {config.horizon}."
+            )
         reacts = config.policy == "reactive"
         config = replace(config, horizon=1) if reacts else config
         self.model, self.config, self.contract = model, config, model.contract

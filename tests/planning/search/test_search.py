@@ -123,6 +123,13 @@ def test_a_search_ends_when_its_elites_agree():
     assert float(short.best.cost.min()) < float(long.best.cost.min()) + 0.01
 
 
+@pytest.mark.parametrize("name", ["predictive_sampling", "gradient"])
+def test_one_elite_agrees_with_nobody(name: str):
+    """A search that learns from its best candidate alone goes through all its rounds."""
+    found = run(METHODS[name], EVALUATE, draws(), START, budget(6, agreement=1e9))
+    assert METHODS[name].elites == 1 and (found.ended, found.rounds) == ("rounds", 6)
+
+
 def test_small_gains_do_not_count_where_a_gain_is_asked_for():
     """A known candidate stays unless it is beaten by the improvement."""
     known = Scored(START.mean[None], EVALUATE(START.mean[None]).cost)

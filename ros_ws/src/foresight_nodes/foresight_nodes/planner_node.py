@@ -86,7 +86,7 @@ class PlannerNode(Part[PlannerParameters]):
     """Belief + goal -> Plan."""
 
     def __init__(self, load: LoadModel = checkpoint.load_for_planning, **options) -> None:
-        super().__init__("planner", PlannerParameters, **options)
+        super().__init__("planner", PlannerParameters, editable=(OBJECTIVE,), **options)
         self._load = load
         self._model = self._planner = self._server = None
         self._chase: Chase | None = None
@@ -210,9 +210,10 @@ class PlannerNode(Part[PlannerParameters]):
             constraints = self._constraints.of(goal)
             if wrong := self._planner.refusal(goal, constraints):
                 raise ValueError(wrong)
-        except ValueError as error:
-            self.complain(f"Goal refused: {error}")
-            conclude(handle, Pursue.Result(reason=Pursue.Result.REFUSED, detail=str(error)))
+        except (ValueError, RuntimeError) as error:  # the model that looks at goal images may have lost its device
+            why = f"The model failed: {error}" if isinstance(error, RuntimeError) else str(error)
+            self.complain(f"Goal refused: {why}")
+            conclude(handle, Pursue.Result(reason=Pursue.Result.REFUSED, detail=why))
             return
         pursuit = Pursuit(now_s, replace(self._settings.pursuit, time_limit_s=request.time_limit_s))
         generator = torch.Generator().manual_seed(self._settings.planner.seed)
@@ -297,6 +298,7 @@ class PlannerNode(Part[PlannerParameters]):
             plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous, juncture)
         except (NoPlan, RuntimeError) as error:  # no motion passes; or the device has no memory left, or is gone
             self._without_plan += 1
+            self._durations.add(time.perf_counter() - begin_s)
             why = str(error) if isinstance(error, NoPlan) else f"The model failed: {error}"
             self.complain(why)
             self._end(chase.pursuit.without_plan(why, now_s))

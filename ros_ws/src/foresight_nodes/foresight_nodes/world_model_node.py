@@ -78,6 +78,9 @@ class WorldModelNode(Part[WorldModelParameters]):
             torch.cuda.empty_cache()
             self.complain(f"Out of memory on {self._device}; this observation is dropped. {' '.join(str(error).split())}")
             return
+        except RuntimeError as error:  # the device is gone: without beliefs the guard brings the arm to rest
+            self.complain(f"The model failed on {self._device}; this observation is dropped. {' '.join(str(error).split())}")
+            return
         self.publish(self._output, convert.belief_to_msg(belief, self._base_frame))
         self._surprise = belief.surprise
         self._beliefs.tick()

@@ -72,7 +72,7 @@ def run(
         if best is None or cost < best_cost - budget.improvement:
             best, best_cost, improved = found, cost, True
         state = method.learn(state, Round(proposed, found, best, gradient))
-        if budget.agreement > 0 and float(elites(found, method.elites).std(0, correction=0).max()) <= budget.agreement:
+        if _agree(elites(found, method.elites), budget.agreement):
             ended = "agreed"
             break
         lasted_s = budget.clock() - round_began_s
@@ -81,6 +81,11 @@ def run(
     if not math.isfinite(best_cost):
         raise ValueError(f"None of the {max(tried, len(best.cost))} candidates has a finite cost; no plan can be made.")
     return Found(best, improved, tried, done, ended)
+
+
+def _agree(chosen: Float[Tensor, "E N U"], within: float) -> bool:
+    """One alone agrees with nobody."""
+    return within > 0 and len(chosen) > 1 and float(chosen.std(0, correction=0).max()) <= within
 
 
 def least(candidates: Candidates) -> float:
