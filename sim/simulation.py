@@ -43,7 +43,7 @@ SPEED_SLACK = 1.02
 NEAR_SHARE, NEAR_RAD, NEAR_M = 0.95, 0.05, 0.01  # of a speed limit; from a joint's end; from a keep-out: a near-miss
 EMBODIED = (
     "geom_size", "geom_rbound", "geom_aabb", "geom_pos", "geom_friction", "body_mass", "body_inertia", "body_subtreemass",
-    "body_invweight0", "dof_invweight0", "dof_M0",
+    "body_invweight0", "dof_invweight0", "dof_M0", "dof_length", "bvh_aabb",
 )  # fmt: skip
 ON_TABLE_M = 0.005  # [m] that a cube may stand higher than it is tall
 OPENS_RAD = 0.8  # of the gripper's driver joint, from open to closed

@@ -192,7 +192,7 @@ def _stub(bench: Bench, profile, kinematics, start) -> Guarded:
 
 def test_without_a_fresh_joint_state_nothing_passes(guarded: Guarded):
     """A joint state that lacks a joint is none, so the last one grows old, and the arm is held."""
-    guarded.bench.advance(0.3, step_s=0.1)
+    guarded.bench.advance(0.3, step_s=0.04)
     q = guarded.q
     guarded.measure(q[:5], guarded.profile.joint_names[:5])
     guarded.q = q

@@ -66,6 +66,7 @@ def test_every_shift_is_seen_or_felt(simulation):
 def test_a_body_leaves_no_trace_after_it(simulation):
     """The model is bit for bit as it was built, once the nominal cube is back."""
     arrays = ("geom_size", "geom_aabb", "geom_friction", "body_mass", "body_inertia", "dof_invweight0", "body_invweight0")
+    arrays += ("bvh_aabb", "dof_length")
     before = {name: getattr(simulation.model, name).copy() for name in arrays}
     simulation.embody(Body(0.03, 0.4, 0.5))
     assert simulation.model.body("cube").mass[0] == 0.4 and simulation.model.geom("cube").size[0] == 0.03
