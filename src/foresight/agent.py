@@ -21,6 +21,7 @@ from foresight.planning.config import PlannerConfig, Policy
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.planner import Planner
 from foresight.planning.pursuit import End, Outcome, Pursuit, PursuitConfig
+from foresight.robots.geometry import OPEN
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
 from foresight.safety.collision import Scene
@@ -31,7 +32,6 @@ from foresight.world_model.belief import BeliefFilter
 from foresight.world_model.goals import goal_from_images
 from foresight.world_model.model import WorldModel
 
-OPEN = 0.0  # command of the gripper's actuator
 LATENCY_MAX_S = GuardConfig().start_ahead_max_s  # [s] at which a motion may begin after it is offered
 
 
@@ -164,8 +164,7 @@ class Agent:
         if not verdict.ok:
             return Step(belief=belief, plan=plan, verdict=verdict)
         if plan.closed is not None:
-            step = int((join_s - plan.stamp_s) / plan.dt_s + 1e-6)
-            self.closed = float(plan.closed[min(step, len(plan.closed) - 1)])
+            self.closed = plan.closed_at(join_s)
         return Step(self.guard.forward, self.closed, belief=belief, plan=plan, verdict=verdict)
 
     def _failed(self, error: RuntimeError, now_s: float) -> Outcome | None:

@@ -177,6 +177,12 @@ class Plan:
     unmet: str = ""  # what of the goal's yaw, opening and contact does not hold now, with both values
     closed: Float[np.ndarray, "HK"] | None = None  # the gripper's command in each step, 0 open, 1 closed; None: it is not moved
 
+    def closed_at(self, time_s: float) -> float | None:
+        """The gripper's command in the step that this time lies in, after the last one the last; None where it is not moved."""
+        if self.closed is None:
+            return None
+        return float(self.closed[min(int((time_s - self.stamp_s) / self.dt_s + 1e-6), len(self.closed) - 1)])
+
 
 @dataclass(frozen=True)
 class Candidate:

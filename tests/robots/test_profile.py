@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from foresight.robots.profile import RobotProfile, available_robots, load_profile, parse_profile
 from foresight.robots.schema import LIMITS
+from sim.simulation import OPENS_RAD
 
 ROBOTS = available_robots()
 
@@ -125,10 +126,10 @@ def test_unknown_key_is_named(raw):
         parse_profile({**raw, "speed": 1.0}, "here.yaml")
 
 
-@pytest.mark.parametrize("part", ["velocity_law", "model", "sources"])
-def test_keys_within_a_mapping_are_checked(part):
+@pytest.mark.parametrize(("part", "robot"), [("velocity_law", "fr3"), ("gripper", "ur5e"), ("model", "fr3"), ("sources", "fr3")])
+def test_keys_within_a_mapping_are_checked(part, robot):
     """A key left out of a mapping, or one too many, is named with the mapping it belongs to."""
-    raw = read("fr3")
+    raw = read(robot)
     key = sorted(raw[part])[0]
     without = {k: v for k, v in raw[part].items() if k != key}
     with pytest.raises(ValueError, match=rf"'{part}' must be exactly the keys .*missing keys \['{key}'\]"):
@@ -145,9 +146,9 @@ UNFIT = [{"a": 1}, [], [None], ["x", 1], True, -1.0, float("nan"), float("inf"),
 @pytest.mark.parametrize(("name", "path"), ANY_PLACE, ids=lambda p: p if isinstance(p, str) else ".".join(p))
 def test_a_value_of_another_kind_is_refused_by_its_key(name, path):
     """Whatever key of whatever profile holds a value of the wrong kind, the error names key, expected and got."""
-    empty_allowed = {"gripper_prefix": " ", "gripper_joints": []}
+    allowed = {"gripper_prefix": " ", "gripper_joints": [], "opened": -1.0, "closed": -1.0}
     for value in UNFIT:
-        if path[-1] in empty_allowed and value == empty_allowed[path[-1]]:
+        if path[-1] in allowed and value == allowed[path[-1]]:
             continue
         with pytest.raises(ValueError, match=rf"here.yaml: key '{'.'.join(path)}' must be .+; got .+") as refusal:
             parse_profile(changed(read(name), path, value), "here.yaml")
@@ -166,7 +167,7 @@ def test_joint_arrays_need_one_finite_number_per_joint(raw, key, value):
             replace(load_profile("ur5e"), **{key: np.array(value)})
 
 
-OPTIONAL = ["velocity_law", "torque_max", "torque_rate_max", "gripper_force_max", "model"]
+OPTIONAL = ["velocity_law", "torque_max", "torque_rate_max", "gripper_force_max", "gripper", "model"]
 
 
 @pytest.mark.parametrize("key", [f.name for f in fields(RobotProfile)])
@@ -217,6 +218,28 @@ def test_contradictions_are_refused(raw):
         parse_profile(changed(raw, ("model", "attachment_site"), None), "here.yaml")
     with pytest.raises(ValueError, match=r"both in model.joints and in model.gripper_joints"):
         parse_profile(changed(raw, ("model", "gripper_joints"), ["elbow_joint"]), "here.yaml")
+
+
+def test_a_gripper_that_cannot_be_read_is_refused(raw):
+    """One joint of the arm, and one that is in the same place open and closed."""
+    with pytest.raises(ValueError, match=r"gripper\.joint 'elbow_joint' is a joint of the arm: shoulder_pan_joint"):
+        parse_profile(changed(raw, ("gripper", "joint"), "elbow_joint"), "here.yaml")
+    with pytest.raises(ValueError, match=r"must be finite and differ, got 0\.8 and 0\.8"):
+        parse_profile(changed(raw, ("gripper", "opened"), 0.8), "here.yaml")
+
+
+def test_the_grippers_joint_tells_its_opening_and_back():
+    """As the simulation counts it: 0 rad is open, 0.8 rad closed; beyond its ends it is open or closed, and NaN stays."""
+    gripper = load_profile("ur5e").gripper_moved()
+    assert [gripper.opening(q) for q in (0.0, 0.2, 0.8, 0.81, -0.01)] == pytest.approx([1.0, 0.75, 0.0, 0.0, 1.0])
+    assert [gripper.position(share) for share in (1.0, 0.75, 0.0)] == pytest.approx([0.0, 0.2, 0.8])
+    assert np.isnan(gripper.opening(float("nan"))) and (gripper.opened, gripper.closed) == (0.0, OPENS_RAD)
+
+
+def test_a_robot_without_a_gripper_joint_says_so():
+    """A model that moves the gripper needs one: the robot, what it lacks, who has it, and what to do."""
+    with pytest.raises(ValueError, match=r"robot 'fr3' has no gripper joint .*have one: ur5e\. Give its joint"):
+        load_profile("fr3").gripper_moved()
 
 
 def test_a_velocity_law_that_lets_a_joint_run_through_its_end_is_refused():

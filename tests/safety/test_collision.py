@@ -10,6 +10,7 @@ import pytest
 
 from foresight.control.trajectory import hold, sample
 from foresight.data import Box, Reason, RobotState, Trajectory
+from foresight.robots.geometry import OPEN
 from foresight.robots.profile import load_profile
 from foresight.safety.checks import check
 from foresight.safety.collision import Scene, scene_from, speed_bounds
@@ -352,6 +353,18 @@ def test_scene_comes_back_from_its_text(profile):
     assert scene_from("", profile, GuardConfig()) is None
     with pytest.raises(ValueError, match="'table' and 'boxes'"):
         scene_from('{"boxes": []}', profile, GuardConfig())
+
+
+def test_an_open_gripper_comes_back_from_the_scenes_text_and_is_wider(profile, at):
+    """A post beside the tip that closed fingers pass and open ones would hit. A text that tells nothing means closed, as ever."""
+    post = Box("post", np.array([0.44, 0.05, 0.0]), np.array([0.46, 0.07, 0.11]))
+    down = towards(at(0.45, 0.0, 0.20), at(0.45, 0.0, 0.10))
+    found = {}
+    for command in (None, OPEN):
+        text = to_text(TABLE, (post,), command)
+        assert ("gripper" in text) == (command is not None)
+        found[command] = scene_from(text, profile, GuardConfig()).first_contact(down, 0.0)
+    assert found[None] is None and found[OPEN].names[1] == "post"
 
 
 def test_guard_slows_beside_a_keep_out(profile, kinematics, at):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from foresight.data import Reason, RobotState
 from foresight.incidents.pack import IncidentError, Pack
 from foresight.incidents.replay import replay
+from foresight.robots.geometry import OPEN
 from foresight.robots.profile import profile_text
 from foresight.safety.collision import scene_from
 from foresight.safety.config import GuardConfig
@@ -19,7 +21,7 @@ from foresight.safety.decision import Setup, digest
 from foresight.safety.guard import Guard
 from foresight.safety.obstacles import TABLE, boxes_of, to_text
 from tests.incidents.recordings import RecordedGuard, decision_fields, setup_fields, write
-from tests.motions import candidate, drive
+from tests.motions import candidate, drive, minimum_jerk
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,33 @@ def test_verdicts_are_reproduced_bit_for_bit(tmp_path, recorded, fields):
     assert [row.replayed_detail for row in result.rows] == [d.verdict.detail for d in recorded.decisions]
     reasons = {d.verdict.reason for d in recorded.decisions}
     assert {Reason.OK, Reason.STOPPED, Reason.WRONG_MODEL, Reason.NOT_FINITE, Reason.STALE_PLAN, Reason.STALE_STATE} <= reasons
+
+
+def test_an_incident_from_before_profiles_told_of_the_gripper_replays(tmp_path, recorded, profile):
+    """Its profile has no such key; all verdicts come out bit for bit."""
+    told = yaml.safe_load(recorded.setup.profile)
+    del told["gripper"]
+    older = replace(recorded.setup, profile=yaml.safe_dump(told))
+    verdicts = [decision_fields(replace(d, setup=older.fingerprint), profile.joint_names) for d in recorded.decisions]
+    result = replayed(tmp_path, setup_fields(older), verdicts)
+    assert result.same and len(result.rows) == len(recorded.decisions)
+
+
+def test_a_guard_that_looked_with_the_gripper_open_replays_so(tmp_path, profile, kinematics):
+    """A motion that open fingers would take into a post is refused again; the same record without its gripper is noticed."""
+    boxes = boxes_of([0.44, 0.05, 0.0, 0.46, 0.07, 0.11])
+    setup = Setup(profile_text("ur5e"), scene=to_text(TABLE, boxes, OPEN))
+    guard = RecordedGuard(Guard(profile, kinematics, scene=scene_from(setup.scene, profile, setup.config)), setup)
+    begin, end = (kinematics.solve(np.array([0.45, 0.0, height]), profile.home) for height in (0.20, 0.10))
+    motion = minimum_jerk(begin, end - begin, 0.1, 1.5, points=20)
+    guard.offer(candidate(motion, profile), RobotState(-0.01, begin, np.zeros(6)), 0.0)
+    assert guard.decisions[0].verdict.reason is Reason.KEEP_OUT
+    verdicts = [decision_fields(d, profile.joint_names) for d in guard.decisions]
+    assert replayed(tmp_path, setup_fields(setup), verdicts).same
+    closed = setup_fields(setup) | {"scene": to_text(TABLE, boxes)}
+    (tmp_path / "closed").mkdir()
+    row = replayed(tmp_path / "closed", closed, verdicts).rows[0]
+    assert row.replayed_reason == "ok" and "a number of the guard_setup" in row.differences
 
 
 def last_bit(value: float) -> float:

@@ -23,6 +23,7 @@ from foresight.safety.guard import Guard
 from foresight.versions import versions
 
 SETUP, VERDICT = "foresight_msgs/msg/GuardSetup", "foresight_msgs/msg/GuardVerdict"
+SINCE = {"gripper": None}  # keys that profiles have got since incidents are recorded, and what they were before
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def rebuild(setup: Setup) -> Guard:
 
 
 def profile_of(setup: Setup) -> RobotProfile:
-    return read_profile(setup.profile, "the recorded robot profile")
+    return read_profile(setup.profile, "the recorded robot profile", SINCE)
 
 
 def judge_again(decision: Decision, setup: Setup, guard: Guard) -> tuple[Verdict, str] | None:

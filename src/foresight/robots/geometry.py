@@ -13,6 +13,7 @@ from foresight.robots.profile import RobotProfile
 
 CLOSED = {"so101": -0.1745}  # command that closes the gripper, where it is not the Robotiq's
 ROBOTIQ_CLOSED = 255.0
+OPEN = 0.0  # command that opens the Robotiq, as wide as it can be
 SETTLE_STEPS = 500  # of 2 ms: fingers are at rest long before
 
 

@@ -49,6 +49,25 @@ class VelocityLaw:
 
 
 @dataclass(frozen=True)
+class GripperJoint:
+    """The gripper as joint states and its controller have it: one joint, whose position tells how far it is open."""
+
+    joint: str  # its name in joint_states
+    opened: float  # [rad, m where it slides] its position when open
+    closed: float  # the same when closed
+    controller_topic: str
+    source: str  # where all this is from
+
+    def opening(self, position: float) -> float:
+        """How far it is open at that position: 0 closed, 1 open; what is not finite stays so."""
+        return float(np.clip((position - self.closed) / (self.opened - self.closed), 0, 1))
+
+    def position(self, opening: float) -> float:
+        """Where its joint then is."""
+        return self.closed + opening * (self.opened - self.closed)
+
+
+@dataclass(frozen=True)
 class RobotProfile:
     """One robot. SI units and radians; arrays are in the order of `joint_names`.
 
@@ -76,11 +95,23 @@ class RobotProfile:
     controller_rate_hz: float
     base_frame: str
     tip_frame: str
+    gripper: GripperJoint | None  # None: no gripper that a model may move
     model: ModelSource | None  # None where no package that ships the model is used: limits hold, kinematics are refused
     sources: Mapping[str, str]  # where each limit is from
 
     def __post_init__(self) -> None:
         schema.check_consistency(self)
+
+    def gripper_moved(self) -> GripperJoint:
+        """The gripper, for a model that moves it; ValueError where the robot has none."""
+        if self.gripper is None:
+            there = ", ".join(name for name in available_robots() if load_profile(name).gripper is not None)
+            raise ValueError(
+                f"The model moves the gripper, and robot '{self.name}' has no gripper joint (gripper: null in its profile). "
+                f"Robots that have one: {there}. Give its joint, positions and controller in the profile, or a model that "
+                "moves the tip alone."
+            )
+        return self.gripper
 
     def velocity_bounds(self, q: Float[np.ndarray, "*N J"]) -> tuple[Float[np.ndarray, "*N J"], Float[np.ndarray, "*N J"]]:
         """Lowest and highest joint velocity [rad/s] in force at each q: the robot's own limits, within the cap.
@@ -113,13 +144,13 @@ def profile_text(name_or_path: str) -> str:
     return _path(name_or_path).read_text()
 
 
-def read_profile(text: str, origin: str) -> RobotProfile:
-    """A profile from its YAML; `origin` is how errors call it."""
+def read_profile(text: str, origin: str, absent: Mapping[str, object] = {}) -> RobotProfile:
+    """A profile from its YAML; `origin` is how errors call it, `absent` are values of keys that it may not have yet."""
     try:
         raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{origin}: not readable as YAML: {' '.join(str(error).split())}.") from error
-    return parse_profile(raw, origin)
+    return parse_profile({**absent, **raw} if isinstance(raw, dict) else raw, origin)
 
 
 def _path(name_or_path: str) -> Path:
@@ -141,6 +172,8 @@ def parse_profile(raw: object, origin: str) -> RobotProfile:
     values = schema.parse(raw, origin)
     if values["velocity_law"] is not None:
         values["velocity_law"] = VelocityLaw(**values["velocity_law"])
+    if values["gripper"] is not None:
+        values["gripper"] = GripperJoint(**values["gripper"])
     if values["model"] is not None:
         values["model"] = ModelSource(**values["model"])
     return RobotProfile(**values)

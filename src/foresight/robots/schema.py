@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from foresight.robots.profile import ModelSource, RobotProfile
+    from foresight.robots.profile import GripperJoint, ModelSource, RobotProfile
 
 Kind = Callable[[Any, int], Any]  # a value of the YAML and the number of joints -> the parsed value, or _Unfit
 
@@ -73,6 +73,12 @@ def _finite(value: Any) -> bool:
 def _positive(value: Any, joints: int) -> float:
     if not _finite(value) or value <= 0:
         raise _Unfit("a finite number above 0", value)
+    return float(value)
+
+
+def _number(value: Any, joints: int) -> float:
+    if not _finite(value):
+        raise _Unfit("a finite number", value)
     return float(value)
 
 
@@ -140,6 +146,9 @@ _PROFILE: dict[str, Kind] = {
     "controller_rate_hz": _positive,
     "base_frame": _text,
     "tip_frame": _text,
+    "gripper": _optional(
+        _mapping({"joint": _text, "opened": _number, "closed": _number, "controller_topic": _text, "source": _text})
+    ),
     "model": _optional(
         _mapping(
             {
@@ -221,8 +230,20 @@ def check_consistency(profile: RobotProfile) -> None:
                 f"Robot '{name}': velocity_law.offset must be at most 0, or a joint may move at its end; "
                 f"got {law.offset.tolist()}."
             )
+    if profile.gripper is not None:
+        _check_gripper(name, profile.joint_names, profile.gripper)
     if profile.model is not None:
         _check_model(name, profile.joint_names, profile.model)
+
+
+def _check_gripper(name: str, joint_names: tuple[str, ...], gripper: GripperJoint) -> None:
+    if gripper.joint in joint_names:
+        raise ValueError(f"Robot '{name}': gripper.joint '{gripper.joint}' is a joint of the arm: {', '.join(joint_names)}.")
+    if not (np.isfinite([gripper.opened, gripper.closed]).all() and gripper.opened != gripper.closed):
+        raise ValueError(
+            f"Robot '{name}': gripper.opened and gripper.closed must be finite and differ, "
+            f"got {gripper.opened} and {gripper.closed}."
+        )
 
 
 def _check_model(name: str, joint_names: tuple[str, ...], model: ModelSource) -> None:

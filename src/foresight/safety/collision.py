@@ -57,7 +57,7 @@ def _bent(profile: RobotProfile) -> Float[np.ndarray, "J"]:
 
 
 class Scene:
-    """The arm with its gripper closed, among what it must not touch."""
+    """The arm among what it must not touch, its gripper closed or where `gripper_command` (of its actuator) puts it."""
 
     def __init__(
         self,
@@ -221,8 +221,8 @@ def scene_from(text: str, profile: RobotProfile, config: GuardConfig) -> Scene |
     """The scene that a text (`obstacles.to_text`) tells of, with the guard's margins; None for an empty one."""
     if not text:
         return None
-    table, boxes = from_text(text)
-    return Scene(profile, boxes, config.margins, table, config.sweep_resolution_m)
+    table, boxes, gripper_command = from_text(text)
+    return Scene(profile, boxes, config.margins, table, config.sweep_resolution_m, gripper_command)
 
 
 class _Path:

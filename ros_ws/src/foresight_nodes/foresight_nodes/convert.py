@@ -343,7 +343,7 @@ def guard_from_msg(msg: m.GuardSetup) -> tuple[GuardConfig, bool, Box | None, tu
         config = GuardConfig(**{**raw, "margins": Margins(**raw["margins"])})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"The guard's setup cannot be used ({error}). Start guard and planner from the same version.") from error
-    return config, bool(msg.scene), *(from_text(msg.scene) if msg.scene else (None, ()))
+    return config, bool(msg.scene), *(from_text(msg.scene)[:2] if msg.scene else (None, ()))
 
 
 def decision_to_msg(decision: Decision, joint_names: tuple[str, ...]) -> m.GuardVerdict:
