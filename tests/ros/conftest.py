@@ -190,15 +190,22 @@ def sparing_checkpoint(tmp_path_factory: pytest.TempPathFactory, profile: RobotP
     return _untrained(tmp_path_factory.mktemp("checkpoint") / "sparing", profile, spare_cameras=True)
 
 
-def _untrained(path: Path, profile: RobotProfile, **config) -> Path:
+@pytest.fixture(scope="session")
+def gripping_checkpoint(tmp_path_factory: pytest.TempPathFactory, profile: RobotProfile) -> Path:
+    """The same, of a kind that moves the gripper."""
+    return _untrained(tmp_path_factory.mktemp("checkpoint") / "gripping", profile, gripper=True)
+
+
+def _untrained(path: Path, profile: RobotProfile, gripper: bool = False, **config) -> Path:
     import torch
 
-    from foresight.contract import CameraContract, Contract
+    from foresight.contract import TIP, TIP_AND_GRIPPER, CameraContract, Contract
     from foresight.world_model.checkpoint import save
     from foresight.world_model.model import ModelConfig, WorldModel
 
     torch.manual_seed(0)
     cameras = tuple(CameraContract(name, 64, 48, (8, 0, 48, 48), 32) for name in ("front", "wrist"))
-    model = WorldModel(Contract(profile.name, profile.joint_names, cameras), ModelConfig(16, 8, 16, 1, 16, 8, **config))
+    contract = Contract(profile.name, profile.joint_names, cameras, action=TIP_AND_GRIPPER if gripper else TIP)
+    model = WorldModel(contract, ModelConfig(16, 8, 16, 1, 16, 8, **config))
     save(model, path, "# Untrained\n", {})
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from foresight.contract import CameraContract, Contract
 from foresight.data import Belief, Observation, Plan, RobotState, Trajectory
+from foresight.robots.profile import GripperJoint
 
 NAMES = ("a", "b")
 NOW_S = 1_795_312_000.123456  # a wall clock: as large as stamps get
@@ -93,6 +95,19 @@ def test_a_missing_joint_is_named():
         convert.robot_state_from_msg(message, NAMES)
 
 
+def test_the_grippers_joint_travels_with_the_arms():
+    """Its position becomes the opening and back; not asked for, it is not told; missing, it is named with what to do."""
+    gripper = GripperJoint("finger", 0.0, 0.8, "gripper/joint_trajectory", "a test")
+    message = convert.robot_state_to_msg(RobotState(2.0, np.zeros(2), np.ones(2), 0.25), NAMES, gripper=gripper)
+    assert list(message.name) == ["a", "b", "finger"] and message.position[2] == pytest.approx(0.6)
+    read = convert.robot_state_from_msg(message, NAMES, gripper)
+    assert read.opening == pytest.approx(0.25) and (read.q.tolist(), read.dq.tolist()) == ([0, 0], [1, 1])
+    assert convert.robot_state_from_msg(message, NAMES).opening is None
+    message = convert.robot_state_to_msg(RobotState(2.0, np.zeros(2), np.ones(2)), NAMES, gripper=gripper)
+    with pytest.raises(ValueError, match=r"lacks finger, the gripper's joint.*Joints in the message: a, b\. Publish it"):
+        convert.robot_state_from_msg(message, NAMES, gripper)
+
+
 def test_a_trajectory_survives():
     """Times, positions and velocities come back; times within a microsecond."""
     message = convert.trajectory_to_msg(TRAJECTORY, NAMES)
@@ -129,6 +144,16 @@ def test_an_observation_survives():
     assert read.stamp_s == pytest.approx(NOW_S, abs=1e-6) and (read.images == images).all()
     assert (read.q.tolist(), read.dq.tolist()) == ([1, 2], [3, 4])
     assert (read.tip.tolist(), read.tip_velocity.tolist()) == ([0, 1, 2], [1, 2, 3])
+
+
+@pytest.mark.parametrize("opening", [None, 0.0, 0.4])
+def test_the_opening_survives(opening: float | None):
+    """Told or not told."""
+    observation = Observation(
+        1.0, np.zeros((1, 4, 4, 3), np.uint8), np.zeros(2), np.zeros(2), np.zeros(3), np.zeros(3), opening=opening
+    )
+    message = convert.observation_to_msg(observation, CONTRACT, "base_link")
+    assert convert.observation_from_msg(message, CONTRACT).opening == opening
 
 
 def test_which_cameras_are_seen_survives():
@@ -171,3 +196,12 @@ def test_a_plan_survives_and_carries_its_trajectory():
     assert offered.joint_names == NAMES and offered.model_id == "m1"
     assert offered.observation_stamp_s == pytest.approx(NOW_S, abs=1e-6)
     assert offered.plan_stamp_s == pytest.approx(NOW_S + 0.08, abs=1e-6)
+    assert np.isnan(message.closed)
+
+
+@pytest.mark.parametrize(("begin_s", "closed"), [(0.05, 1.0), (0.1, 0.0), (0.15, 0.0), (0.25, 1.0), (0.9, 1.0)])
+def test_a_plan_carries_the_grippers_command_of_the_step_that_its_motion_begins_in(begin_s: float, closed: float):
+    """Of three steps of 0.1 s; after the last one the last."""
+    plan = replace(PLAN, closed=np.array([1.0, 0.0, 1.0]))
+    begun = replace(TRAJECTORY, times_s=TRAJECTORY.times_s - TRAJECTORY.times_s[0] + NOW_S + begin_s)
+    assert convert.plan_to_msg(plan, begun, NAMES, NOW_S + 0.08, 3, "base_link").closed == closed

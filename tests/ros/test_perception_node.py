@@ -27,7 +27,7 @@ class Sensed:
         self.images = {name: bench.publisher(topics.image(name)) for name in ("front", "wrist")}
         self.infos = {name: bench.publisher(topics.camera_info(name)) for name in ("front", "wrist")}
         self.joints = bench.publisher(topics.JOINT_STATES)
-        self.q = np.arange(6) / 10.0
+        self.q, self.opening = np.arange(6) / 10.0, None  # of the gripper; None: the driver does not tell
 
     def frames(
         self, height: int = 48, width: int = 64, encoding: str = "rgb8", cameras: tuple[str, ...] = ("front", "wrist")
@@ -44,8 +44,9 @@ class Sensed:
 
     def state(self, q: np.ndarray | None = None, names: tuple[str, ...] | None = None) -> None:
         q = self.q if q is None else q
+        state = RobotState(self.bench.now_s, q, np.zeros(len(q)), self.opening)
         self.joints.publish(
-            convert.robot_state_to_msg(RobotState(self.bench.now_s, q, np.zeros(len(q))), names or self.profile.joint_names)
+            convert.robot_state_to_msg(state, names or self.profile.joint_names, gripper=self.profile.gripper)
         )
         self.settle()
 
@@ -201,6 +202,33 @@ def test_what_is_wrong_with_a_camera_is_told_at_once_and_by_its_type(sensed: Sen
     sensed.bench.advance(0.1)
     sensed.frames()
     sensed.bench.until(lambda: refusals()[-1] == "", "it is gone")
+
+
+def test_the_grippers_opening_is_observed_for_a_model_that_moves_it(bench: Bench, gripping_checkpoint: Path, profile):
+    """Without its joint in the joint states nothing is observed, and the message says which is missing and what to do."""
+    sensed = Sensed(bench, gripping_checkpoint, profile)
+    sensed.frames()
+    said = sensed.refusal()
+    assert "lacks robotiq_85_left_knuckle_joint, the gripper's joint" in said and "Publish it with them" in said
+    for opening in (0.3, 1.0):
+        sensed.opening = opening
+        bench.advance(0.1)
+        sensed.frames()
+        assert sensed.node.active or sensed.activate()
+    bench.until(lambda: sensed.observations, "an observation arrives")
+    assert sensed.observations[-1].opening == pytest.approx(1.0)
+    assert convert.observation_from_msg(sensed.observations[-1], sensed.contract).opening == pytest.approx(1.0)
+
+
+def test_a_gripper_that_is_not_moved_is_not_observed(sensed: Sensed):
+    """Its joint may come with the arm's; the observation of a model that moves the tip alone is as ever."""
+    sensed.opening = 0.3
+    sensed.frames()
+    assert sensed.activate()
+    sensed.bench.advance(0.1)
+    sensed.frames()
+    sensed.bench.until(lambda: sensed.observations, "an observation arrives")
+    assert np.isnan(sensed.observations[-1].opening)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from foresight.contract import Contract
 from foresight.data import Belief, Box, Candidate, Observation, Plan, RobotState, Trajectory
+from foresight.robots.profile import GripperJoint
 from foresight.safety.config import GuardConfig, Margins
 from foresight.safety.decision import Decision, Setup
 from foresight.safety.obstacles import from_text
@@ -118,26 +119,43 @@ def camera_info_to_msg(intrinsics: np.ndarray, width: int, height: int, stamp_s:
 # -- joints -----------------------------------------------------------------------------------------------------------
 
 
-def robot_state_from_msg(msg: JointState, joint_names: tuple[str, ...]) -> RobotState:
-    """The named joints in that order; other joints are left out. NaN passes: the core judges it."""
+def robot_state_from_msg(msg: JointState, joint_names: tuple[str, ...], gripper: GripperJoint | None = None) -> RobotState:
+    """The named joints in that order, and how far the gripper is open where it is asked for; other joints are left out.
+
+    NaN passes: the core judges it.
+    """
     order = _order(msg.name, joint_names, "Joint state")
+    if gripper is not None and gripper.joint not in msg.name:
+        raise ValueError(
+            f"Joint state lacks {gripper.joint}, the gripper's joint, and the model needs it. Joints in the message: "
+            f"{', '.join(msg.name)}. Publish it with them, or name it as the driver does (gripper.joint in the robot profile)."
+        )
     for what, values in (("positions", msg.position), ("velocities", msg.velocity)):
         if len(values) != len(msg.name):
             raise ValueError(
                 f"Joint state has {len(values)} {what} for {len(msg.name)} joints. "
                 "The driver must publish positions and velocities."
             )
-    return RobotState(seconds(msg.header.stamp), np.array(msg.position)[order], np.array(msg.velocity)[order])
+    opening = None if gripper is None else gripper.opening(msg.position[list(msg.name).index(gripper.joint)])
+    return RobotState(seconds(msg.header.stamp), np.array(msg.position)[order], np.array(msg.velocity)[order], opening)
 
 
-def robot_state_to_msg(state: RobotState, joint_names: tuple[str, ...], frame: str = "") -> JointState:
-    return JointState(
+def robot_state_to_msg(
+    state: RobotState, joint_names: tuple[str, ...], frame: str = "", gripper: GripperJoint | None = None
+) -> JointState:
+    """The arm's joints, and behind them the gripper's where it is asked for; its velocity is not known, which NaN says."""
+    message = JointState(
         header=header(state.stamp_s, frame),
         name=list(joint_names),
         position=state.q.tolist(),
         velocity=state.dq.tolist(),
         effort=[],
     )
+    if gripper is not None and state.opening is not None:
+        message.name.append(gripper.joint)
+        message.position.append(gripper.position(state.opening))
+        message.velocity.append(math.nan)
+    return message
 
 
 def trajectory_from_msg(msg: JointTrajectory, joint_names: tuple[str, ...], now_s: float) -> Trajectory:
@@ -219,6 +237,7 @@ def observation_to_msg(observation: Observation, contract: Contract, frame: str)
         dq=observation.dq.tolist(),
         tip=observation.tip,
         tip_velocity=observation.tip_velocity,
+        opening=math.nan if observation.opening is None else observation.opening,
     )
 
 
@@ -241,7 +260,14 @@ def observation_from_msg(msg: m.Observation, contract: Contract) -> Observation:
     images = np.frombuffer(msg.images, np.uint8).reshape(shape).copy()
     seen = None if all(msg.seen) else tuple(msg.seen)
     return Observation(
-        seconds(msg.header.stamp), images, np.array(msg.q), np.array(msg.dq), np.array(msg.tip), np.array(msg.tip_velocity), seen
+        seconds(msg.header.stamp),
+        images,
+        np.array(msg.q),
+        np.array(msg.dq),
+        np.array(msg.tip),
+        np.array(msg.tip_velocity),
+        seen,
+        None if math.isnan(msg.opening) else msg.opening,
     )
 
 
@@ -269,6 +295,7 @@ def plan_to_msg(
     plan: Plan, trajectory: Trajectory, joint_names: tuple[str, ...], plan_stamp_s: float, plan_id: int, frame: str
 ) -> m.Plan:
     blocks, size = plan.imagined.shape
+    closed = plan.closed_at(float(trajectory.times_s[0]))
     return m.Plan(
         header=header(plan.stamp_s, frame),
         plan_stamp=stamp(plan_stamp_s),
@@ -287,6 +314,7 @@ def plan_to_msg(
         nearest=plan.nearest,
         singular_margin=float(plan.singular_margin),
         trajectory=trajectory_to_msg(trajectory, joint_names),
+        closed=math.nan if closed is None else closed,
         imagined_blocks=blocks,
         imagined_size=size,
         imagined=_floats(plan.imagined),

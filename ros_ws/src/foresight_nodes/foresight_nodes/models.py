@@ -15,7 +15,7 @@ LoadModel = Callable[[str, str], WorldModel]  # checkpoint folder, device -> mod
 
 
 def load_for(robot: str, path: str, device: str, threads: int, load: LoadModel) -> tuple[WorldModel, RobotProfile]:
-    """The model and the robot it was trained for; raises ValueError when that is another robot, or moves the gripper too."""
+    """The model and the robot it was trained for; raises ValueError when that is another robot, or lacks a gripper to move."""
     if threads > 0:
         torch.set_num_threads(threads)
     model, profile = load(path, device), load_profile(robot)
@@ -26,10 +26,7 @@ def load_for(robot: str, path: str, device: str, threads: int, load: LoadModel) 
             f"this robot is '{profile.name}' with joints {', '.join(profile.joint_names)}. Give the checkpoint of this robot."
         )
     if model.contract.moves_gripper:
-        raise ValueError(
-            f"Checkpoint {path} has actions '{model.contract.action}'; the nodes do not move the gripper yet, only `foresight "
-            "evaluate` in process does. Give a checkpoint whose actions move the tip."
-        )
+        profile.gripper_moved()
     return model, profile
 
 
@@ -37,4 +34,5 @@ def blank_observation(model: WorldModel, profile: RobotProfile) -> Observation:
     """An observation of nothing, to warm the model up with: the first inference is slower than the others."""
     camera = model.contract.cameras[0]
     images = np.zeros((len(model.contract.cameras), camera.size, camera.size, 3), np.uint8)
-    return Observation(0.0, images, profile.home, np.zeros_like(profile.home), np.zeros(3), np.zeros(3))
+    opening = 0.0 if model.contract.moves_gripper else None
+    return Observation(0.0, images, profile.home, np.zeros_like(profile.home), np.zeros(3), np.zeros(3), opening=opening)

@@ -55,6 +55,7 @@ class PerceptionNode(Part[PerceptionParameters]):
                 "with --model.spare-cameras."
             )
         self._profile = load_profile(parameters.robot)
+        self._gripper = self._profile.gripper_moved() if self._contract.moves_gripper else None
         kinematics = MujocoKinematics(self._profile)
         self._perception = Perception(self._contract, self._profile, kinematics, parameters.perception, self._spare)
         self._period_s, self._last_s = 1.0 / parameters.rate_hz, float("-inf")
@@ -146,7 +147,7 @@ class PerceptionNode(Part[PerceptionParameters]):
         _raise(self._perception.add_image(camera.name, stamp_s, convert.image_from_msg(msg, camera.name)))
 
     def _take_joint_state(self, msg: JointState) -> None:
-        _raise(self._perception.add_state(convert.robot_state_from_msg(msg, self._profile.joint_names)))
+        _raise(self._perception.add_state(convert.robot_state_from_msg(msg, self._profile.joint_names, self._gripper)))
 
     def _judge(self, source: str, take) -> bool:
         """Takes a delivery; remembers and tells what is wrong with it until the source delivers a good one."""

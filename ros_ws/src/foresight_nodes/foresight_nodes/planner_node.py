@@ -28,6 +28,7 @@ from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.objective import parse
 from foresight.planning.planner import Planner
 from foresight.planning.pursuit import Outcome, Pursuit, PursuitConfig
+from foresight.robots.geometry import OPEN
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.safety.obstacles import boxes_of
 from foresight.world_model import checkpoint
@@ -104,7 +105,9 @@ class PlannerNode(Part[PlannerParameters]):
         )
         self._kinematics = MujocoKinematics(self._profile)
         self._planner = Planner(self._model, self._profile, parameters.planner)
-        self._constraints = Constraints(self._profile, self._kinematics)  # until the guard has said what it insists on
+        self._open = OPEN if self._model.contract.moves_gripper else None  # as wide as it can be; None: closed
+        # Until the guard has said what it insists on.
+        self._constraints = Constraints(self._profile, self._kinematics, gripper_command=self._open)
         self._forget()
         self._warm_up()
         self._output = topics.PLAN.publisher(self)
@@ -162,6 +165,7 @@ class PlannerNode(Part[PlannerParameters]):
         self._in_force_s = 0.0  # when the last command of it came
         self._offered: dict[int, Trajectory] = {}  # by plan id, what the guard has not yet decided on
         self._accepted_id = 0
+        self._closed = self._offered_closed = float("nan")  # the gripper's last command, by the guard's word and as last offered
         self._plans, self._misses, self._without_plan, self._margin_m = Rate(self.now_s()), 0, 0, float("nan")
         self._durations, self._searches, self._ages = Durations(), Durations(), Durations()
         # planning, and the way from there to the guard, on the node's clock
@@ -292,7 +296,10 @@ class PlannerNode(Part[PlannerParameters]):
         join_s = now_s + self._lead_s(first=in_force is None)
         start = start_of(in_force, belief.stamp_s, join_s, self._model.contract.step_s, self._kinematics)
         previous = chase.last if self._plan_id in (self._accepted_id, *self._offered) else None
-        measured = RobotState(belief.stamp_s, belief.proprio[:-6].astype(np.float64), np.zeros(len(belief.proprio) - 6))
+        if self._open is not None:
+            start = replace(start, closed=self._closed_by_then(belief))
+        q = belief.proprio[: len(self._profile.joint_names)].astype(np.float64)
+        measured = RobotState(belief.stamp_s, q, np.zeros_like(q))
         juncture = Juncture(chase.constraints, in_force, measured, join_s)
         try:
             plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous, juncture)
@@ -326,10 +333,10 @@ class PlannerNode(Part[PlannerParameters]):
             return
         self._plan_id += 1
         self._offered[self._plan_id] = trajectory
-        self.publish(
-            self._output,
-            convert.plan_to_msg(plan, trajectory, self._profile.joint_names, ready_s, self._plan_id, self._profile.base_frame),
-        )
+        names, frame = self._profile.joint_names, self._profile.base_frame
+        message = convert.plan_to_msg(plan, trajectory, names, ready_s, self._plan_id, frame)
+        self._offered_closed = message.closed
+        self.publish(self._output, message)
         self._plans.tick()
 
     def _lead_s(self, first: bool) -> float:
@@ -350,6 +357,11 @@ class PlannerNode(Part[PlannerParameters]):
         for trajectory in self._offered.values():
             expected = splice(expected, trajectory, now_s - HISTORY_S)
         return expected
+
+    def _closed_by_then(self, belief: Belief) -> float:
+        """The gripper's command when the next plan begins; as it is measured where the guard knows of none."""
+        closed = self._offered_closed if self._offered else self._closed
+        return float(belief.proprio[-7] < 0.5) if np.isnan(closed) else closed
 
     def _feed_back(self, chase: Chase, plan: Plan, belief: Belief, now_s: float) -> None:
         chase.handle.publish_feedback(
@@ -383,12 +395,14 @@ class PlannerNode(Part[PlannerParameters]):
         except ValueError as error:
             self.complain(str(error))
             return
-        self._constraints = Constraints(self._profile, self._kinematics, config, boxes, table, collision)
+        self._constraints = Constraints(
+            self._profile, self._kinematics, config, boxes, table, collision, gripper_command=self._open
+        )
         if self._chase is not None:
             self._chase.constraints = self._constraints.of(self._chase.goal)
 
     def _on_guard_state(self, msg: GuardState) -> None:
-        self._accepted_id, stamp_s = msg.plan_id, convert.seconds(msg.header.stamp)
+        self._accepted_id, self._closed, stamp_s = msg.plan_id, msg.closed, convert.seconds(msg.header.stamp)
         if msg.decided_id in self._offered:
             self._ways.add(msg.plan_age_s)
             for plan_id, trajectory in self._offered.items():  # their commands may come after this message, or be overtaken
