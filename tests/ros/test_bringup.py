@@ -7,6 +7,7 @@ a slow end can be arranged; the real nodes are started in test_graph's tests.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import selectors
@@ -26,6 +27,7 @@ from foresight_bringup.installed import complete
 from foresight_nodes.guard_node import GuardParameters
 from foresight_nodes.run import share_no_memory
 
+from foresight.contract import TIP, TIP_AND_GRIPPER
 from foresight.ros_environment import PACKAGES, WHEELS_GUARD, WorkspaceError, environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +87,7 @@ def test_every_executable_and_parameter_of_the_graph_exists():
                 declared[node.name] = {line.target.id for line in node.body if isinstance(line, ast.AnnAssign)}
     holder = {"lifecycle_manager": "ManagerParameters", "mock_driver": "MockDriverParameters"}
     given = {"front_camera": "/a", "controller_topic": "/c", "checkpoint": "/m", "use_mock_hardware": "true"}
+    given |= {"gripper": "true", "gripper_topic": "/g", "others": "2"}
     for situation in SITUATIONS:
         known = Arguments.names(situation)
         for name, process in by_name(graph(situation, Arguments(**{k: v for k, v in given.items() if k in known}))).items():
@@ -121,6 +124,41 @@ def test_arguments_reach_the_nodes():
     assert "autostart:=false" in manager
 
 
+def test_a_model_that_moves_the_gripper_is_told_to_the_guard_and_its_topic_to_whom_it_concerns():
+    """The guard must look for collisions with the gripper open; nothing else changes, and without it nothing at all."""
+    given = {"gripper": "true", "gripper_topic": "/grip/joint_trajectory", "use_mock_hardware": "true"}
+    built, before = (by_name(graph("robot", Arguments(**g))) for g in (given, {"use_mock_hardware": "true"}))
+    told = {name: dict(p.parameters).keys() - dict(before[name].parameters).keys() for name, p in built.items()}
+    assert told.pop("guard") == {"gripper", "gripper_topic"}
+    assert {name for name, more in told.items() if more} == {"mock_driver", "recorder"}
+    assert graph("robot", Arguments(gripper="false")) == graph("robot", Arguments())
+    assert parameters(by_name(graph("sim", Arguments(others="2")))["sim"])["others"] == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"contract": {"action": "tip displacement, base frame, m; gripper, 0 open, 1 closed"}}, "true"),
+        ({"contract": {"action": "tip displacement, base frame, m"}}, "false"),
+        ({}, "false"),
+        ([], "false"),
+        (None, "false"),
+    ],
+)
+def test_whether_the_gripper_is_moved_is_read_from_the_checkpoint(tmp_path, config, expected: str):
+    """Its contract says so; an argument wins, and what cannot be read is for the nodes to refuse."""
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    prefix = tmp_path / "ros_ws/install/foresight_bringup"
+    assert complete(Arguments(checkpoint=str(tmp_path)), prefix, BRINGUP).gripper == expected
+    assert complete(Arguments(checkpoint=str(tmp_path), gripper="true"), prefix, BRINGUP).gripper == "true"
+
+
+def test_the_contracts_word_for_the_gripper_is_the_one_that_is_looked_for():
+    """Launch knows the core's word without importing it."""
+    assert "gripper" in TIP_AND_GRIPPER and "gripper" not in TIP
+
+
 def test_text_that_looks_like_a_number_stays_text():
     """A robot called 12 or a folder called true reaches the node as a string parameter."""
     words = by_name(graph("stack", Arguments(robot="12", checkpoint="true")))["world_model"].ros_arguments()
@@ -135,6 +173,8 @@ def test_text_that_looks_like_a_number_stays_text():
         ("sim", {"use_composition": "maybe"}, "use_composition must be true or false, got 'maybe'"),
         ("sim", {"log_level": "loud"}, "got 'loud'"),
         ("sim", {"bond_timeout_s": "soon"}, "bond_timeout_s must be a number of seconds from 0.2 to 60, got 'soon'"),
+        ("sim", {"others": "3"}, "others must be 0, 1 or 2, got '3'"),
+        ("stack", {"gripper": "yes"}, "gripper must be true or false, got 'yes'"),
         ("sim", {"seed": "-1"}, "seed must be a whole number >= 0, got '-1'"),
     ],
 )

@@ -16,12 +16,15 @@ from foresight_msgs.msg import Plan as PlanMsg
 from foresight_nodes import convert, topics
 from foresight_nodes.guard_node import GuardNode, GuardParameters
 from foresight_nodes.lifecycle_manager import LifecycleManager
+from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import Bool, Float64
 from std_srvs.srv import Trigger
 
 from foresight.control.motion import joint_trajectory
 from foresight.control.trajectory import sample
 from foresight.data import RobotState, Start
+from foresight.robots.geometry import OPEN
+from foresight.safety.obstacles import TABLE, from_text, to_text
 from tests.motions import MIDDLE, plan_towards
 from tests.ros.conftest import Bench, parameters
 
@@ -181,6 +184,99 @@ def test_what_could_not_be_kept_is_refused(wrong: dict, says: str):
     """Half a box, boxes beside a check switched off, a T_cmd too short for transport: one line stops the start-up."""
     with pytest.raises(ValueError, match=says):
         GuardParameters("ur5e", **wrong)
+
+
+GRIPPER, KNUCKLE = topics.trajectory("gripper_controller/joint_trajectory"), ("robotiq_85_left_knuckle_joint",)
+
+
+@pytest.fixture
+def gripping(bench: Bench, profile, kinematics, start) -> Guarded:
+    """A guard that moves the gripper, and what its controller hears."""
+    guarded = Guarded(bench, profile, kinematics, start, gripper=True)
+    guarded.grips = bench.listen(GRIPPER)
+    bench.until(lambda: guarded.node._grip.get_subscription_count() > 0, "the gripper's controller is connected")
+    return guarded
+
+
+def test_the_grippers_command_goes_with_the_motion_and_is_sent_once(gripping: Guarded):
+    """From the plan's first point on, 0.1 s later it is at the gripper's joint. The same again would loosen what it holds."""
+    assert np.isnan(gripping.states[-1].closed)
+    message = gripping.plan(closed=1.0)
+    assert gripping.offer(message).closed == 1.0
+    gripping.bench.until(lambda: gripping.grips, "the gripper hears")
+    command = convert.trajectory_from_msg(gripping.grips[0], KNUCKLE, 0.0)
+    begin_s = convert.seconds(message.trajectory.header.stamp)
+    assert command.times_s == pytest.approx([begin_s, begin_s + 0.1], abs=1e-6) and command.q.tolist() == [[0.8], [0.8]]
+    gripping.live(1.5)
+    assert gripping.offer(gripping.plan(id=8, closed=1.0)).accepted == 2
+    gripping.live(1.5)
+    assert gripping.offer(gripping.plan(id=9, closed=0.25)).closed == 0.25
+    gripping.bench.until(lambda: len(gripping.grips) > 1, "the gripper hears")
+    opened = convert.trajectory_from_msg(gripping.grips[1], KNUCKLE, 0.0)
+    assert len(gripping.grips) == 2 and opened.q.ravel() == pytest.approx([0.8, 0.2])  # as it was until the motion begins
+
+
+def test_a_plan_that_is_refused_leaves_the_gripper(gripping: Guarded):
+    """A command that is none refuses the plan, and a good one goes with a motion that passes or not at all."""
+    for number, closed in enumerate((float("nan"), float("inf"), -0.01, 1.01)):
+        state = gripping.offer(gripping.plan(id=number, closed=closed))
+        assert state.reason == "malformed" and "expected a number from 0 (open) to 1 (closed)" in state.detail
+    spoiled = gripping.plan(closed=1.0)
+    _nan(spoiled)
+    assert gripping.offer(spoiled).reason == "not_finite"
+    gripping.live(0.1)
+    assert gripping.commands == [] and gripping.grips == [] and np.isnan(gripping.states[-1].closed)
+
+
+def test_a_stop_drops_nothing_and_an_arm_put_elsewhere_has_its_gripper_as_it_is(gripping: Guarded):
+    """Through stop, reset and a change of the node's state the gripper hears nothing and its command is remembered; after a
+    leap nobody knows how it was left, and the same command is sent again."""
+
+    def reset() -> None:
+        gripping.live(1.0)
+        assert gripping.bench.call(topics.GUARD_RESET, gripping.node, Trigger.Request()).success
+
+    gripping.offer(gripping.plan(closed=1.0))
+    gripping.live(0.2)
+    assert gripping.bench.call(topics.GUARD_STOP, gripping.node, Trigger.Request()).success
+    reset()
+    gripping.node.trigger_deactivate()
+    gripping.node.trigger_activate()
+    gripping.live(0.2)
+    assert len(gripping.grips) == 1 and gripping.states[-1].closed == 1.0
+    gripping.bench.advance(0.02)
+    gripping.measure(gripping.q + 0.4)
+    gripping.bench.until(lambda: gripping.states[-1].cause == "state_jumped", "the leap is seen")
+    assert np.isnan(gripping.states[-1].closed)
+    reset()
+    gripping.offer(gripping.plan(closed=1.0))
+    gripping.bench.until(lambda: len(gripping.grips) == 2, "the gripper hears")
+
+
+def test_a_guard_that_does_not_move_the_gripper_says_so(guarded: Guarded):
+    """A plan that commands it is refused with what to do; others pass as ever, and the gripper hears nothing."""
+    grips = guarded.bench.listen(GRIPPER)
+    state = guarded.offer(guarded.plan(closed=0.0))
+    assert state.reason == "malformed" and "gripper:=true" in state.detail
+    assert guarded.offer(guarded.plan(id=8)).reason == "ok"
+    guarded.live(0.1)
+    assert grips == []
+
+
+def test_collisions_are_looked_for_with_the_gripper_open_where_it_is_moved():
+    """The setup's scene tells it to planner and replay; else it is what it always was."""
+    assert from_text(GuardParameters("ur5e", gripper=True).scene)[2] == OPEN
+    assert GuardParameters("ur5e").scene == to_text(TABLE, ()) and "gripper" not in GuardParameters("ur5e").scene
+    assert GuardParameters("ur5e", gripper=True, collision=False).scene == ""
+
+
+def test_a_robot_without_a_gripper_joint_has_none_moved(bench: Bench):
+    """The guard does not configure, and says which robot lacks what."""
+    heard = bench.listen(topics.DIAGNOSTICS)
+    node = bench.add(GuardNode, robot="fr3", gripper=True)
+    bench.until(lambda: heard, "diagnostics arrive")
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    bench.until(lambda: any("'fr3' has no gripper joint" in s.message for m in heard for s in m.status), "the reason is told")
 
 
 def _stub(bench: Bench, profile, kinematics, start) -> Guarded:

@@ -8,6 +8,7 @@ from foresight_nodes import convert, topics
 from foresight_nodes.mock_driver_node import MockDriverNode
 
 from foresight.control.trajectory import hold
+from foresight.data import Trajectory
 from tests.motions import minimum_jerk
 from tests.ros.conftest import Bench
 
@@ -30,10 +31,10 @@ def test_it_follows_a_trajectory_and_holds_its_end(bench: Bench, profile, driven
     command.publish(convert.trajectory_to_msg(motion, profile.joint_names))
     bench.until(lambda: driver.report()["accepted"] == 1, "the trajectory is accepted")
     bench.advance(0.3)
-    assert max(abs(v) for v in states[-1].velocity) > 0.1
+    assert max(abs(v) for v in states[-1].velocity[:6]) > 0.1
     bench.advance(0.5)
     bench.until(lambda: states[-1].position[0] == pytest.approx(profile.home[0] + 0.1), "the arm arrives")
-    assert max(abs(v) for v in states[-1].velocity) == 0.0
+    assert max(abs(v) for v in states[-1].velocity[:6]) == 0.0
 
 
 def test_a_trajectory_in_the_past_is_refused(bench: Bench, profile, driven):
@@ -42,7 +43,22 @@ def test_a_trajectory_in_the_past_is_refused(bench: Bench, profile, driven):
     command.publish(convert.trajectory_to_msg(hold(profile.home + 1.0, bench.now_s - 1.0), profile.joint_names))
     bench.until(lambda: driver.report()["rejected"] == 1, "the trajectory is refused")
     bench.advance(0.02)
-    assert list(states[-1].position) == pytest.approx(profile.home.tolist())
+    assert list(states[-1].position[:6]) == pytest.approx(profile.home.tolist())
+
+
+def test_its_gripper_follows_its_own_topic(bench: Bench, driven):
+    """Closed at first; the joint comes with the arm's, and the arm stays where it is."""
+    driver, states, _ = driven
+    command = bench.publisher(topics.trajectory("gripper_controller/joint_trajectory"))
+    bench.until(lambda: states, "joint states arrive", advance_s=0.01)
+    assert states[-1].name[-1] == "robotiq_85_left_knuckle_joint" and states[-1].position[-1] == pytest.approx(0.8)
+    ends = np.array([[0.8], [0.2]])
+    motion = Trajectory(bench.now_s + np.array([0.05, 0.15]), ends, np.zeros((2, 1)))
+    command.publish(convert.trajectory_to_msg(motion, ("robotiq_85_left_knuckle_joint",)))
+    bench.until(lambda: driver.report()["accepted"] == 1, "the command is accepted")
+    bench.advance(0.3)
+    bench.until(lambda: states[-1].position[-1] == pytest.approx(0.2), "the gripper opens")
+    assert max(abs(v) for v in states[-1].velocity[:6]) == 0.0
 
 
 def test_its_cameras_deliver_pictures_and_calibration_with_capture_stamps(bench: Bench, driven):

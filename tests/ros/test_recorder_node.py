@@ -265,7 +265,7 @@ def test_definitions_hold_all_types_within():
     """Every recorded topic's definition is parsed by the public decoder, and decodes what ROS has serialised."""
     from mcap.records import Schema
 
-    for topic in recorded_topics("controller/joint_trajectory", ("front",)):
+    for topic in recorded_topics(("controller/joint_trajectory",), ("front",)):
         schema = Schema(1, definition(topic.type).encode(), "ros2msg", type_name(topic.type))
         decode = DecoderFactory().decoder_for("cdr", schema)
         decode(bytes(serialize_message(topic.type())))

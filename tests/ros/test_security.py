@@ -140,9 +140,10 @@ def test_composition_grants_each_part_what_it_has_alone(granted):
     assert granted["/foresight/composed"] == {name: granted[f"/foresight/{name}"][name] for name in PARTS}
 
 
-def test_only_the_guard_may_publish_to_the_controller(granted):
-    """No other enclave, the operator's included, can send the arm a trajectory."""
-    senders = {path for path, nodes in granted.items() for access in nodes.values() if CONTROLLER in access.publishes}
+@pytest.mark.parametrize("controller", [CONTROLLER, "/gripper_controller/joint_trajectory"])
+def test_only_the_guard_may_publish_to_the_controller(granted, controller: str):
+    """No other enclave, the operator's included, can send the arm or the gripper a trajectory."""
+    senders = {path for path, nodes in granted.items() for access in nodes.values() if controller in access.publishes}
     assert senders == {"/foresight/guard"}
 
 
@@ -202,6 +203,12 @@ def test_names_follow_the_arguments():
     assert "/arm/scaled/joint_trajectory" in guard.publishes and "/left/plan" in guard.subscribes
     assert {"/cam/color/image_raw", "/left/wrist/image_raw"} <= set(perception.subscribes)
     assert "/left/front/image_raw" not in perception.subscribes
+    assert "/left/gripper_controller/joint_trajectory" in guard.publishes
+    other = policies.grants(Arguments(gripper_topic="/grip/joint_trajectory"))
+    assert "/grip/joint_trajectory" in other["/foresight/guard"]["guard"].publishes
+    assert "/gripper_controller/joint_trajectory" in other["/foresight/sim"]["sim"].subscribes
+    none = policies.grants(Arguments(robot="fr3"))
+    assert not [n for nodes in none.values() for a in nodes.values() for n in (*a.publishes, *a.subscribes) if "gripper" in n]
     assert "/left/guard/reset" in made["/foresight/left/operator"]["/_ros2cli_*"].requests
 
 

@@ -15,6 +15,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from std_srvs.srv import SetBool
 
+from foresight.data import Trajectory
 from foresight.robots.profile import load_profile
 from sim.simulation import Simulation
 from sim.tasks import TIME_LIMIT_S
@@ -83,19 +84,19 @@ def test_rates_are_those_of_a_robot(simulated: Simulated):
 
 
 def test_frames_and_calibration_are_as_a_driver_sends_them(simulated: Simulated, profile):
-    """rgb8 of the camera's size in its optical frame; names and order of the joints are the robot's."""
+    """rgb8 of the camera's size in its optical frame; names and order of the joints are the robot's, then the gripper's."""
     image = simulated.images[-1]
     assert convert.image_from_msg(image).std() > 10 and (image.encoding, image.header.frame_id) == ("rgb8", "front_optical_frame")
     info = simulated.infos[-1]
     assert (info.width, info.height) == (image.width, image.height) and info.k[0] == info.k[4] > 0
-    assert tuple(simulated.states[-1].name) == profile.joint_names
+    assert tuple(simulated.states[-1].name) == (*profile.joint_names, profile.gripper.joint)
 
 
 def test_it_follows_a_trajectory_while_time_goes_on(simulated: Simulated, profile):
     """A command on the controller's topic moves the measured joints; the judge counts it."""
     command = CONTROLLER.publisher(simulated.node)
     simulated.until(lambda: command.get_subscription_count() > 0, "the controller listens")
-    begin = np.array(simulated.states[-1].position)
+    begin = np.array(simulated.states[-1].position[:6])
     motion = minimum_jerk(begin, np.array([0.05, 0, 0, 0, 0, 0]), convert.seconds(simulated.states[-1].header.stamp) + 0.5)
     command.publish(convert.trajectory_to_msg(motion, profile.joint_names))
     simulated.until(lambda: convert.seconds(simulated.states[-1].header.stamp) > motion.times_s[-1] + 0.4, "the motion ends")
@@ -107,16 +108,16 @@ def test_a_command_from_before_a_reset_is_not_followed(simulated: Simulated, pro
     """It waits in the queue while the scene changes; followed, it would throw the arm to where it was before."""
     command = CONTROLLER.publisher(simulated.node)
     simulated.until(lambda: command.get_subscription_count() > 0, "the controller listens")
-    begin, now_s = np.array(simulated.states[-1].position), convert.seconds(simulated.states[-1].header.stamp)
+    begin, now_s = np.array(simulated.states[-1].position[:6]), convert.seconds(simulated.states[-1].header.stamp)
     motion = minimum_jerk(begin, np.array([0.05, 0, 0, 0, 0, 0]), now_s + 0.5)
     command.publish(convert.trajectory_to_msg(motion, profile.joint_names))
     answer = simulated.sim._on_reset(ResetSimulation.Request(task="reach", seed=6), ResetSimulation.Response())
     assert answer.ok
     simulated.until(lambda: convert.seconds(simulated.states[-1].header.stamp) > motion.times_s[-1] + 0.4, "its time passes")
     assert simulated.truth[-1].seed == 6 and simulated.truth[-1].commands == 0 and simulated.truth[-1].violations == 0
-    assert np.abs(simulated.states[-1].velocity).max() < 0.01
+    assert np.abs(simulated.states[-1].velocity[:6]).max() < 0.01
     command.publish(convert.trajectory_to_msg(
-        minimum_jerk(np.array(simulated.states[-1].position), np.array([0.02, 0, 0, 0, 0, 0]),
+        minimum_jerk(np.array(simulated.states[-1].position[:6]), np.array([0.02, 0, 0, 0, 0, 0]),
                      convert.seconds(simulated.states[-1].header.stamp) + 0.5),
         profile.joint_names,
     ))  # fmt: skip
@@ -168,6 +169,55 @@ def test_an_unknown_task_or_shift_is_refused(simulated: Simulated, request_: dic
     assert not answer.ok and said in answer.message
 
 
+def test_the_gripper_follows_its_topic_and_a_reset_leaves_it_as_the_task_has_it(simulated: Simulated, profile):
+    """Open at the begin of a pick, it closes when its command begins, and not on one from before the scene."""
+    command = topics.trajectory(profile.gripper.controller_topic).publisher(simulated.node)
+    simulated.until(lambda: command.get_subscription_count() > 0, "the gripper's controller listens")
+
+    def now_s() -> float:
+        return convert.seconds(simulated.states[-1].header.stamp)
+
+    def close(begin_s: float) -> None:
+        motion = Trajectory(begin_s + np.array([0.0, 0.1]), np.array([[0.0], [0.8]]), np.zeros((2, 1)))
+        command.publish(convert.trajectory_to_msg(motion, (profile.gripper.joint,)))
+
+    def until(time_s: float) -> None:
+        simulated.until(lambda: now_s() > time_s, "time goes on")
+
+    simulated.until(lambda: simulated.states, "joint states arrive")
+    close(now_s() + 0.2)
+    answer = simulated.sim._on_reset(ResetSimulation.Request(task="pick", seed=3), ResetSimulation.Response())
+    assert answer.ok and answer.time_limit_s == TIME_LIMIT_S["pick"]
+    until(convert.seconds(answer.stamp) + 0.6)
+    assert simulated.states[-1].position[6] < 0.02 and simulated.truth[-1].task == "pick"
+    begin_s = now_s() + 0.4
+    close(begin_s)
+    until(begin_s - 0.1)
+    before = [m.position[6] for m in simulated.states if convert.seconds(m.header.stamp) < begin_s]
+    assert max(before[-10:]) < 0.02
+    until(begin_s + 0.8)
+    assert simulated.states[-1].position[6] > 0.7
+    assert simulated.truth[-1].commands == 0 and simulated.truth[-1].violations == 0
+
+
+def test_objects_beside_the_cube_are_there_only_where_asked_for(simulated: Simulated):
+    """Without them a scene among others is refused in words, and the scene stays as it was."""
+    scene = simulated.sim._scenario
+    answer = simulated.call(topics.SIM_RESET, ResetSimulation.Request(task="clutter", seed=1))
+    assert not answer.ok and "needs 2 objects beside the cube, this simulation has 0. Start it with others:=2" in answer.message
+    assert simulated.sim._scenario is scene
+    node = SimNode(parameter_overrides=parameters(use_sim_time=True, robot="ur5e", others=2))
+    try:
+        assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+        for task in ("reach", "clutter"):
+            assert node._on_reset(ResetSimulation.Request(task=task, seed=1), ResetSimulation.Response()).ok
+    finally:
+        node.stop()
+        node.trigger_cleanup()
+        node.destroy_node()
+
+
 def test_pause_stops_time_and_step_lets_some_pass(simulated: Simulated):
     """While paused nothing is published; a step of 0.2 s is 0.2 s; stepping a running simulation is refused."""
     assert not simulated.call(topics.SIM_STEP, Step.Request(duration_s=0.1)).ok
@@ -192,12 +242,12 @@ def test_a_protective_stop_halts_the_arm_and_is_told_as_a_driver_tells_it(simula
     commands = simulated.truth[-1].commands
     publisher = CONTROLLER.publisher(simulated.node)
     simulated.until(lambda: publisher.get_subscription_count() > 0, "the simulator listens")
-    q = np.array(simulated.states[-1].position)
+    q = np.array(simulated.states[-1].position[:6])
     motion = minimum_jerk(q, np.full(6, 0.05), convert.seconds(simulated.clock[-1].clock) + 0.2)
     publisher.publish(convert.trajectory_to_msg(motion, profile.joint_names))
     simulated.until(lambda: running[-1].data, "the program runs again")
     assert simulated.truth[-1].commands == commands
-    assert np.abs(np.array(simulated.states[-1].position) - q).max() < 0.01
+    assert np.abs(np.array(simulated.states[-1].position[:6]) - q).max() < 0.01
 
 
 def test_black_cameras_and_a_missing_joint_arrive_as_such(simulated: Simulated):

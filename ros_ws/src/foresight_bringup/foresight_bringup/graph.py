@@ -50,9 +50,11 @@ class Arguments:
     log_level: str = _argument("info", "debug, info, warn, error or fatal")
     robot: str = _argument("ur5e", "robot profile: the name of a shipped one, or its YAML file")
     checkpoint: str = _argument("", "folder of the world model; empty means models/<robot> of the checkout")
+    gripper: str = _argument("", "the world model moves the gripper: true or false; empty means as the checkpoint says")
     record: str = _argument("true", "keep the last 30 s of all topics and write them to runs/incidents when the guard stops")
     headless: str = _argument("true", "open no window on the simulation", ["sim"])
-    task: str = _argument("reach", "the simulation's first task: reach, push or push_object_goal", ["sim"])
+    task: str = _argument("reach", "the simulation's first task: reach, push, push_object_goal, pick ...", ["sim"])
+    others: str = _argument("0", "objects that can lie beside the cube; the tasks push_among and clutter need 2", ["sim"])
     seed: str = _argument("0", "seed of the simulation's first scene", ["sim"])
     keep_out: str = _argument("false", "each scene has a keep-out on the straight way to its goal, for the judge", ["sim"])
     front_camera: str = _argument("front", "namespace of the front camera's image_raw and camera_info", ["stack", "robot"])
@@ -60,6 +62,9 @@ class Arguments:
     joint_states: str = _argument("joint_states", "topic of the measured joint states", ["stack", "robot"])
     controller_topic: str = _argument(
         "", "topic of the arm's trajectory controller; empty means the robot profile's", ["stack", "robot"]
+    )
+    gripper_topic: str = _argument(
+        "", "topic of the gripper's trajectory controller; empty means the robot profile's", ["stack", "robot"]
     )
     use_mock_hardware: str = _argument("false", "start a stand-in driver with the real driver's topics and rates", ["robot"])
 
@@ -152,6 +157,8 @@ def graph(situation: str, arguments: Arguments) -> Graph:
         raise ValueError(f"Argument log_level must be one of {', '.join(LOG_LEVELS)}, got '{arguments.log_level}'.")
     if situation == "sim" and not arguments.seed.isdecimal():
         raise ValueError(f"Argument seed must be a whole number >= 0, got '{arguments.seed}'.")
+    if situation == "sim" and arguments.others not in ("0", "1", "2"):
+        raise ValueError(f"Argument others must be 0, 1 or 2, got '{arguments.others}'.")
     namespace, autostart = namespace_of(arguments.namespace), arguments.flag("autostart")
     manager = {"autostart": autostart, "respawn": arguments.flag("use_respawn"), "bond_timeout_s": _seconds(arguments)}
     # On a machine too slow for real time the simulated arm stands still at times; its clock must then stand still for all.
@@ -159,6 +166,8 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     robot = {"robot": arguments.robot}
     model = {**robot, "checkpoint": arguments.checkpoint}
     controller = {**robot, "controller_topic": arguments.controller_topic} if arguments.controller_topic else robot
+    gripper = {"gripper_topic": arguments.gripper_topic} if arguments.gripper_topic else {}
+    moved = {"gripper": True} if arguments.gripper and arguments.flag("gripper") else {}
     cameras = (arguments.front_camera, arguments.wrist_camera)
     seen = {} if cameras == ("front", "wrist") else {"camera_topics": cameras}
     remappings = (("joint_states", arguments.joint_states),) if arguments.joint_states != "joint_states" else ()
@@ -174,13 +183,14 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     watched |= {"controller_active_topic": CONTROLLER_ACTIVE} if simulated else {}
     if simulated:
         common["injectable"] = True
-    processes = [process("guard", {**controller, **watched})]
+    processes = [process("guard", {**controller, **gripper, **moved, **watched})]
     if simulated:
         scene = {"task": arguments.task, "seed": int(arguments.seed), "headless": arguments.flag("headless")}
         scene |= {"keep_out": True} if arguments.flag("keep_out") else {}
+        scene |= {"others": int(arguments.others)} if arguments.others != "0" else {}
         processes.append(process("sim", {**robot, **scene}))
     if situation == "robot" and arguments.flag("use_mock_hardware"):
-        processes.append(process("mock_driver", {**controller, **seen}, ("driver",)))
+        processes.append(process("mock_driver", {**controller, **gripper, **seen}, ("driver",)))
     if arguments.flag("use_composition"):
         processes.append(process("composed", {**model, **controller, **seen}, PARTS))
     else:
@@ -195,7 +205,7 @@ def graph(situation: str, arguments: Arguments) -> Graph:
         manager["origins"] = ("sim",)
     common.pop("injectable", None)
     if arguments.flag("record"):
-        processes.append(process("recorder", {**controller, **seen}, essential=False))
+        processes.append(process("recorder", {**controller, **gripper, **seen}, essential=False))
     processes.append(process("lifecycle_manager", manager))
     return Graph(situation, namespace, autostart, arguments.flag("use_respawn"), tuple(processes))
 

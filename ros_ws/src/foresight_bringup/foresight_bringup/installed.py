@@ -1,7 +1,9 @@
-"""Finds what the arguments leave open: the parameter file and the world model that belong to a robot. Knows folders only."""
+"""Finds what the arguments leave open: the parameter file and the world model that belong to a robot, and whether that model
+moves the gripper. Knows folders only."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +27,17 @@ def complete(arguments: Arguments, prefix: Path, share: Path) -> Arguments:
         arguments,
         params_file=str(params_file.absolute()) if params_file.is_file() else "",
         checkpoint=str(checkpoint.absolute()),
+        gripper=arguments.gripper or _moves_gripper(checkpoint),
         robot=str(Path(arguments.robot).absolute()) if Path(arguments.robot).is_file() else arguments.robot,
     )
+
+
+def _moves_gripper(checkpoint: Path) -> str:
+    """Whether the world model's actions move the gripper; false where that cannot be read, which the nodes say better."""
+    try:
+        return str("gripper" in json.loads((checkpoint / "config.json").read_text())["contract"]["action"]).lower()
+    except (OSError, ValueError, KeyError, TypeError):
+        return "false"
 
 
 def _shipped(prefix: Path, robot: str) -> Path:

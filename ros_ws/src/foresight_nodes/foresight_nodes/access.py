@@ -22,6 +22,7 @@ LAUNCHER = "foresight_up_*"  # `foresight up`, which hears whether the graph is 
 DRIVER_SAYS = (PROGRAM_RUNNING, SPEED_SCALING, CONTROLLER_ACTIVE)
 CAMERAS = ("front", "wrist")
 CONTROLLER = "joint_trajectory_controller/joint_trajectory"
+GRIPPER = "gripper_controller/joint_trajectory"
 
 # What rclpy gives every node, lifecycle or not.
 LOGS = ("/rosout", "/parameter_events")
@@ -58,9 +59,17 @@ def full_name(name: str, namespace: str, node: str) -> str:
 
 
 def table(
-    nodes: Iterable[str], cameras: tuple[str, ...] = CAMERAS, controller: str = CONTROLLER, joint_states: str | None = None
+    nodes: Iterable[str],
+    cameras: tuple[str, ...] = CAMERAS,
+    controller: str = CONTROLLER,
+    joint_states: str | None = None,
+    gripper: str = GRIPPER,
 ) -> dict[str, Access]:
-    """Each node's access, and that of the operator's and the launcher's nodes, in a graph of these nodes with these topics."""
+    """Each node's access, and that of the operator's and the launcher's nodes, in a graph of these nodes with these topics.
+
+    `gripper`: where the gripper's commands go; empty: the robot has none that is moved.
+    """
+    grips = (gripper,) if gripper else ()
     graph = tuple(nodes)
     joints = joint_states or topics.JOINT_STATES.name
     frames = tuple(topic(camera).name for camera in cameras for topic in (topics.image, topics.camera_info))
@@ -77,17 +86,17 @@ def table(
     known = {
         "guard": part
         | Access(
-            publishes=(topics.GUARD_STATE.name, topics.GUARD_SETUP.name, topics.GUARD_VERDICT.name, controller),
+            publishes=(topics.GUARD_STATE.name, topics.GUARD_SETUP.name, topics.GUARD_VERDICT.name, controller, *grips),
             subscribes=(joints, *line, *told, topics.GRAPH_STATE.name, *(DRIVER_SAYS if "sim" in graph else ())),
             serves=(topics.GUARD_STOP.name, topics.GUARD_RESET.name),
         ),
         "sim": part
         | Access(
             publishes=(joints, *frames, *DRIVER_SAYS, topics.SIM_STATE.name, topics.CLOCK.name),
-            subscribes=(controller, topics.GUARD_STATE.name),
+            subscribes=(controller, *grips, topics.GUARD_STATE.name),
             serves=(topics.SIM_RESET.name, topics.SIM_PAUSE.name, topics.SIM_STEP.name, topics.INJECT.name),
         ),
-        "driver": part | Access(publishes=(joints, *frames), subscribes=(controller,)),
+        "driver": part | Access(publishes=(joints, *frames), subscribes=(controller, *grips)),
         "perception": part | Access(publishes=(topics.OBSERVATION.name,), subscribes=(joints, *frames)),
         "world_model": part
         | Access(
@@ -103,7 +112,7 @@ def table(
         ),
         "recorder": part
         | Access(
-            subscribes=(*_topics_but_joints(), joints, *frames, controller),
+            subscribes=(*_topics_but_joints(), joints, *frames, controller, *grips),
             serves=(topics.RECORDER_SNAPSHOT.name,),
         ),
         "lifecycle_manager": node

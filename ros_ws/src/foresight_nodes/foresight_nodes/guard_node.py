@@ -24,6 +24,7 @@ from std_msgs.msg import Bool, Float64, Header
 from std_srvs.srv import Trigger
 
 from foresight.data import Candidate, Reason, Trajectory, Verdict
+from foresight.robots.geometry import OPEN
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile, profile_text
 from foresight.safety.checks import late_refusal
@@ -44,6 +45,7 @@ TICK_S = 0.005  # [s] between two looks at the failsafe
 BEATS_S = 0.03  # [s] of silence that a heartbeat of 100 Hz is granted at least
 SLACK_S = 0.02  # [s] of transport_s that deciding may take; what took longer would reach the controller late
 AGAIN = 3  # times that a stop is made anew when making it took longer
+GRIP_S = 0.1  # [s] from the begin of a plan's motion to the new command at the gripper's controller; its fingers go as they can
 LATE_S = 0.03  # [s] without a look after which the node itself was kept waiting, and first reads what came meanwhile
 
 
@@ -53,6 +55,8 @@ class GuardParameters:
 
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories go; empty: as the profile says
+    gripper: bool = False  # plans command the gripper, which is then taken for open where collisions are looked for
+    gripper_topic: str = ""  # where its commands go; empty: as the profile says
     model_id: str = ""  # the only model whose plans are judged; empty: any
     transport_s: float = 0.045  # [s] to the controller: motion that begins sooner than this from now, a stop too, is joined late
     perception_node: str = "perception"  # whose diagnostics tell what is wrong with the cameras
@@ -86,11 +90,11 @@ class GuardParameters:
     @property
     def scene(self) -> str:
         """What the arm may collide with besides itself, as text; empty: collisions are not looked for."""
-        return to_text(TABLE, boxes_of(self.keep_outs)) if self.collision else ""
+        return to_text(TABLE, boxes_of(self.keep_outs), OPEN if self.gripper else None) if self.collision else ""
 
 
 class GuardNode(Part[GuardParameters]):
-    """Plan -> JointTrajectory, or a refusal with its reason in `guard_state`."""
+    """Plan -> JointTrajectory, and one for the gripper where plans command it, or a refusal with its reason in `guard_state`."""
 
     def __init__(self, **options) -> None:
         super().__init__("guard", GuardParameters, **options)
@@ -100,11 +104,13 @@ class GuardNode(Part[GuardParameters]):
         self._guard: Guard | None = None
         self._failsafe, self._why = FailsafeState(), ""
         self._missed_ticks = self._missed_deadlines = self._remade = 0
+        self._closed = float("nan")  # the gripper's last command: no stop and no change of the node's state drops what it holds
         self._forget()
 
     def configure(self, parameters: GuardParameters) -> None:
         self._settings = parameters
         self._profile = load_profile(parameters.robot)
+        self._gripper = self._profile.gripper_moved() if parameters.gripper else self._profile.gripper
         self._guard = Guard(
             self._profile,
             MujocoKinematics(self._profile),
@@ -127,6 +133,8 @@ class GuardNode(Part[GuardParameters]):
         )
         self._forget()
         self._forward = topics.trajectory(parameters.controller_topic or self._profile.controller_topic).publisher(self)
+        if self._gripper is not None:
+            self._grip = topics.trajectory(parameters.gripper_topic or self._gripper.controller_topic).publisher(self)
         events = SubscriptionEventCallbacks(deadline=self._on_missed_deadline)
         topics.JOINT_STATES.subscription(self, self._on_joint_state)
         topics.HEARTBEAT.subscription(self, self._on_heartbeat, events)
@@ -218,6 +226,8 @@ class GuardNode(Part[GuardParameters]):
             self._monitor.heard_bad_state(str(error))
             self.complain(str(error))
             return
+        if self._monitor.leapt:  # who put the arm elsewhere may have moved the gripper
+            self._closed = float("nan")
         self._yield(now)
 
     def _yield(self, now: Moment) -> None:
@@ -362,6 +372,7 @@ class GuardNode(Part[GuardParameters]):
         if self._verdict.ok:
             forwarded = convert.trajectory_to_msg(self._guard.forward, self._profile.joint_names)
             self.publish(self._forward, forwarded)
+            self._command_gripper(msg.closed, float(candidate.trajectory.times_s[0]))
             self._accepted, self._last_accepted = self._accepted + 1, msg
             self._forwarded_s, self._forwarded_stamp = now_s, forwarded.header.stamp
             self._observation_age_s = now_s - convert.seconds(msg.header.stamp)
@@ -376,8 +387,34 @@ class GuardNode(Part[GuardParameters]):
             candidate = convert.candidate_from_msg(msg)
         except ValueError as error:
             return None, Verdict(Reason.MALFORMED, str(error))
+        if wrong := self._wrong_command(msg.closed):
+            return None, Verdict(Reason.MALFORMED, wrong)
         late = late_refusal(candidate, self._setup.transport_s, now_s)
         return candidate, late or self._guard.offer(candidate, self._monitor.state, now_s)
+
+    def _wrong_command(self, closed: float) -> str:
+        """What is wrong with a plan's command of the gripper; empty when nothing is."""
+        if self._settings.gripper and not 0 <= closed <= 1:
+            return f"The plan commands the gripper {closed}; expected a number from 0 (open) to 1 (closed)."
+        if not self._settings.gripper and not np.isnan(closed):
+            return (
+                f"The plan commands the gripper {closed}, and this guard does not move it (expected nan). Give a model that "
+                "moves the tip alone, or the guard gripper:=true, so that it looks for collisions with the gripper open."
+            )
+        return ""
+
+    def _command_gripper(self, closed: float, begin_s: float) -> None:
+        """Sends the gripper a new command: it stays as it was until the motion begins.
+
+        The same command is not sent again: the controller would begin anew where the fingers are measured, and loosen its grip.
+        """
+        if np.isnan(closed) or closed == self._closed:
+            return
+        before = closed if np.isnan(self._closed) else self._closed
+        ends = np.array([[self._gripper.position(1 - before)], [self._gripper.position(1 - closed)]])
+        motion = Trajectory(begin_s + np.array([0.0, GRIP_S]), ends, np.zeros((2, 1)))
+        self.publish(self._grip, convert.trajectory_to_msg(motion, (self._gripper.joint,)))
+        self._closed = closed
 
     def _record(self, plan_id: int, known: Situation, candidate: Candidate | None) -> None:
         """Publishes the decision with all that it depended on, after it has been acted on."""
@@ -453,6 +490,7 @@ class GuardNode(Part[GuardParameters]):
             accepted=self._accepted,
             refused=self._refused,
             in_force=in_force is not None,
+            closed=self._closed,
             state_age_s=self._state_age_s(now_s),
             observation_age_s=self._observation_age_s,
             plan_age_s=self._plan_age_s,

@@ -11,7 +11,7 @@ import numpy as np
 from trajectory_msgs.msg import JointTrajectory
 
 from foresight.control.trajectory import hold, sample, take_over
-from foresight.data import RobotState
+from foresight.data import RobotState, Trajectory
 from foresight.robots.profile import load_profile
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Rate
@@ -24,6 +24,7 @@ class MockDriverParameters:
 
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories come from; empty: as the profile says
+    gripper_topic: str = ""  # where the gripper's come from; empty: as the profile says
     joint_states_hz: float = 500.0  # [Hz] as a UR's driver publishes
     camera_topics: tuple[str, ...] = ("front", "wrist")  # namespace of each camera
     image_width: int = 128  # [px]
@@ -38,7 +39,7 @@ class MockDriverParameters:
 
 
 class MockDriverNode(Part[MockDriverParameters]):
-    """JointTrajectory -> JointState; Image and CameraInfo of a moving test pattern."""
+    """JointTrajectory, of the arm and of the gripper -> JointState; Image and CameraInfo of a moving test pattern."""
 
     def __init__(self, **options) -> None:
         super().__init__("driver", MockDriverParameters, **options)
@@ -51,6 +52,10 @@ class MockDriverNode(Part[MockDriverParameters]):
             raise ValueError(f"start needs {len(self._profile.home)} joint positions, got {len(start)}.")
         self._size = parameters.image_height, parameters.image_width
         self._in_force = hold(start, self.now_s())
+        self._gripper = self._profile.gripper
+        if self._gripper is not None:
+            self._grip = hold(np.array([self._gripper.closed]), self.now_s())
+            topics.trajectory(parameters.gripper_topic or self._gripper.controller_topic).subscription(self, self._on_grip)
         self._last_s = 0.0  # of the last joint state: stamps must grow, also where the clock is coarse
         self._joint_states = topics.JOINT_STATES.publisher(self)
         self._cameras = [
@@ -65,21 +70,27 @@ class MockDriverNode(Part[MockDriverParameters]):
         return {"joint_states_hz": self._states.hz(self.now_s()), "accepted": self._accepted, "rejected": self._rejected}
 
     def _on_trajectory(self, msg: JointTrajectory) -> None:
-        """As joint_trajectory_controller: from the present command to the points that still lie ahead."""
+        self._in_force = self._follow(msg, self._profile.joint_names, self._in_force)
+
+    def _on_grip(self, msg: JointTrajectory) -> None:
+        self._grip = self._follow(msg, (self._gripper.joint,), self._grip)
+
+    def _follow(self, msg: JointTrajectory, joint_names: tuple[str, ...], before: Trajectory) -> Trajectory:
+        """As joint_trajectory_controller: from the present command to the points that still lie ahead; else on as before."""
         if not self.active:
-            return
+            return before
         now_s = self.now_s()
         try:
-            new = convert.trajectory_from_msg(msg, self._profile.joint_names, now_s)
-            merged = take_over(self._in_force, new, now_s)
+            new = convert.trajectory_from_msg(msg, joint_names, now_s)
+            merged = take_over(before, new, now_s)
             if merged is None:
                 raise ValueError(f"Trajectory ended {now_s - new.times_s[-1]:.3f} s ago.")
         except ValueError as error:
             self._rejected += 1
             self.complain(str(error))
-            return
-        self._in_force = merged
+            return before
         self._accepted += 1
+        return merged
 
     def _publish_state(self) -> None:
         now_s = self.now_s()
@@ -87,7 +98,9 @@ class MockDriverNode(Part[MockDriverParameters]):
             return
         self._last_s = now_s
         q, dq = sample(self._in_force, now_s)
-        self.publish(self._joint_states, convert.robot_state_to_msg(RobotState(now_s, q, dq), self._profile.joint_names))
+        opening = None if self._gripper is None else self._gripper.opening(float(sample(self._grip, now_s)[0][0]))
+        state = RobotState(now_s, q, dq, opening)
+        self.publish(self._joint_states, convert.robot_state_to_msg(state, self._profile.joint_names, gripper=self._gripper))
         self._states.tick()
 
     def _publish_images(self) -> None:

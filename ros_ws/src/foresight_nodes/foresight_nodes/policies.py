@@ -30,7 +30,8 @@ GRANTS = {
     "executes": ("actions", "execute", "action"),
     "calls": ("actions", "call", "action"),
 }
-ARGUMENTS = ("namespace", "robot", "controller_topic", "joint_states", "front_camera", "wrist_camera")  # what names depend on
+# What names depend on.
+ARGUMENTS = ("namespace", "robot", "controller_topic", "gripper_topic", "joint_states", "front_camera", "wrist_camera")
 USAGE = f"""usage: foresight security [name:=value ...] [--out FILE]
 
 Prints the SROS2 policies of the graph. Arguments, as for `foresight up robot`: {", ".join(ARGUMENTS)}."""
@@ -51,14 +52,17 @@ def processes(arguments: Arguments) -> dict[str, Process]:
 
 def grants(arguments: Arguments = Arguments()) -> dict[str, dict[str, Access]]:
     """Enclave -> node -> what it may do, with full names."""
-    controller = arguments.controller_topic or load_profile(arguments.robot).controller_topic
+    profile = load_profile(arguments.robot)
+    controller = arguments.controller_topic or profile.controller_topic
+    of_profile = "" if profile.gripper is None else profile.gripper.controller_topic
+    gripper = of_profile and (arguments.gripper_topic or of_profile)
     cameras = (arguments.front_camera, arguments.wrist_camera)
     started = processes(arguments)
     nodes = tuple(dict.fromkeys(name for process in started.values() for name in process.nodes))
     namespace = arguments.namespace.strip("/")
-    access = table(nodes, cameras, controller, arguments.joint_states)
+    access = table(nodes, cameras, controller, arguments.joint_states, gripper)
     if "sim" in nodes:  # the simulated arm keeps the names that it was built with
-        access["sim"] = table(nodes, CAMERAS, load_profile(arguments.robot).controller_topic)["sim"]
+        access["sim"] = table(nodes, CAMERAS, profile.controller_topic, gripper=of_profile)["sim"]
     enclaves = {process.enclave: process.nodes for process in started.values()}
     enclaves |= {enclave(namespace, "operator"): OPERATORS, enclave(namespace, "launcher"): (LAUNCHER,)}
     return {path: {node: access[node].resolved(namespace, node) for node in names} for path, names in sorted(enclaves.items())}

@@ -40,6 +40,7 @@ class RecorderParameters:
 
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories go; empty: as the profile says
+    gripper_topic: str = ""  # where the gripper's go; empty: as the profile says
     camera_topics: tuple[str, ...] = ("front", "wrist")  # namespaces of image_raw and camera_info
     folder: str = "runs/incidents"  # where incidents are written
     window_s: float = 30.0  # [s] before the stop that are kept
@@ -75,7 +76,10 @@ class RecorderNode(Part[RecorderParameters]):
         self._ring = Ring(parameters.window_s, parameters.memory_max_mb * 2**20)
         self._git = git_commit()
         self._writer = ThreadPoolExecutor(1, "incident")
-        heard = recorded_topics(parameters.controller_topic or self._profile.controller_topic, parameters.camera_topics)
+        gripper = self._profile.gripper
+        controllers = [parameters.controller_topic or self._profile.controller_topic]
+        controllers += [] if gripper is None else [parameters.gripper_topic or gripper.controller_topic]
+        heard = recorded_topics(tuple(controllers), parameters.camera_topics)
         self._definitions, self._kinds = {}, {}
         for topic in heard:
             name = self.resolve_topic_name(topic.name)
@@ -243,11 +247,11 @@ def _held(msg: GuardState) -> bool:
     return msg.action in (GuardState.HOLD, GuardState.RETREAT)
 
 
-def recorded_topics(controller_topic: str, camera_topics: tuple[str, ...]) -> list[topics.Topic]:
+def recorded_topics(controller_topics: tuple[str, ...], camera_topics: tuple[str, ...]) -> list[topics.Topic]:
     """Every topic of the graph, each once."""
     named = [topic for topic in vars(topics).values() if isinstance(topic, topics.Topic)]
     cameras = [make(camera) for camera in camera_topics for make in (topics.image, topics.camera_info)]
-    return list({topic.name: topic for topic in [*named, *cameras, topics.trajectory(controller_topic)]}.values())
+    return list({topic.name: topic for topic in [*named, *cameras, *map(topics.trajectory, controller_topics)]}.values())
 
 
 def _said(error: BaseException) -> str:

@@ -19,6 +19,9 @@ from std_msgs.msg import Bool, Float64
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
+from foresight.control.trajectory import hold, sample, take_over
+from foresight.data import Trajectory
+from foresight.evaluation.config import AMONG
 from foresight.robots.profile import load_profile
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Durations
@@ -44,7 +47,8 @@ class SimParameters:
     program_running_topic: str = "io_and_status_controller/robot_program_running"  # these three as a UR's driver has them
     speed_scaling_topic: str = "speed_scaling_state_broadcaster/speed_scaling"  # 1: full speed, 0: the slider stands at 0 %
     controller_active_topic: str = "controller_active"
-    task: str = "reach"  # of the first episode: reach, push or push_object_goal
+    task: str = "reach"  # of the first episode: reach, push, push_object_goal, pick ... (sim.tasks has them all)
+    others: int = 0  # objects that can lie beside the cube; push_among and clutter need 2, and get them as the first task
     seed: int = 0  # of the first episode
     shift: str = "none"  # of the first episode: none, colour or camera
     keep_out: bool = False  # each scene has a keep-out on the straight way to its goal, which nobody sees and the judge watches
@@ -55,6 +59,8 @@ class SimParameters:
     def __post_init__(self) -> None:
         if not 0 < self.real_time_factor <= 20:
             raise ValueError(f"real_time_factor must be above 0 and at most 20, got {self.real_time_factor}.")
+        if not 0 <= self.others <= 2:
+            raise ValueError(f"others must lie between 0 and 2, got {self.others}.")
 
 
 class Every:
@@ -88,7 +94,10 @@ class SimNode(Part[SimParameters]):
                 "with the wall clock it must be 1."
             )
         self._profile = load_profile(parameters.robot)
-        self._simulation = Simulation(parameters.seed, self._profile, parameters.look, zone=parameters.keep_out)
+        self._others = 2 if parameters.task in AMONG else parameters.others
+        self._simulation = Simulation(
+            parameters.seed, self._profile, parameters.look, zone=parameters.keep_out, others=self._others
+        )
         self._paused, self._factor, self._stalls = False, float("nan"), 0
         self._offset_s = CLOCK_START_S - self._simulation.time_s  # clock minus simulation time, but for faults
         self._faults, self._halted = Faults(np.random.default_rng(parameters.seed)), None
@@ -102,6 +111,8 @@ class SimNode(Part[SimParameters]):
             for name in self._simulation.cameras
         }
         topics.trajectory(parameters.controller_topic or self._profile.controller_topic).subscription(self, self._on_trajectory)
+        if self._profile.gripper is not None:
+            topics.trajectory(self._profile.gripper.controller_topic).subscription(self, self._on_grip)
         topics.GUARD_STATE.subscription(self, self._on_guard_state)
         self._program_running = topics.program_running(parameters.program_running_topic).publisher(self)
         self._speed_scaling = topics.speed_scaling(parameters.speed_scaling_topic).publisher(self)
@@ -178,6 +189,7 @@ class SimNode(Part[SimParameters]):
         while simulation.time_s < until_s - 1e-3:
             step_s = min([until_s, *(kind.next_s for kind in kinds)]) - simulation.time_s
             self._halt_or_not()
+            self._move_gripper()
             simulation.advance(max(1, math.floor(step_s / 0.002 + 0.5)) * 0.002)
             self._publish_due()
 
@@ -201,7 +213,7 @@ class SimNode(Part[SimParameters]):
         state = self._faults.measured(self._simulation.state(), self._simulation.time_s)
         if state is None:
             return
-        message = convert.robot_state_to_msg(state, self._profile.joint_names)
+        message = convert.robot_state_to_msg(state, self._profile.joint_names, gripper=self._profile.gripper)
         message.header.stamp = convert.stamp(stamp_s)
         self.publish(self._joint_states, message)
 
@@ -304,6 +316,33 @@ class SimNode(Part[SimParameters]):
         while len(self._arrivals) > 20:
             self._arrivals.pop(next(iter(self._arrivals)))
 
+    def _on_grip(self, msg: JointTrajectory) -> None:
+        """A command for the gripper, which has a controller of its own: what halts the arm does not halt it."""
+        if not self.active or self._faults.lost(self._simulation.time_s):
+            return
+        now_s, gripper = self._simulation.time_s, self._profile.gripper
+        if now_s - self._reset_s < DEAF_S:
+            self.complain("A command of the gripper from before the change of scene is not followed.")
+            return
+        try:
+            trajectory = convert.trajectory_from_msg(msg, (gripper.joint,), self._clock_s())
+        except ValueError as error:
+            self.complain(str(error))
+            return
+        command = replace(trajectory, times_s=trajectory.times_s - self._clock_offset_s())
+        before = self._grip or hold(np.array([gripper.position(self._simulation.opening())]), now_s)
+        merged = take_over(before, command, now_s)
+        if merged is None:
+            self.complain(f"The gripper's command ended {now_s - command.times_s[-1]:.3f} s before it came.")
+            return
+        self._grip = merged
+
+    def _move_gripper(self) -> None:
+        """The gripper follows its controller; before its first command it stays as the reset left it."""
+        if self._grip is not None:
+            position = float(sample(self._grip, self._simulation.time_s)[0][0])
+            self._simulation.grip(1 - self._profile.gripper.opening(position))
+
     def _on_guard_state(self, msg: GuardState) -> None:
         """Measures camera to command: the guard says which images the trajectory came from."""
         arrival_s = self._arrivals.pop(convert.seconds(msg.trajectory_stamp), None) if self._simulation else None
@@ -314,6 +353,7 @@ class SimNode(Part[SimParameters]):
     def _reset(self, task: str, seed: int, shift: str) -> Scenario:
         self._scenario, self._shift = self._simulation.reset(task, seed, shift), shift
         self._reset_s, self._commands, self._latency_s = self._simulation.time_s, 0, float("nan")
+        self._grip: Trajectory | None = None  # what the gripper's controller executes
         self._arrivals: dict[float, float] = {}
         return self._scenario
 
@@ -324,6 +364,10 @@ class SimNode(Part[SimParameters]):
         shift = request.shift or "none"
         if shift not in ("none", "colour", "camera"):
             response.ok, response.message = False, f"Shift '{shift}' is unknown. Available: none, colour, camera."
+            return response
+        if request.task in AMONG and self._others < 2:
+            lacks = f"Task '{request.task}' needs 2 objects beside the cube, this simulation has {self._others}."
+            response.ok, response.message = False, f"{lacks} Start it with others:=2."
             return response
         try:
             scenario = self._reset(request.task, request.seed, shift)

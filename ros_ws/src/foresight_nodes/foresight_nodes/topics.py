@@ -140,7 +140,7 @@ def camera_info(camera_topic: str) -> Topic:
 
 
 def trajectory(controller_topic: str) -> Topic:
-    """What the guard lets through; the profile or a parameter names it.
+    """What the guard lets through, for the arm or for the gripper; the profile or a parameter names it.
 
     Guard -> controller, which wants none from before its start.
     """
