@@ -31,8 +31,8 @@ class EvaluateConfig:
 
     task: tuple[TaskName, ...] = ("reach", "push")
     """One or more tasks: reach (tip within 2 cm), push (cube 8-15 cm, to within 3 cm), push_object_goal (goal shows the arm
-    elsewhere), push_far (16-28 cm), push_among (two other objects beside the cube); with --policy expert also pick (and place),
-    clutter (pick one of three)."""
+    elsewhere), push_far (16-28 cm), push_among (two other objects beside the cube); with a model that moves the gripper, or with
+    --policy expert, also pick (and place), clutter (pick one of three)."""
     suite: SuiteName | None = None
     """A frozen list of scenes instead of --task, --shift and --seed: clean, far, objects (pushing among others, picking,
     picking among others), or shift (each factor alone); the rows that the policy has no gripper for are named and left out."""
@@ -101,10 +101,6 @@ class EvaluateConfig:
             raise ValueError("--policy expert is for runs in process. Leave --ros or --policy out.")
         if self.ros and self.shift not in THROUGH_ROS:
             raise ValueError(f"--shift {self.shift} is for runs in process; through ROS there are {', '.join(THROUGH_ROS)}.")
-        if self.ros and (gripping := [task for task in self.task if task in GRIPPING]):
-            raise ValueError(f"--task {gripping[0]} is for runs in process: the nodes do not move the gripper yet. Leave it out.")
-        if self.ros and {*AMONG} & {*self.task}:
-            raise ValueError("--task push_among is for runs in process. Leave --ros or the task out.")
         if self.ros and not self.guard:
             raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
         if self.ros and not self.subgoals:

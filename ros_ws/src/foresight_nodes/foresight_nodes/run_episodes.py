@@ -39,7 +39,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from foresight.command_line import interrupt_on_sigterm
-from foresight.evaluation.config import EvaluateConfig, KeepOutName
+from foresight.evaluation.config import AMONG, GRIPPING, EvaluateConfig, KeepOutName
 from foresight.evaluation.report import SLOW, write_report
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.table import LiveTable
@@ -269,6 +269,12 @@ def run(config: EvaluateConfig) -> Report:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, frame: interrupted.append(received))
     model = load(config.checkpoint)  # to show what was imagined, and to refuse a bad checkpoint before anything starts
+    gripping = [task for task in config.task if task in GRIPPING]
+    if gripping and not model.contract.moves_gripper:
+        raise ValueError(
+            f"--task {gripping[0]} needs a model that moves the gripper; the actions of {config.checkpoint} are "
+            f"'{model.contract.action}'. Give --checkpoint one from data of `foresight collect --task mixed`."
+        )
     folder = config.report
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "graph.log"
@@ -344,7 +350,8 @@ def run(config: EvaluateConfig) -> Report:
 def _graph_command(config: EvaluateConfig) -> list[str]:
     """What starts the graph that the episodes run in."""
     command = [sys.executable, "-m", "foresight_bringup.up", "sim", f"robot:={config.robot}", f"checkpoint:={config.checkpoint}"]
-    return command if config.keep_out == "none" else [*command, "keep_out:=true"]
+    command += ["keep_out:=true"] if config.keep_out != "none" else []
+    return [*command, "others:=2"] if {*AMONG} & {*config.task} else command
 
 
 def _random_floor(config: EvaluateConfig, table: LiveTable) -> list[EpisodeResult]:
