@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from tests.ros.fuzz import LENGTHS, messages, mutated, over_the_wire, random_mes
 COUNT = 120  # messages for each subscription
 SECONDS = float(os.environ.get("FORESIGHT_FUZZ_S", "0"))  # for each node; above 0 it counts instead of COUNT
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
+GRIPPER, KNUCKLE = "gripper_controller/joint_trajectory", ("robotiq_85_left_knuckle_joint",)
 SEED = int(os.environ.get("FORESIGHT_FUZZ_SEED", "0"))
 pytestmark = pytest.mark.timeout(120 + 4 * SECONDS)
 
@@ -103,7 +105,17 @@ class Fuzzed:
 @pytest.fixture
 def guard(bench: Bench, profile, kinematics, start: np.ndarray) -> Fuzzed:
     """An active guard; all that it forwards is judged, whatever was sent to it."""
-    node = bench.add(GuardNode, robot="ur5e")
+    return fuzzed_guard(bench, profile, kinematics, start)
+
+
+@pytest.fixture
+def gripping_guard(bench: Bench, profile, kinematics, start: np.ndarray) -> Fuzzed:
+    """The same, moving the gripper."""
+    return fuzzed_guard(bench, profile, kinematics, start, gripper=True)
+
+
+def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) -> Fuzzed:
+    node = bench.add(GuardNode, robot="ur5e", **given)
     bench.bring_up(node)
     fuzzed, q = Fuzzed(bench, node), [start]
     made: list = []
@@ -120,6 +132,8 @@ def guard(bench: Bench, profile, kinematics, start: np.ndarray) -> Fuzzed:
             begin = start_of(in_force, now_s - 0.1, now_s + 0.06, 0.1, kinematics)
             planned = plan_towards(MIDDLE + np.array([0.0, 0.2, 0.0]), tip, begin, now_s - 0.1)
             motion = joint_trajectory(planned, in_force, RobotState(now_s, q[0], np.zeros(6)), now_s + 0.06, kinematics, profile)
+            if given:
+                planned = replace(planned, closed=np.full(len(planned.tip_velocity), float(len(fuzzed.published) % 2)))
             made[:] = [key, convert.plan_to_msg(planned, motion, profile.joint_names, now_s - 0.01, 7, "base_link")]
         return made[1]
 
@@ -147,8 +161,12 @@ def guard(bench: Bench, profile, kinematics, start: np.ndarray) -> Fuzzed:
     judged = [0]
 
     def after(topic: str, message: Any) -> None:
-        commands = [m for name, m in fuzzed.published[judged[0] :] if name.endswith("joint_trajectory")]
+        new = [(name, m) for name, m in fuzzed.published[judged[0] :] if name.endswith("joint_trajectory")]
+        commands, grips = ([m for name, m in new if ("gripper" in name) is gripper] for gripper in (False, True))
         judged[0] = len(fuzzed.published)
+        for grip in grips:
+            ends = convert.trajectory_from_msg(grip, (profile.gripper.joint,), bench.now_s)
+            assert given and len(commands) == len(grips) == 1 and (ends.q >= 0).all() and (ends.q <= 0.8).all()
         for command in commands:
             motion = convert.trajectory_from_msg(command, profile.joint_names, bench.now_s)
             wrong = faults(motion, profile, kinematics)
@@ -291,7 +309,11 @@ def sim(bench: Bench, profile) -> Fuzzed:
         node._run_until(before + 0.02)
         return node._commands == 1 and node._simulation.time_s > before and bool(np.isfinite(node._simulation.state().q).all())
 
-    fuzzed.valid, fuzzed.works = {"joint_trajectory": command, "guard_state": GuardState}, works
+    def grip() -> Any:
+        return convert.trajectory_to_msg(minimum_jerk(np.zeros(1), np.full(1, 0.8), node._clock_s() + 0.05), KNUCKLE)
+
+    fuzzed.valid = {GRIPPER: grip, "joint_trajectory": command, "guard_state": GuardState}
+    fuzzed.works = works
     return fuzzed
 
 
@@ -310,11 +332,14 @@ def driver(bench: Bench, profile) -> Fuzzed:
         bench.advance(0.02)
         return node.report()["accepted"] == before + 1
 
-    fuzzed.valid, fuzzed.works = {"joint_trajectory": command}, works
+    def grip() -> Any:
+        return convert.trajectory_to_msg(minimum_jerk(np.full(1, 0.8), np.full(1, -0.8), bench.now_s + 0.05), KNUCKLE)
+
+    fuzzed.valid, fuzzed.works = {GRIPPER: grip, "joint_trajectory": command}, works
     return fuzzed
 
 
-@pytest.mark.parametrize("name", ["guard", "perception", "world_model", "planner", "sim", "driver"])
+@pytest.mark.parametrize("name", ["guard", "gripping_guard", "perception", "world_model", "planner", "sim", "driver"])
 def test_no_message_ends_a_node_or_gets_past_the_guard(name: str, request: pytest.FixtureRequest):
     """After each barrage the node still answers and does its work; what the guard forwarded meanwhile keeps every limit."""
     fuzzed: Fuzzed = request.getfixturevalue(name)
@@ -326,8 +351,9 @@ def test_no_message_ends_a_node_or_gets_past_the_guard(name: str, request: pytes
     fuzzed.bench.advance(1.2, step_s=0.04)  # timers run, and diagnostics are made of what has come
     assert fuzzed.works() and sent >= COUNT
     print(f"{name}: {sent} messages, {len(fuzzed.published)} published")
-    if name == "guard":  # else nothing would have been judged
+    if name in ("guard", "gripping_guard"):  # else nothing would have been judged
         assert sum(topic.endswith("joint_trajectory") for topic, _ in fuzzed.published) > 5
+        assert any(topic.endswith(GRIPPER) for topic, _ in fuzzed.published) == (name == "gripping_guard")
         told = {message.reason for topic, message in fuzzed.published if topic.endswith("guard_state")}
         assert len(told - {"ok"}) > 3, told
 
@@ -398,8 +424,6 @@ def test_the_judge_sees_each_fault(profile, kinematics, start: np.ndarray):
     """A legal motion has none; a faster, a shorter, an unfinished, a displaced and a broken one are each named."""
     legal = minimum_jerk(start, np.full(6, 0.05), 0.0, 0.8)
     assert faults(legal, profile, kinematics) == [] and step(legal, minimum_jerk(start, np.zeros(6), 0.0), None) == []
-    from dataclasses import replace
-
     spoiled = {
         "acceleration": minimum_jerk(start, np.full(6, 0.2), 0.0, 0.2),
         "tip": minimum_jerk(start, np.array([0.5, 0, 0, 0, 0, 0]), 0.0, 1.0),
