@@ -208,6 +208,22 @@ def test_a_refused_scene_and_a_dying_graph_give_one_line(play):
         play(dies=True)
 
 
+@pytest.mark.parametrize(("task", "others"), [("pick", False), ("push", False), ("clutter", True), ("push_among", True)])
+def test_objects_lie_beside_the_cube_where_a_task_needs_them(task: str, others: bool):
+    """The simulator is started with them; else the graph is as ever."""
+    command = run_episodes._graph_command(EvaluateConfig(task=("reach", task), ros=True))
+    assert ("others:=2" in command) == others and len(command) == 6 + others
+
+
+def test_a_task_for_the_gripper_needs_a_model_that_moves_it(checkpoint, tmp_path, capsys):
+    """One line with the model's actions and what to do, before anything starts."""
+    words = ["--task", "pick", "--ros", "--checkpoint", str(checkpoint), "--report", str(tmp_path / "report")]
+    assert run_episodes.main(words) == 2
+    told = capsys.readouterr().err
+    assert "--task pick needs a model that moves the gripper" in told and len(told.splitlines()) == 1
+    assert not (tmp_path / "report").exists()
+
+
 def test_the_log_gives_the_reason_of_a_graph_that_ended(tmp_path):
     """The last error is quoted without the logger's prefixes."""
     log = tmp_path / "graph.log"
