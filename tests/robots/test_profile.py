@@ -228,6 +228,24 @@ def test_a_gripper_that_cannot_be_read_is_refused(raw):
         parse_profile(changed(raw, ("gripper", "opened"), 0.8), "here.yaml")
 
 
+def test_a_gripper_may_not_be_allowed_more_force_than_it_has(raw):
+    """The cap is at most the maker's maximum, however the profile is made; where no maximum is published any cap will do."""
+    with pytest.raises(ValueError, match=r"gripper\.force_cap must be at most gripper_force_max \(235\.0 N\), got 235\.1 N"):
+        parse_profile(changed(raw, ("gripper", "force_cap"), 235.1), "here.yaml")
+    profile = parse_profile(changed(raw, ("gripper", "force_cap"), 235.0), "here.yaml")
+    assert profile.gripper_moved().force_cap == 235 and replace(profile, gripper_force_max=None).gripper_moved()
+    with pytest.raises(ValueError, match=r"gripper\.stiffness must be a finite number above 0, or null, got nan"):
+        replace(profile, gripper=replace(profile.gripper, stiffness=float("nan")))
+
+
+@pytest.mark.parametrize("key", ["stiffness", "force_cap"])
+def test_a_gripper_whose_force_has_no_limit_is_not_moved(raw, key):
+    """Null says that it is not known: a model that moves the gripper is refused, with what is missing."""
+    profile = parse_profile(changed(raw, ("gripper", key), None), "here.yaml")
+    with pytest.raises(ValueError, match=rf"no limit of its force is known for robot 'ur5e': .*{key}.* None N.*Give both"):
+        profile.gripper_moved()
+
+
 def test_the_grippers_joint_tells_its_opening_and_back():
     """As the simulation counts it: 0 rad is open, 0.8 rad closed; beyond its ends it is open or closed, and NaN stays."""
     gripper = load_profile("ur5e").gripper_moved()

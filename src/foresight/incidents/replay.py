@@ -23,7 +23,8 @@ from foresight.safety.guard import Guard
 from foresight.versions import versions
 
 SETUP, VERDICT = "foresight_msgs/msg/GuardSetup", "foresight_msgs/msg/GuardVerdict"
-SINCE = {"gripper": None}  # keys that profiles have got since incidents are recorded, and what they were before
+# Keys that profiles have got since incidents are recorded, and what they were before.
+SINCE = {"gripper": None, "gripper.stiffness": None, "gripper.force_cap": None}
 
 
 @dataclass(frozen=True)

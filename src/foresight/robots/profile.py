@@ -56,6 +56,8 @@ class GripperJoint:
     opened: float  # [rad, m where it slides] its position when open
     closed: float  # the same when closed
     controller_topic: str
+    stiffness: float | None  # [N] per whole opening, of blocked fingers whose command goes on closing; None: not known
+    force_cap: float | None  # [N] that it may squeeze with at most until its user raises it; None: none is set
     source: str  # where all this is from
 
     def opening(self, position: float) -> float:
@@ -111,6 +113,11 @@ class RobotProfile:
                 f"Robots that have one: {there}. Give its joint, positions and controller in the profile, or a model that "
                 "moves the tip alone."
             )
+        if self.gripper.stiffness is None or self.gripper.force_cap is None:
+            raise ValueError(
+                f"The model moves the gripper, and no limit of its force is known for robot '{self.name}': gripper.stiffness is "
+                f"{self.gripper.stiffness} N, gripper.force_cap {self.gripper.force_cap} N. Give both in the profile."
+            )
         return self.gripper
 
     def velocity_bounds(self, q: Float[np.ndarray, "*N J"]) -> tuple[Float[np.ndarray, "*N J"], Float[np.ndarray, "*N J"]]:
@@ -145,12 +152,19 @@ def profile_text(name_or_path: str) -> str:
 
 
 def read_profile(text: str, origin: str, absent: Mapping[str, object] = {}) -> RobotProfile:
-    """A profile from its YAML; `origin` is how errors call it, `absent` are values of keys that it may not have yet."""
+    """A profile from its YAML; `origin` is how errors call it, `absent` are values of keys that it may not have yet, as
+    "key" or, in a part that it has, "part.key".
+    """
     try:
         raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{origin}: not readable as YAML: {' '.join(str(error).split())}.") from error
-    return parse_profile({**absent, **raw} if isinstance(raw, dict) else raw, origin)
+    for name, value in absent.items() if isinstance(raw, dict) else ():
+        part, _, key = name.rpartition(".")
+        within = raw.get(part) if part else raw
+        if isinstance(within, dict):
+            within.setdefault(key, value)
+    return parse_profile(raw, origin)
 
 
 def _path(name_or_path: str) -> Path:

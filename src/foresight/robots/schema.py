@@ -147,7 +147,17 @@ _PROFILE: dict[str, Kind] = {
     "base_frame": _text,
     "tip_frame": _text,
     "gripper": _optional(
-        _mapping({"joint": _text, "opened": _number, "closed": _number, "controller_topic": _text, "source": _text})
+        _mapping(
+            {
+                "joint": _text,
+                "opened": _number,
+                "closed": _number,
+                "controller_topic": _text,
+                "stiffness": _optional(_positive),
+                "force_cap": _optional(_positive),
+                "source": _text,
+            }
+        )
     ),
     "model": _optional(
         _mapping(
@@ -231,18 +241,25 @@ def check_consistency(profile: RobotProfile) -> None:
                 f"got {law.offset.tolist()}."
             )
     if profile.gripper is not None:
-        _check_gripper(name, profile.joint_names, profile.gripper)
+        _check_gripper(name, profile.joint_names, profile.gripper, profile.gripper_force_max)
     if profile.model is not None:
         _check_model(name, profile.joint_names, profile.model)
 
 
-def _check_gripper(name: str, joint_names: tuple[str, ...], gripper: GripperJoint) -> None:
+def _check_gripper(name: str, joint_names: tuple[str, ...], gripper: GripperJoint, force_max: float | None) -> None:
     if gripper.joint in joint_names:
         raise ValueError(f"Robot '{name}': gripper.joint '{gripper.joint}' is a joint of the arm: {', '.join(joint_names)}.")
     if not (np.isfinite([gripper.opened, gripper.closed]).all() and gripper.opened != gripper.closed):
         raise ValueError(
             f"Robot '{name}': gripper.opened and gripper.closed must be finite and differ, "
             f"got {gripper.opened} and {gripper.closed}."
+        )
+    for key in ("stiffness", "force_cap"):
+        if (value := getattr(gripper, key)) is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"Robot '{name}': gripper.{key} must be a finite number above 0, or null, got {value}.")
+    if gripper.force_cap is not None and force_max is not None and gripper.force_cap > force_max:
+        raise ValueError(
+            f"Robot '{name}': gripper.force_cap must be at most gripper_force_max ({force_max} N), got {gripper.force_cap} N."
         )
 
 
