@@ -26,7 +26,7 @@ from foresight.evaluation.config import EvaluateConfig, TaskName
 from foresight.evaluation.results import git_commit, machine
 from foresight.evaluation.statistics import percentile
 from foresight.safety.config import GuardConfig
-from sim.episodes import WATCHES
+from sim.episodes import WATCHES, send
 from sim.scenes import PHYSICS_STEP_S as TICK_S  # of the controller too
 
 POSITION_RAD = 1e-4  # [rad] that a command may jump by
@@ -235,9 +235,7 @@ def _advance(simulation, agent, period_s: float, watched: Watched, last) -> tupl
             q, dq = np.vstack([last[0], q]), np.vstack([last[1], dq])
         smooth, last = watched.ticks(q, dq) and smooth, (q[-1], dq[-1])
         simulation.advance(ticks * TICK_S)
-        relief = agent.watch(simulation.state(), simulation.time_s)
-        if relief is not None:
-            simulation.command(relief)
+        send(simulation, agent.watch(simulation.state(), simulation.time_s))
     return smooth, last
 
 

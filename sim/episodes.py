@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from foresight.data import RobotState, Trajectory
+from foresight.data import RobotState
 from foresight.evaluation.config import AMONG, GRIPPING, EvaluateConfig
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
@@ -47,7 +47,7 @@ class Acting(Protocol):
 
     def step(self, images: dict[str, np.ndarray], state: RobotState, now_s: float) -> Any: ...
 
-    def watch(self, state: RobotState, now_s: float) -> Trajectory | None: ...
+    def watch(self, state: RobotState, now_s: float) -> Any: ...
 
     @property
     def model(self) -> Any: ...  # decodes latents into pictures, for videos
@@ -69,6 +69,14 @@ class Job:
 
 
 Build = Callable[[EvaluateConfig, str], tuple[Any, Acting]]
+
+
+def send(simulation: Any, step: Any) -> None:
+    """What an agent's turn, or its look between two, came to, to arm and gripper."""
+    if step.trajectory is not None:
+        simulation.command(step.trajectory)
+    if step.closed is not None:
+        simulation.grip(step.closed)
 
 
 def run_episode(
@@ -105,9 +113,7 @@ def run_episode(
             step = agent.step(images, state, now_s)
             if step.trajectory is not None:
                 command_ms.append(1e3 * (perf_counter() - began))
-                simulation.command(step.trajectory)
-                if step.closed is not None:
-                    simulation.grip(step.closed)
+                send(simulation, step)
             refusal = step.refusal or (step.verdict if step.trajectory is None else None)
             if refusal is not None:
                 refused, last_refusal = refused + 1, refusal.reason.value
@@ -124,9 +130,7 @@ def run_episode(
                 break
             for _ in range(WATCHES):
                 simulation.advance((PERIOD_S - scenario.latency_s) / WATCHES)
-                relief = agent.watch(simulation.state(), simulation.time_s)
-                if relief is not None:
-                    simulation.command(relief)
+                send(simulation, agent.watch(simulation.state(), simulation.time_s))
             steps += 1
         judgement = simulation.judgement()
         elapsed_s = simulation.time_s - start_s

@@ -266,8 +266,8 @@ class Expert:
         nothing = dict.fromkeys(("refusal", "verdict", "outcome", "plan", "belief"))
         return SimpleNamespace(trajectory=self.in_force, closed=closed, **nothing)
 
-    def watch(self, state: RobotState, now_s: float) -> None:
-        return None
+    def watch(self, state: RobotState, now_s: float) -> Any:
+        return SimpleNamespace(trajectory=None, closed=None)
 
 
 def towards(

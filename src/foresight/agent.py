@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from foresight.control.motion import start_of
-from foresight.data import Belief, Box, Candidate, Goal, Plan, RobotState, Trajectory, Verdict
+from foresight.data import Belief, Box, Candidate, Goal, Grip, Plan, RobotState, Trajectory, Verdict
 from foresight.perception.perception import Perception, Refusal
 from foresight.planning.config import PlannerConfig, Policy
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
@@ -40,7 +40,7 @@ class Step:
     """What one turn of the loop came to; the parts after the one that refused are None."""
 
     trajectory: Trajectory | None = None  # to send to the arm
-    closed: float | None = None  # to send to the gripper, 0 open, 1 closed; None: the model does not move it
+    closed: float | None = None  # to send to the gripper, 0 open, 1 closed; None: it stays as it is
     refusal: Refusal | None = None  # by perception
     belief: Belief | None = None
     plan: Plan | None = None
@@ -70,6 +70,8 @@ class Agent:
         self.model, self.clock, self.latency_s, self.compensates = model, clock, latency_s, compensates
         self.profile = load_profile(profile_name)
         self.kinematics = MujocoKinematics(self.profile)
+        if model.contract.moves_gripper:
+            self.profile.gripper_moved()
         gripper = OPEN if model.contract.moves_gripper else None  # as wide as it can be; None: closed
         self.scene = Scene(self.profile, gripper_command=gripper)
         spare = tuple(camera.name for camera in model.contract.cameras) if model.config.spare_cameras else ()
@@ -104,7 +106,7 @@ class Agent:
         self.goal: Goal | None = None
         self.pursuit: Pursuit | None = None
         self.last_plan: Plan | None = None
-        self.closed: float | None = None  # the gripper's last command; None: none was sent, it is as it is measured
+        self.closed: float | None = None  # what the gripper was last told to become; None: nothing, it is as it is measured
 
     def _new_guard(self) -> Guard:
         return Guard(self.profile, self.kinematics, scene=self.scene)
@@ -158,14 +160,15 @@ class Agent:
             outcome = self._failed(error, now_s)
         if self._conclude(outcome) is not None or plan is None:
             return Step(belief=belief, plan=plan, verdict=verdict, outcome=outcome)
-        candidate = Candidate(plan.trajectory, self.profile.joint_names, belief.stamp_s, now_s, belief.model_id)
+        closed = plan.closed_at(join_s)
+        grip = None if closed is None else Grip(closed, plan.grip_force_n)
+        candidate = Candidate(plan.trajectory, self.profile.joint_names, belief.stamp_s, now_s, belief.model_id, grip)
         verdict = self.guard.offer(candidate, state, now_s)
         self.last_plan = plan if verdict.ok else None
         if not verdict.ok:
             return Step(belief=belief, plan=plan, verdict=verdict)
-        if plan.closed is not None:
-            self.closed = plan.closed_at(join_s)
-        return Step(self.guard.forward, self.closed, belief=belief, plan=plan, verdict=verdict)
+        self.closed = closed
+        return Step(self.guard.forward, self.guard.grip(state, now_s), belief=belief, plan=plan, verdict=verdict)
 
     def _failed(self, error: RuntimeError, now_s: float) -> Outcome | None:
         return None if self.pursuit is None else self.pursuit.without_plan(f"The model failed: {error}", now_s)
@@ -176,9 +179,9 @@ class Agent:
             self.goal = self.pursuit = None
         return outcome
 
-    def watch(self, state: RobotState, now_s: float) -> Trajectory | None:
-        """Between turns, as often as joint states come: a motion to send when something holds the arm, else None."""
-        return self.guard.relieve(state, now_s)
+    def watch(self, state: RobotState, now_s: float) -> Step:
+        """Between turns, as often as joint states come: a motion when something holds the arm, and how the gripper goes on."""
+        return Step(self.guard.relieve(state, now_s), self.guard.grip(state, now_s))
 
     def observe(self, images: dict[str, np.ndarray], state: RobotState, now_s: float):
         self.perception.add_state(state)

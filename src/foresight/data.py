@@ -148,6 +148,14 @@ class Leg:
 
 
 @dataclass(frozen=True)
+class Grip:
+    """What a gripper is to do: how far to close, and how hard its fingers may squeeze what stops them before."""
+
+    closed: float  # 0 open, 1 closed
+    force_n: float  # [N] at most
+
+
+@dataclass(frozen=True)
 class Plan:
     """The chosen motion of the tip and why it was chosen.
 
@@ -176,6 +184,7 @@ class Plan:
     subgoal: Float32[np.ndarray, "D"] | None = None  # pursued on the way to a goal that is far; None: the goal itself was
     unmet: str = ""  # what of the goal's yaw, opening and contact does not hold now, with both values
     closed: Float[np.ndarray, "HK"] | None = None  # the gripper's command in each step, 0 open, 1 closed; None: it is not moved
+    grip_force_n: float = float("nan")  # [N] that its fingers squeeze with at most; NaN: it is not moved, or not examined
 
     def closed_at(self, time_s: float) -> float | None:
         """The gripper's command in the step that this time lies in, after the last one the last; None where it is not moved."""
@@ -193,6 +202,7 @@ class Candidate:
     observation_stamp_s: float
     plan_stamp_s: float  # when planning finished
     model_id: str = ""
+    grip: Grip | None = field(default=None, metadata={"since": "gripper force"})  # with the motion; None: it is not moved
 
 
 class Reason(StrEnum):
@@ -210,6 +220,7 @@ class Reason(StrEnum):
     TORQUE_LIMIT = "torque_limit"
     TORQUE_RATE_LIMIT = "torque_rate_limit"
     TIP_SPEED_LIMIT = "tip_speed_limit"
+    GRIPPER_FORCE = "gripper_force"
     SINGULAR = "singular"  # by the planner alone
     WORKSPACE = "workspace"
     COLLISION = "collision"

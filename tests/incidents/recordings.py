@@ -48,7 +48,7 @@ def setup_fields(setup: Setup) -> dict:
 
 def decision_fields(decision: Decision, joint_names: tuple[str, ...]) -> dict:
     candidate, situation = decision.candidate, decision.situation
-    state = situation.state
+    state, grip = situation.state, candidate.grip if candidate else None
     return {
         "header": {"stamp": {"sec": 0, "nanosec": 0}, "frame_id": ""},
         "number": decision.number,
@@ -60,11 +60,15 @@ def decision_fields(decision: Decision, joint_names: tuple[str, ...]) -> dict:
         "model_id": candidate.model_id if candidate else "",
         "observation_stamp_s": candidate.observation_stamp_s if candidate else 0.0,
         "plan_stamp_s": candidate.plan_stamp_s if candidate else 0.0,
+        "grips": grip is not None,
+        "closed": grip.closed if grip else 0.0,
+        "grip_force_n": grip.force_n if grip else 0.0,
         "in_force": _motion(situation.in_force, joint_names),
         "measured": state is not None,
         "state_stamp_s": state.stamp_s if state else 0.0,
         "state_q": state.q.tolist() if state else [],
         "state_dq": state.dq.tolist() if state else [],
+        "state_opening": [state.opening] if state and state.opening is not None else [],
         "stopped": situation.stopped is not None,
         "stopped_why": situation.stopped or "",
         "stopped_at_s": situation.stopped_at_s,
@@ -79,20 +83,22 @@ def decision_fields(decision: Decision, joint_names: tuple[str, ...]) -> dict:
     }
 
 
-def write(path: Path, setups: list[dict], verdicts: list[dict]) -> Path:
-    """A folder with these messages, one a millisecond."""
+def write(path: Path, setups: list[dict], verdicts: list[dict], without: tuple[str, ...] = ()) -> Path:
+    """A folder with these messages, one a millisecond; `without` fields that their types had not yet."""
     path.mkdir()
+    verdicts = [{name: value for name, value in verdict.items() if name not in without} for verdict in verdicts]
     with open(path / "incident.mcap", "wb") as file:
         with Writer(file) as writer:
-            setup, verdict = (_schema(writer, name) for name in ("GuardSetup", "GuardVerdict"))
+            setup, verdict = (_schema(writer, name, without) for name in ("GuardSetup", "GuardVerdict"))
             messages = [("/guard_setup", setup, s) for s in setups] + [("/guard_verdict", verdict, v) for v in verdicts]
             for i, (topic, schema, fields) in enumerate(messages):
                 writer.write_message(topic, schema, fields, log_time=i * 10**6, publish_time=i * 10**6)
     return path
 
 
-def _schema(writer: Writer, name: str):
-    text = (MESSAGES / f"{name}.msg").read_text()
+def _schema(writer: Writer, name: str, without: tuple[str, ...]):
+    lines = (MESSAGES / f"{name}.msg").read_text().splitlines(keepends=True)
+    text = "".join(line for line in lines if line.split()[1:2] not in [[field] for field in without])
     motion = (MESSAGES / "Motion.msg").read_text()
     time = "int32 sec\nuint32 nanosec\n"
     parts = (("builtin_interfaces/Time", time), ("std_msgs/Header", HEADER), ("foresight_msgs/Motion", motion))

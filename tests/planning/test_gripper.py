@@ -8,8 +8,9 @@ import torch
 
 from foresight.agent import Agent
 from foresight.contract import TIP, TIP_AND_GRIPPER
-from foresight.data import Observation, Start
+from foresight.data import Observation, Reason, RobotState, Start
 from foresight.planning.config import PlannerConfig
+from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.planner import Planner
 from foresight.world_model.belief import BeliefFilter
 from foresight.world_model.model import ModelConfig, WorldModel, proprio_of
@@ -120,7 +121,8 @@ def test_a_belief_remembers_the_gripper_when_it_is_surprised(grasping):
 
 
 def test_the_agent_sends_the_gripper_its_command_in_a_simulated_episode(profile):
-    """An untrained model with a gripper runs an episode of pick and place; the command follows plans that the guard passed."""
+    """An untrained model with a gripper runs an episode of pick and place; the command follows plans that the guard passed, as
+    far ahead of the fingers as their force allows."""
     from sim.episodes import run_episode
     from sim.scenes import contract
     from sim.simulation import Simulation
@@ -128,8 +130,9 @@ def test_the_agent_sends_the_gripper_its_command_in_a_simulated_episode(profile)
     torch.manual_seed(0)
     agent = Agent(WorldModel(contract(profile, gripper=True), SIZES).eval().requires_grad_(False), "ur5e", clock=lambda: 0.0)
     simulation, told, steps = Simulation(0, profile), [], []
-    grip, step = simulation.grip, agent.step
-    simulation.grip = lambda closed: (told.append(closed), grip(closed))
+    grip, step, gripper = simulation.grip, agent.step, profile.gripper
+    ahead = lambda closed: closed - (1 - simulation.opening())  # noqa: E731
+    simulation.grip = lambda closed: (told.append((closed, ahead(closed), agent.closed)), grip(closed))
     agent.step = lambda *seen: steps.append(step(*seen)) or steps[-1]
     try:
         result = run_episode(simulation, agent, "pick", 3)
@@ -138,7 +141,36 @@ def test_the_agent_sends_the_gripper_its_command_in_a_simulated_episode(profile)
         simulation.close()
     assert result.violations == 0 and told
     sent = [s for s in steps if s.trajectory is not None]
-    assert told == [s.plan.closed[0] for s in sent] and set(told) <= {0.0, 1.0}
+    assert {s.plan.grip_force_n for s in sent} == {gripper.force_cap} and {wished for *_, wished in told} <= {0.0, 1.0}
+    for closed, ahead_by, wished in told:
+        assert closed <= wished and (closed == 0 or ahead_by <= gripper.force_cap / gripper.stiffness + 1e-9)
+
+
+def test_no_plan_closes_a_gripper_whose_force_is_not_known(grasping, profile, kinematics):
+    """Not told how far it is open, or without a limit in the profile: no plan. To open is always allowed, by the same constraint
+    that tells how hard a plan may squeeze."""
+    home, still = profile.home, np.zeros(6)
+    planner = Planner(grasping, profile, PlannerConfig(policy="random"))
+    unknown = replace(profile, gripper=replace(profile.gripper, force_cap=None))
+
+    def planned(closed: float, opening: float | None, robot=profile):
+        seen = replace(
+            belief(1 - closed), proprio=np.concatenate([home, [1 - closed], kinematics.tip(home), np.zeros(3)]).astype("f4")
+        )
+        juncture = Juncture(Constraints(robot, kinematics), None, RobotState(seen.stamp_s, home, still, opening), seen.stamp_s)
+        generator = torch.Generator().manual_seed(0)
+        return planner.plan(seen, goal_at(GOAL), Start(np.zeros(3), closed=closed), generator, lambda: 0.0, None, juncture)
+
+    assert planned(1.0, 0.5).grip_force_n == profile.gripper.force_cap
+    assert planned(0.0, None).trajectory is not None and planned(0.0, None, unknown).trajectory is not None
+    for opening, robot, reason in (
+        (None, profile, Reason.BAD_STATE),
+        (np.nan, profile, Reason.BAD_STATE),
+        (0.5, unknown, Reason.GRIPPER_FORCE),
+    ):
+        with pytest.raises(NoPlan) as none:
+            planned(1.0, opening, robot)
+        assert none.value.reason is reason
 
 
 def test_a_measured_gripper_is_needed(profile):
@@ -147,7 +179,5 @@ def test_a_measured_gripper_is_needed(profile):
 
     torch.manual_seed(0)
     agent = Agent(WorldModel(contract(profile, gripper=True), SIZES).eval(), "ur5e", clock=lambda: 0.0)
-    from foresight.data import RobotState
-
     refusal = agent.perception.add_state(RobotState(1.0, profile.home, np.zeros(6)))
     assert refusal is not None and "gripper is open by None" in refusal.detail

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from foresight.contract import CameraContract, Contract
-from foresight.data import Belief, Observation, Plan, RobotState, Trajectory
+from foresight.data import Belief, Grip, Observation, Plan, RobotState, Trajectory
 from foresight.robots.profile import GripperJoint
 
 NAMES = ("a", "b")
@@ -97,7 +97,7 @@ def test_a_missing_joint_is_named():
 
 def test_the_grippers_joint_travels_with_the_arms():
     """Its position becomes the opening and back; not asked for, it is not told; missing, it is named with what to do."""
-    gripper = GripperJoint("finger", 0.0, 0.8, "gripper/joint_trajectory", "a test")
+    gripper = GripperJoint("finger", 0.0, 0.8, "gripper/joint_trajectory", None, None, "a test")
     message = convert.robot_state_to_msg(RobotState(2.0, np.zeros(2), np.ones(2), 0.25), NAMES, gripper=gripper)
     assert list(message.name) == ["a", "b", "finger"] and message.position[2] == pytest.approx(0.6)
     read = convert.robot_state_from_msg(message, NAMES, gripper)
@@ -196,12 +196,13 @@ def test_a_plan_survives_and_carries_its_trajectory():
     assert offered.joint_names == NAMES and offered.model_id == "m1"
     assert offered.observation_stamp_s == pytest.approx(NOW_S, abs=1e-6)
     assert offered.plan_stamp_s == pytest.approx(NOW_S + 0.08, abs=1e-6)
-    assert np.isnan(message.closed)
+    assert np.isnan(message.closed) and offered.grip is None
 
 
 @pytest.mark.parametrize(("begin_s", "closed"), [(0.05, 1.0), (0.1, 0.0), (0.15, 0.0), (0.25, 1.0), (0.9, 1.0)])
 def test_a_plan_carries_the_grippers_command_of_the_step_that_its_motion_begins_in(begin_s: float, closed: float):
     """Of three steps of 0.1 s; after the last one the last."""
-    plan = replace(PLAN, closed=np.array([1.0, 0.0, 1.0]))
+    plan = replace(PLAN, closed=np.array([1.0, 0.0, 1.0]), grip_force_n=20.0)
     begun = replace(TRAJECTORY, times_s=TRAJECTORY.times_s - TRAJECTORY.times_s[0] + NOW_S + begin_s)
-    assert convert.plan_to_msg(plan, begun, NAMES, NOW_S + 0.08, 3, "base_link").closed == closed
+    message = convert.plan_to_msg(plan, begun, NAMES, NOW_S + 0.08, 3, "base_link")
+    assert convert.candidate_from_msg(message).grip == Grip(closed, 20.0)

@@ -47,6 +47,7 @@ COUNT = 120  # messages for each subscription
 SECONDS = float(os.environ.get("FORESIGHT_FUZZ_S", "0"))  # for each node; above 0 it counts instead of COUNT
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
 GRIPPER, KNUCKLE = "gripper_controller/joint_trajectory", ("robotiq_85_left_knuckle_joint",)
+OPENING = 0.5  # of the gripper, as measured
 SEED = int(os.environ.get("FORESIGHT_FUZZ_SEED", "0"))
 pytestmark = pytest.mark.timeout(120 + 4 * SECONDS)
 
@@ -121,7 +122,8 @@ def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) 
     made: list = []
 
     def state() -> Any:
-        return convert.robot_state_to_msg(RobotState(bench.now_s, q[0], np.zeros(6)), profile.joint_names)
+        state = RobotState(bench.now_s, q[0], np.zeros(6), OPENING)
+        return convert.robot_state_to_msg(state, profile.joint_names, gripper=profile.gripper)
 
     def plan() -> Any:
         """A legal plan that joins what is in force; made anew now and then, since that takes time."""
@@ -133,7 +135,8 @@ def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) 
             planned = plan_towards(MIDDLE + np.array([0.0, 0.2, 0.0]), tip, begin, now_s - 0.1)
             motion = joint_trajectory(planned, in_force, RobotState(now_s, q[0], np.zeros(6)), now_s + 0.06, kinematics, profile)
             if given:
-                planned = replace(planned, closed=np.full(len(planned.tip_velocity), float(len(fuzzed.published) % 2)))
+                closed = np.full(len(planned.tip_velocity), float(len(fuzzed.published) % 2))
+                planned = replace(planned, closed=closed, grip_force_n=profile.gripper.force_cap)
             made[:] = [key, convert.plan_to_msg(planned, motion, profile.joint_names, now_s - 0.01, 7, "base_link")]
         return made[1]
 
@@ -158,15 +161,20 @@ def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) 
             fresh()
         node._on_joint_state(state())
 
-    judged = [0]
+    judged, ahead = [0], profile.gripper.force_cap / profile.gripper.stiffness
 
     def after(topic: str, message: Any) -> None:
+        if given and topic.endswith("/plan"):  # its motion begins, and with it the gripper's
+            node._on_heartbeat(stamped())
+            bench.advance(0.02)
+            node._on_joint_state(state())
         new = [(name, m) for name, m in fuzzed.published[judged[0] :] if name.endswith("joint_trajectory")]
         commands, grips = ([m for name, m in new if ("gripper" in name) is gripper] for gripper in (False, True))
         judged[0] = len(fuzzed.published)
         for grip in grips:
             ends = convert.trajectory_from_msg(grip, (profile.gripper.joint,), bench.now_s)
-            assert given and len(commands) == len(grips) == 1 and (ends.q >= 0).all() and (ends.q <= 0.8).all()
+            opening = min(OPENING, node._monitor.state.opening)  # measured when it was sent, which a message may have changed
+            assert given and (ends.q >= 0).all() and ends.q[-1, 0] <= 0.8 * (1 - opening + ahead) + 1e-9
         for command in commands:
             motion = convert.trajectory_from_msg(command, profile.joint_names, bench.now_s)
             wrong = faults(motion, profile, kinematics)

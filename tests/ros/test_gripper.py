@@ -136,6 +136,9 @@ def test_the_gripper_closes_on_a_plan_and_stays_closed_through_a_stop(picking: P
     picking.until(stop.service_is_ready, "the guard can be stopped")
     stopped = stop.call_async(Trigger.Request())
     picking.until(stopped.done, "the guard stops")
+    sent = len(picking.grips)
+    assert {plan.grip_force_n for plan in picking.plans} == {50.0}
+    assert all(0 <= point.positions[0] <= 0.8 for grip in picking.grips for point in grip.points)
     picking.pass_time(1.0)
     reset = picking.node.create_client(Trigger, "guard/reset")
     picking.until(reset.service_is_ready, "the guard can be reset")
@@ -143,7 +146,7 @@ def test_the_gripper_closes_on_a_plan_and_stays_closed_through_a_stop(picking: P
     picking.until(answer.done, "the guard is reset")
     assert answer.result().success, answer.result().message
     picking.pass_time(0.5)
-    assert picking.knuckle > 0.7 and len(picking.grips) == 1 and picking.guard_states[-1].closed == 1.0
+    assert picking.knuckle > 0.7 and len(picking.grips) == sent and picking.guard_states[-1].closed == 1.0
 
 
 def test_the_planner_goes_on_from_the_grippers_last_command(bench: Bench, gripping_checkpoint: Path, start, kinematics):

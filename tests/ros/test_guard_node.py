@@ -29,10 +29,13 @@ from tests.motions import MIDDLE, plan_towards
 from tests.ros.conftest import Bench, parameters
 
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
+FORCE_N = 38.0  # that plans squeeze with, where they command the gripper
 
 
 class Guarded:
     """An active guard with the rest of the world around it: a planner, an arm that stands in the middle, a controller."""
+
+    opening: float | None = 0.5  # of the gripper, as measured
 
     def __init__(self, bench: Bench, profile, kinematics, start: np.ndarray, heard=lambda: None, **parameters) -> None:
         """`heard` is called when the guard listens."""
@@ -66,8 +69,9 @@ class Guarded:
 
     def measure(self, q: np.ndarray, names: tuple[str, ...] | None = None, turns: int = 10) -> None:
         self.q = q
-        state = RobotState(self.bench.now_s, q, np.zeros(len(q)))
-        self._joint_states.publish(convert.robot_state_to_msg(state, names or self.profile.joint_names))
+        state = RobotState(self.bench.now_s, q, np.zeros(len(q)), self.opening)
+        gripper = self.profile.gripper
+        self._joint_states.publish(convert.robot_state_to_msg(state, names or self.profile.joint_names, gripper=gripper))
         for _ in range(turns):
             self.bench.executor.spin_once(timeout_sec=0.02)
 
@@ -77,6 +81,7 @@ class Guarded:
         made = plan_towards(MIDDLE + np.array([0.0, 0.2, 0.0]), MIDDLE, Start(np.zeros(3)), now_s - 0.1)
         motion = joint_trajectory(made, None, RobotState(now_s, self.q, np.zeros(6)), now_s + 0.05, self.kinematics, self.profile)
         message = convert.plan_to_msg(made, motion, self.profile.joint_names, now_s - 0.01, 7, "base_link")
+        message.grip_force_n = FORCE_N
         for name, value in changes.items():
             setattr(message, name, value)
         return message
@@ -198,22 +203,26 @@ def gripping(bench: Bench, profile, kinematics, start) -> Guarded:
     return guarded
 
 
-def test_the_grippers_command_goes_with_the_motion_and_is_sent_once(gripping: Guarded):
-    """From the plan's first point on, 0.1 s later it is at the gripper's joint. The same again would loosen what it holds."""
+def test_the_grippers_command_goes_with_the_motion_as_far_ahead_of_the_fingers_as_their_force_allows(gripping: Guarded):
+    """And on as they close. The same again would loosen what it holds: fingers that are blocked are sent nothing new."""
     assert np.isnan(gripping.states[-1].closed)
-    message = gripping.plan(closed=1.0)
-    assert gripping.offer(message).closed == 1.0
-    gripping.bench.until(lambda: gripping.grips, "the gripper hears")
-    command = convert.trajectory_from_msg(gripping.grips[0], KNUCKLE, 0.0)
-    begin_s = convert.seconds(message.trajectory.header.stamp)
-    assert command.times_s == pytest.approx([begin_s, begin_s + 0.1], abs=1e-6) and command.q.tolist() == [[0.8], [0.8]]
+    gripping.opening = 0.6
+    gripping.measure(gripping.q)
+    assert gripping.offer(gripping.plan(closed=1.0)).closed == 1.0
+    ahead = FORCE_N / gripping.profile.gripper.stiffness
+    for opening, before in ((0.6, 0.4), (0.5, 0.4 + ahead)):
+        gripping.opening = opening
+        gripping.live(0.1)
+        command = convert.trajectory_from_msg(gripping.grips[-1], KNUCKLE, 0.0)
+        assert command.q.ravel() == pytest.approx([0.8 * before, 0.8 * (1 - opening + ahead)])
+        assert np.diff(command.times_s)[0] > GuardParameters.transport_s - 1e-6, "it must not be over when it comes"
     gripping.live(1.5)
     assert gripping.offer(gripping.plan(id=8, closed=1.0)).accepted == 2
     gripping.live(1.5)
-    assert gripping.offer(gripping.plan(id=9, closed=0.25)).closed == 0.25
-    gripping.bench.until(lambda: len(gripping.grips) > 1, "the gripper hears")
-    opened = convert.trajectory_from_msg(gripping.grips[1], KNUCKLE, 0.0)
-    assert len(gripping.grips) == 2 and opened.q.ravel() == pytest.approx([0.8, 0.2])  # as it was until the motion begins
+    assert len(gripping.grips) == 2 and gripping.offer(gripping.plan(id=9, closed=0.0)).closed == 0.0
+    gripping.live(0.1)
+    opened = convert.trajectory_from_msg(gripping.grips[-1], KNUCKLE, 0.0)
+    assert len(gripping.grips) == 3 and opened.q.ravel() == pytest.approx([0.8 * (0.5 + ahead), 0.0])
 
 
 def test_a_plan_that_is_refused_leaves_the_gripper(gripping: Guarded):
@@ -221,11 +230,25 @@ def test_a_plan_that_is_refused_leaves_the_gripper(gripping: Guarded):
     for number, closed in enumerate((float("nan"), float("inf"), -0.01, 1.01)):
         state = gripping.offer(gripping.plan(id=number, closed=closed))
         assert state.reason == "malformed" and "expected a number from 0 (open) to 1 (closed)" in state.detail
+    too_hard = gripping.offer(gripping.plan(id=5, closed=1.0, grip_force_n=50.1))
+    assert too_hard.reason == "gripper_force" and "up to 50.1 N; expected more than 0 N and at most 50 N" in too_hard.detail
+    gripping.opening = float("nan")
+    gripping.live(0.02)
+    assert gripping.offer(gripping.plan(id=6, closed=1.0)).reason == "bad_state"
     spoiled = gripping.plan(closed=1.0)
     _nan(spoiled)
     assert gripping.offer(spoiled).reason == "not_finite"
+    gripping.opening = 0.5
     gripping.live(0.1)
     assert gripping.commands == [] and gripping.grips == [] and np.isnan(gripping.states[-1].closed)
+
+
+def test_a_joint_state_without_the_grippers_joint_is_none_for_a_guard_that_moves_it(gripping: Guarded):
+    """Its force could not be known: what is missing is told, and the arm is as without joint states."""
+    gripping.opening = None
+    gripping.live(0.2)
+    assert gripping.states[-1].action == GuardState.HOLD and gripping.node._monitor.state.opening == 0.5
+    assert KNUCKLE[0] in gripping.states[-1].why and gripping.states[-1].cause == "state_invalid"
 
 
 def test_a_stop_drops_nothing_and_an_arm_put_elsewhere_has_its_gripper_as_it_is(gripping: Guarded):
@@ -250,7 +273,8 @@ def test_a_stop_drops_nothing_and_an_arm_put_elsewhere_has_its_gripper_as_it_is(
     assert np.isnan(gripping.states[-1].closed)
     reset()
     gripping.offer(gripping.plan(closed=1.0))
-    gripping.bench.until(lambda: len(gripping.grips) == 2, "the gripper hears")
+    gripping.live(0.1)
+    assert len(gripping.grips) == 2
 
 
 def test_a_guard_that_does_not_move_the_gripper_says_so(guarded: Guarded):

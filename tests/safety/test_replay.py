@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from foresight.data import Reason, RobotState
+from foresight.data import Candidate, Grip, Reason, RobotState, Trajectory
 from foresight.incidents.pack import IncidentError, Pack
 from foresight.incidents.replay import replay
 from foresight.robots.geometry import OPEN
@@ -84,6 +84,41 @@ def test_an_incident_from_before_profiles_told_of_the_gripper_replays(tmp_path, 
     verdicts = [decision_fields(replace(d, setup=older.fingerprint), profile.joint_names) for d in recorded.decisions]
     result = replayed(tmp_path, setup_fields(older), verdicts)
     assert result.same and len(result.rows) == len(recorded.decisions)
+
+
+GRIP = ("grips", "closed", "grip_force_n", "state_opening")
+
+
+def test_an_incident_from_before_the_grippers_force_was_limited_replays(tmp_path, recorded, profile):
+    """Neither its profile nor its verdicts tell of that; all come out bit for bit, and digests are those of then."""
+    told = yaml.safe_load(recorded.setup.profile)
+    del told["gripper"]["stiffness"], told["gripper"]["force_cap"]
+    older = replace(recorded.setup, profile=yaml.safe_dump(told))
+    verdicts = [decision_fields(replace(d, setup=older.fingerprint), profile.joint_names) for d in recorded.decisions]
+    result = replay(Pack(write(tmp_path / "incident", [setup_fields(older)], verdicts, GRIP)))
+    assert result.same and len(result.rows) == len(recorded.decisions)
+    then = Candidate(Trajectory(np.arange(2.0), np.zeros((2, 1)), np.ones((2, 1))), ("a",), 1.0, 2.0, "m1")
+    assert digest(then) == "a250fc51b6f3610aa27c617a26711dca866b64fa6d9d531faa5a9370156f8ab4"
+
+
+def test_what_a_plan_does_to_the_gripper_is_judged_again(tmp_path, profile, kinematics):
+    """Passed, too hard, not told how far it is open: each comes out again; another force in the record is noticed."""
+    setup = Setup(profile_text("ur5e"))
+    guard = RecordedGuard(Guard(profile, kinematics), setup)
+    begin = kinematics.solve(np.array([0.45, 0.0, 0.20]), profile.home)
+    motion = minimum_jerk(begin, np.full(6, 0.01), 0.1, 1.5, points=20)
+    for force_n, opening in ((50.0, 0.5), (51.0, 0.5), (50.0, None)):
+        state = RobotState(-0.01, begin, np.zeros(6), opening)
+        guard.offer(candidate(motion, profile, grip=Grip(1.0, force_n)), state, 0.0)
+        guard.guard.in_force = None
+    assert [d.verdict.reason for d in guard.decisions] == [Reason.OK, Reason.GRIPPER_FORCE, Reason.BAD_STATE]
+    verdicts = [decision_fields(d, profile.joint_names) for d in guard.decisions]
+    result = replayed(tmp_path, setup_fields(setup), verdicts)
+    assert result.same and [row.replayed_reason for row in result.rows] == ["ok", "gripper_force", "bad_state"]
+    (tmp_path / "other").mkdir()
+    verdicts[0]["grip_force_n"] = 60.0
+    row = replayed(tmp_path / "other", setup_fields(setup), verdicts).rows[0]
+    assert row.replayed_reason == "gripper_force" and "a number of the record" in row.differences
 
 
 def test_a_guard_that_looked_with_the_gripper_open_replays_so(tmp_path, profile, kinematics):

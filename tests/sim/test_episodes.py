@@ -82,7 +82,7 @@ class Walker:
         return Step(way, belief=belief, plan=plan, verdict=Verdict(Reason.OK), outcome=outcome)
 
     def watch(self, state, now_s):
-        return None
+        return Step()
 
     model = SimpleNamespace(decode=lambda latents: np.zeros((len(latents), 1, 8, 8, 3), np.uint8))
 

@@ -9,7 +9,7 @@ from typing import TypeVar, get_type_hints
 
 import numpy as np
 
-from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
+from foresight.data import Candidate, Grip, Reason, RobotState, Trajectory, Verdict
 from foresight.incidents.pack import IncidentError
 from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Decision, Setup, Situation
@@ -49,10 +49,12 @@ def decision_from(content: SimpleNamespace) -> Decision:
                 content.observation_stamp_s,
                 content.plan_stamp_s,
                 content.model_id,
+                Grip(content.closed, content.grip_force_n) if getattr(content, "grips", False) else None,
             )
         state = None
         if content.measured:
-            state = RobotState(content.state_stamp_s, np.array(content.state_q, float), np.array(content.state_dq, float))
+            q, dq = np.array(content.state_q, float), np.array(content.state_dq, float)
+            state = RobotState(content.state_stamp_s, q, dq, *getattr(content, "state_opening", ()))
         in_force = _trajectory(content.in_force) if len(content.in_force.times_s) else None
         stopped, held = (
             why if is_so else None for is_so, why in ((content.stopped, content.stopped_why), (content.held, content.held_why))

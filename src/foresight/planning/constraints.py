@@ -1,7 +1,8 @@
 """What a plan must keep to, whatever it costs: batched over candidates roughly, and for the plan that is returned exactly.
 
 The exact part is the guard's own: `safety.collision.Scene` and `safety.checks.examine_motion`, on the joint trajectory that the
-plan becomes, from where it joins the motion in force to the end of its braking tail. Limits of the tip (speed, acceleration,
+plan becomes, from where it joins the motion in force to the end of its braking tail, and `safety.grip` on how hard its gripper
+may squeeze. Limits of the tip (speed, acceleration,
 workspace) are kept by projection before (`limits.py`). Knows no model and no cost.
 """
 
@@ -16,7 +17,7 @@ from jaxtyping import Float
 
 from foresight.control.motion import joint_trajectory
 from foresight.control.trajectory import sample
-from foresight.data import Box, Goal, Plan, Reason, RobotState, Trajectory, Verdict
+from foresight.data import Box, Goal, Grip, Plan, Reason, RobotState, Trajectory, Verdict
 from foresight.planning.around import Blocked, grid
 from foresight.planning.hand import hand_slices
 from foresight.planning.pushes import CONTACT_M, Pushes
@@ -26,6 +27,7 @@ from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import examine_motion
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
+from foresight.safety.grip import GripLimit, grip_refusal
 from foresight.safety.limits import Finding
 from foresight.safety.obstacles import TABLE
 from foresight.safety.slowing import mended
@@ -59,6 +61,7 @@ class Examined:
     margin_m: float = float("nan")  # as in the plan, where the verdict is OK
     nearest: str = ""
     singular_margin: float = float("nan")
+    grip_force_n: float = float("nan")
 
 
 class Constraints:
@@ -92,6 +95,7 @@ class Constraints:
         self.kinematics, self.config, self.keep_outs = kinematics, config, tuple(keep_outs)
         self._table, self._collision = table, collision
         self._gripper = gripper_command
+        self.grip_limit = GripLimit.of(profile)
         resolution_m = config.sweep_resolution_m
         self.scene = Scene(profile, self.keep_outs, config.margins, table, resolution_m, gripper_command) if collision else None
         self._hand = hand
@@ -161,8 +165,16 @@ class Constraints:
         return None
 
     def examine(self, plan: Plan, in_force: Trajectory | None, state: RobotState, join_s: float) -> Examined:
-        """The plan's joint trajectory from `join_s` on, its stop included, slowed where a limit asks for it; judged exactly."""
+        """The plan's joint trajectory from `join_s` on, its stop included, slowed where a limit asks for it; judged exactly.
+
+        Where it moves the gripper, with the force that this may squeeze with.
+        """
         trajectory = joint_trajectory(plan, in_force, state, join_s, self.kinematics, self.profile)
+        force_n = float("nan")
+        if (closed := plan.closed_at(join_s)) is not None:
+            force_n = float("nan") if self.grip_limit is None else self.grip_limit.cap_n
+            if wrong := grip_refusal(Grip(closed, force_n), state.opening, self.grip_limit):
+                return Examined(trajectory, wrong)
         motion, found = trajectory, self._judge(trajectory, join_s)
         if not found.verdict.ok:
             slower = mended(trajectory, found, lambda motion: self._judge(motion, join_s), self.config)
@@ -171,10 +183,10 @@ class Constraints:
             return Examined(motion, found.verdict)
         verdict, singular = self._singular(motion)
         if not verdict.ok or self.scene is None:
-            return Examined(motion, verdict if not verdict.ok else found.verdict, singular_margin=singular)
+            return Examined(motion, verdict if not verdict.ok else found.verdict, singular_margin=singular, grip_force_n=force_n)
         q = sample(motion, _looks(motion, MARGIN_EVERY_S))[0]
         left = min((self.scene.clearance(row, by_design=False) for row in q), key=lambda c: c.distance_m)
-        return Examined(motion, found.verdict, left.distance_m, " and ".join(filter(None, left.names)), singular)
+        return Examined(motion, found.verdict, left.distance_m, " and ".join(filter(None, left.names)), singular, force_n)
 
     def _singular(self, motion: Trajectory) -> tuple[Verdict, float]:
         """Whether the motion, its stop included, keeps from singularities, and what is left [m/rad].

@@ -178,6 +178,7 @@ class Planner:
                     margin_m=examined.margin_m,
                     nearest=examined.nearest,
                     singular_margin=examined.singular_margin,
+                    grip_force_n=examined.grip_force_n,
                     trajectory=examined.trajectory,
                 )
             refused.append(examined.verdict)

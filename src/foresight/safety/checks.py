@@ -17,6 +17,7 @@ from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
+from foresight.safety.grip import GripLimit, grip_refusal
 from foresight.safety.limits import Finding, findings
 
 
@@ -57,6 +58,7 @@ def examine(
         _joints(candidate.joint_names, profile),
         _state(state, profile, config, now_s),
         _following(state, in_force, profile, config),
+        _grip(candidate, state, profile),
         _ages(candidate, config, now_s),
         _timing(trajectory, config, now_s),
         _join(trajectory, in_force, state, profile, config, now_s),
@@ -239,6 +241,12 @@ def _following(
             f"allowed {config.measured_rest_rad_s} rad/s: "
             "something else commands the arm.",
         )
+
+
+def _grip(candidate: Candidate, state: RobotState | None, profile: RobotProfile) -> Iterator[Verdict]:
+    assert state is not None  # an earlier check has passed
+    if candidate.grip is not None and (wrong := grip_refusal(candidate.grip, state.opening, GripLimit.of(profile))):
+        yield wrong
 
 
 def _age(what: str, stamp_s: float, age_max_s: float, reason: Reason, config: GuardConfig, now_s: float) -> Iterator[Verdict]:

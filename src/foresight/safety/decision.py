@@ -81,10 +81,15 @@ def digest(value: object) -> str:
 
 
 def _bits(value: object) -> Iterator[bytes]:
-    """Each part carries its kind and length, so that no two values give the same bytes."""
+    """Each part carries its kind and length, so that no two values give the same bytes.
+
+    A field that a dataclass has got `since` incidents are recorded counts only where it says something, so that older digests
+    stay as they are.
+    """
     if is_dataclass(value):
-        yield b"d" + struct.pack("<q", len(fields(value)))
-        for field in fields(value):
+        present = [f for f in fields(value) if not ("since" in f.metadata and getattr(value, f.name) is None)]
+        yield b"d" + struct.pack("<q", len(present))
+        for field in present:
             yield from _bits(getattr(value, field.name))
     elif isinstance(value, tuple):
         yield b"t" + struct.pack("<q", len(value))

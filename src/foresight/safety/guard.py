@@ -15,13 +15,14 @@ from jaxtyping import Float
 
 from foresight.control.braking import BrakingError, braking, coming_to
 from foresight.control.trajectory import cut, derivatives, hold, sample, splice
-from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
+from foresight.data import Candidate, Grip, Reason, RobotState, Trajectory, Verdict
 from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import examine, examine_motion, following_refusal, state_refusal
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Situation
+from foresight.safety.grip import JITTER, GripLimit
 from foresight.safety.limits import Finding
 from foresight.safety.slowing import graded_share, mended, slowed, stop_along
 
@@ -78,6 +79,9 @@ class Guard:
         self.last: Verdict | None = None
         self.counts: Counter[Reason] = Counter()
         self.reliefs = 0
+        self.grip_limit = GripLimit.of(profile)
+        self.gripping: tuple[Grip, float] | None = None  # what the gripper is to do, and from when [s]; None: stay as it is
+        self.gripped: float | None = None  # its last command, 0 open, 1 closed; None: not known
         self._deviation = Deviation()
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
@@ -94,11 +98,34 @@ class Guard:
         self.counts[self.last.reason] += 1
         if motion is not None:
             self._put_in_force(motion, now_s)
+            if candidate.grip is None or self.gripping is None or candidate.grip != self.gripping[0]:
+                self.gripping = candidate.grip and (candidate.grip, float(candidate.trajectory.times_s[0]))
         return self.last
+
+    def grip(self, state: RobotState, now_s: float) -> float | None:
+        """A new command for the gripper, 0 open, 1 closed, to be sent; None while its last one stays. Ask at each joint state.
+
+        It runs ahead of the fingers as measured by what the grip's force allows, until they are where they should be. While
+        motion is stopped or held, and where it is not known how far it is open, it keeps its last command and drops nothing.
+        """
+        if self.gripping is None or self.grip_limit is None or now_s + self.transport_s < self.gripping[1]:
+            return None
+        if state_refusal(state, self.profile, self.config, now_s) is not None:
+            return None
+        grip, last = self.gripping[0], self.gripped
+        command = self.grip_limit.command(grip, state.opening)
+        if command is None or command == last or (last is not None and abs(command - last) <= JITTER and command != grip.closed):
+            return None
+        self.gripped = command
+        return command
 
     def situation(self, state: RobotState | None, now_s: float) -> Situation:
         """All that a verdict given now depends on, besides the candidate and what the guard was built with."""
         return Situation(now_s, state, self.in_force, self.stopped, self._stopped_at_s, self.held, self.share_max)
+
+    def forget_grip(self) -> None:
+        """Nobody knows any more how the gripper was left; it stays so until the next plan."""
+        self.gripping = self.gripped = None
 
     def restore(self, situation: Situation) -> None:
         """As it was in that situation, for judging once more what it judged then."""
@@ -110,12 +137,16 @@ class Guard:
 
     def _remember(self) -> None:
         self._before = (
-            self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked
+            self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked,
+            self.gripping,
         )  # fmt: skip
 
     def retract(self) -> None:
         """As before the last `offer`, `brake` or `stop`, whose motion was not sent: it would have come too late."""
-        (self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked) = self._before
+        (
+            self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked,
+            self.gripping,
+        ) = self._before  # fmt: skip
 
     def _latched(self, candidate: Candidate, now_s: float) -> Verdict | None:
         if self.stopped is not None:
@@ -203,7 +234,7 @@ class Guard:
         if self.stopped is not None:
             return self._stop_motion
         self._remember()
-        self.stopped, self._stopped_at_s = detail, now_s
+        self.stopped, self._stopped_at_s, self.gripping = detail, now_s, None
         seen = not on_sight or self._in_sight(state, now_s)
         self._stop_motion = self._begin(self._motion_to_rest(state, now_s), now_s) if seen else None
         return self._stop_motion
@@ -217,7 +248,7 @@ class Guard:
         if self.stopped is not None or self._braked:
             return None
         self._remember()
-        self.held = detail
+        self.held, self.gripping = detail, None
         if self.in_force is None or now_s >= self.in_force.times_s[-1] or (on_sight and not self._in_sight(state, now_s)):
             return None
         self._braked = True
@@ -246,7 +277,7 @@ class Guard:
 
     def wait(self, detail: str) -> None:
         """Refuses all motion until `resume`; what is in force goes on to its end."""
-        self.held = detail
+        self.held, self.gripping = detail, None
 
     def resume(self) -> None:
         """Allows motion again after `brake` or `wait`."""
@@ -270,6 +301,8 @@ class Guard:
         """The clock that trajectories are stamped on has jumped; what is in force goes on where it is."""
         if self.in_force is not None:
             self.in_force = replace(self.in_force, times_s=self.in_force.times_s + by_s)
+        if self.gripping is not None:
+            self.gripping = self.gripping[0], self.gripping[1] + by_s
 
     def _motion_to_rest(self, state: RobotState | None, now_s: float) -> Trajectory | None:
         return self.stopping(now_s + self.transport_s) or self._brake_measured(state, now_s)

@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from foresight.contract import Contract
-from foresight.data import Belief, Box, Candidate, Observation, Plan, RobotState, Trajectory
+from foresight.data import Belief, Box, Candidate, Grip, Observation, Plan, RobotState, Trajectory
 from foresight.robots.profile import GripperJoint
 from foresight.safety.config import GuardConfig, Margins
 from foresight.safety.decision import Decision, Setup
@@ -315,6 +315,7 @@ def plan_to_msg(
         singular_margin=float(plan.singular_margin),
         trajectory=trajectory_to_msg(trajectory, joint_names),
         closed=math.nan if closed is None else closed,
+        grip_force_n=float(plan.grip_force_n),
         imagined_blocks=blocks,
         imagined_size=size,
         imagined=_floats(plan.imagined),
@@ -346,7 +347,12 @@ def candidate_from_msg(msg: m.Plan) -> Candidate:
     relative = _trajectory(msg.trajectory, len(msg.trajectory.joint_names))
     trajectory = replace(relative, times_s=relative.times_s + seconds(msg.trajectory.header.stamp))
     return Candidate(
-        trajectory, tuple(msg.trajectory.joint_names), seconds(msg.header.stamp), seconds(msg.plan_stamp), msg.model_id
+        trajectory,
+        tuple(msg.trajectory.joint_names),
+        seconds(msg.header.stamp),
+        seconds(msg.plan_stamp),
+        msg.model_id,
+        None if math.isnan(msg.closed) else Grip(msg.closed, msg.grip_force_n),
     )
 
 
@@ -401,9 +407,12 @@ def decision_to_msg(decision: Decision, joint_names: tuple[str, ...]) -> m.Guard
     if candidate is not None:
         message.candidate, message.model_id = _motion(candidate.trajectory, candidate.joint_names), candidate.model_id
         message.observation_stamp_s, message.plan_stamp_s = candidate.observation_stamp_s, candidate.plan_stamp_s
+        if candidate.grip is not None:
+            message.grips, message.closed, message.grip_force_n = True, candidate.grip.closed, candidate.grip.force_n
     if situation.state is not None:
         state = situation.state
         message.state_stamp_s, message.state_q, message.state_dq = state.stamp_s, _doubles(state.q), _doubles(state.dq)
+        message.state_opening = [] if state.opening is None else [state.opening]
     return message
 
 

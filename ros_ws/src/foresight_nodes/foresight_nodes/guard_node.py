@@ -45,7 +45,7 @@ TICK_S = 0.005  # [s] between two looks at the failsafe
 BEATS_S = 0.03  # [s] of silence that a heartbeat of 100 Hz is granted at least
 SLACK_S = 0.02  # [s] of transport_s that deciding may take; what took longer would reach the controller late
 AGAIN = 3  # times that a stop is made anew when making it took longer
-GRIP_S = 0.1  # [s] from the begin of a plan's motion to the new command at the gripper's controller; its fingers go as they can
+GRIP_S = 0.1  # [s] in which the gripper's command goes from open to closed; its fingers go as they can
 LATE_S = 0.03  # [s] without a look after which the node itself was kept waiting, and first reads what came meanwhile
 
 
@@ -104,7 +104,7 @@ class GuardNode(Part[GuardParameters]):
         self._guard: Guard | None = None
         self._failsafe, self._why = FailsafeState(), ""
         self._missed_ticks = self._missed_deadlines = self._remade = 0
-        self._closed = float("nan")  # the gripper's last command: no stop and no change of the node's state drops what it holds
+        self._closed = float("nan")  # the gripper's last command in a plan: no stop and no change of the node's state drops it
         self._forget()
 
     def configure(self, parameters: GuardParameters) -> None:
@@ -199,6 +199,7 @@ class GuardNode(Part[GuardParameters]):
             self._guard = Guard(
                 old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene, transport_s=old.transport_s
             )
+            self._guard.gripped = old.gripped  # whatever holds, holds on
             settings = self._settings
             self._monitor = Monitor(
                 self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver, settings.transport_s + TICK_S
@@ -221,24 +222,42 @@ class GuardNode(Part[GuardParameters]):
     def _on_joint_state(self, msg: JointState) -> None:
         now = self._now()
         try:
-            self._monitor.heard_state(convert.robot_state_from_msg(msg, self._profile.joint_names), now)
+            gripper = self._gripper if self._settings.gripper else None
+            self._monitor.heard_state(convert.robot_state_from_msg(msg, self._profile.joint_names, gripper), now)
         except ValueError as error:
             self._monitor.heard_bad_state(str(error))
             self.complain(str(error))
             return
         if self._monitor.leapt:  # who put the arm elsewhere may have moved the gripper
             self._closed = float("nan")
-        self._yield(now)
+            self._guard.forget_grip()
+        if self.active and not self._unsure and not self._monitor.leapt and self._monitor.state is not None:
+            self._yield(now)
+            self._grip_on()
 
     def _yield(self, now: Moment) -> None:
         """Takes the command back to an arm that something holds; at each joint state, since it presses meanwhile."""
-        if not self.active or self._unsure or self._monitor.leapt or self._monitor.state is None:
-            return
         motion = self._guard.relieve(self._monitor.state, self.now_s())
         if motion is not None:
             self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
             self._monitor.relieved(now)
             self._evaluate()
+
+    def _grip_on(self) -> None:
+        """Sends the gripper a new command, as far ahead of its fingers as their force allows; at each joint state, as they go on.
+
+        The same command is not sent again: the controller would begin anew where the fingers are measured, and loosen its grip.
+        """
+        state, before, now_s = self._monitor.state, self._guard.gripped, self.now_s()
+        closed = self._guard.grip(state, now_s)
+        if closed is None:
+            return
+        if before is None:
+            before = closed if state.opening is None else 1 - state.opening
+        ends = np.array([[self._gripper.position(1 - before)], [self._gripper.position(1 - closed)]])
+        end_s = self._settings.transport_s + GRIP_S * abs(closed - before)
+        motion = Trajectory(now_s + np.array([0.0, end_s]), ends, np.zeros((2, 1)))
+        self.publish(self._grip, convert.trajectory_to_msg(motion, (self._gripper.joint,)))
 
     def _on_heartbeat(self, _: Header) -> None:
         self._monitor.watchdog.seen("heartbeat", self._now())
@@ -372,7 +391,7 @@ class GuardNode(Part[GuardParameters]):
         if self._verdict.ok:
             forwarded = convert.trajectory_to_msg(self._guard.forward, self._profile.joint_names)
             self.publish(self._forward, forwarded)
-            self._command_gripper(msg.closed, float(candidate.trajectory.times_s[0]))
+            self._closed = msg.closed
             self._accepted, self._last_accepted = self._accepted + 1, msg
             self._forwarded_s, self._forwarded_stamp = now_s, forwarded.header.stamp
             self._observation_age_s = now_s - convert.seconds(msg.header.stamp)
@@ -387,34 +406,19 @@ class GuardNode(Part[GuardParameters]):
             candidate = convert.candidate_from_msg(msg)
         except ValueError as error:
             return None, Verdict(Reason.MALFORMED, str(error))
-        if wrong := self._wrong_command(msg.closed):
-            return None, Verdict(Reason.MALFORMED, wrong)
+        if self._settings.gripper != (candidate.grip is not None):
+            return None, Verdict(Reason.MALFORMED, self._wrong_command(msg.closed))
         late = late_refusal(candidate, self._setup.transport_s, now_s)
         return candidate, late or self._guard.offer(candidate, self._monitor.state, now_s)
 
     def _wrong_command(self, closed: float) -> str:
-        """What is wrong with a plan's command of the gripper; empty when nothing is."""
-        if self._settings.gripper and not 0 <= closed <= 1:
+        """Why a plan commands the gripper and the guard does not move it, or the other way round."""
+        if self._settings.gripper:
             return f"The plan commands the gripper {closed}; expected a number from 0 (open) to 1 (closed)."
-        if not self._settings.gripper and not np.isnan(closed):
-            return (
-                f"The plan commands the gripper {closed}, and this guard does not move it (expected nan). Give a model that "
-                "moves the tip alone, or the guard gripper:=true, so that it looks for collisions with the gripper open."
-            )
-        return ""
-
-    def _command_gripper(self, closed: float, begin_s: float) -> None:
-        """Sends the gripper a new command: it stays as it was until the motion begins.
-
-        The same command is not sent again: the controller would begin anew where the fingers are measured, and loosen its grip.
-        """
-        if np.isnan(closed) or closed == self._closed:
-            return
-        before = closed if np.isnan(self._closed) else self._closed
-        ends = np.array([[self._gripper.position(1 - before)], [self._gripper.position(1 - closed)]])
-        motion = Trajectory(begin_s + np.array([0.0, GRIP_S]), ends, np.zeros((2, 1)))
-        self.publish(self._grip, convert.trajectory_to_msg(motion, (self._gripper.joint,)))
-        self._closed = closed
+        return (
+            f"The plan commands the gripper {closed}, and this guard does not move it (expected nan). Give a model that "
+            "moves the tip alone, or the guard gripper:=true, so that it looks for collisions with the gripper open."
+        )
 
     def _record(self, plan_id: int, known: Situation, candidate: Candidate | None) -> None:
         """Publishes the decision with all that it depended on, after it has been acted on."""

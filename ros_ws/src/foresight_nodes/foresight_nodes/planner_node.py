@@ -176,7 +176,7 @@ class PlannerNode(Part[PlannerParameters]):
         belief = BeliefFilter(self._model).update(blank_observation(self._model, self._profile))
         nothing = np.zeros(self._model.config.latent, np.float32)
         goal, generator = Goal(nothing, np.zeros(3), np.zeros(3)), torch.Generator()  # all that an objective may look at
-        state = RobotState(0.0, self._profile.home, np.zeros_like(self._profile.home))
+        state = RobotState(0.0, self._profile.home, np.zeros_like(self._profile.home), opening=0.0)
         for _ in range(3):
             plan = self._planner.plan(belief, goal, start_of(None, 0.0, 0.0, 0.1, self._kinematics), generator, time.perf_counter)
             Juncture(self._constraints, None, state, 0.1).examine(plan)
@@ -299,7 +299,7 @@ class PlannerNode(Part[PlannerParameters]):
         if self._open is not None:
             start = replace(start, closed=self._closed_by_then(belief))
         q = belief.proprio[: len(self._profile.joint_names)].astype(np.float64)
-        measured = RobotState(belief.stamp_s, q, np.zeros_like(q))
+        measured = RobotState(belief.stamp_s, q, np.zeros_like(q), None if self._open is None else float(belief.proprio[-7]))
         juncture = Juncture(chase.constraints, in_force, measured, join_s)
         try:
             plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous, juncture)
