@@ -318,7 +318,7 @@ class SimNode(Part[SimParameters]):
 
     def _on_grip(self, msg: JointTrajectory) -> None:
         """A command for the gripper, which has a controller of its own: what halts the arm does not halt it."""
-        if not self.active or self._faults.lost(self._simulation.time_s):
+        if not self.active:
             return
         now_s, gripper = self._simulation.time_s, self._profile.gripper
         if now_s - self._reset_s < DEAF_S:
