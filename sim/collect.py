@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, Literal
 import h5py
 import numpy as np
 
+from foresight.data import Grip
 from foresight.files import write_atomically
 from foresight.robots.profile import load_profile
+from foresight.safety.grip import GripLimit
 from foresight.workers import deaf_to_interrupts
 from sim import cluster
 
@@ -299,14 +301,27 @@ def collect_episode(
             columns["opening"].append([simulation.opening()])
             columns["gripper"].append([player.closed])
             columns["others"].append(simulation.others())
-            simulation.grip(player.closed)
         in_force = towards(wanted, step, in_force, simulation.state(), simulation.time_s, simulation)
         simulation.command(in_force)
-        simulation.advance(step - latency_s)
+        if gripping:
+            _advance_gripping(simulation, step - latency_s, player.closed)
+        else:
+            simulation.advance(step - latency_s)
     out = {k: np.stack(v) if k.startswith("pixels") else np.stack(v).astype(np.float32) for k, v in columns.items()}
     out["action"] = np.concatenate([np.diff(out["tip"], axis=0), np.full((1, 3), np.nan, np.float32)])
     out["step_idx"] = np.arange(steps)
     return out
+
+
+def _advance_gripping(simulation, duration_s: float, closed: float) -> None:
+    """The fingers go as gently as the guard lets a plan move them: what a model learns here is what it will meet."""
+    from sim.episodes import WATCHES
+    from sim.scenes import PHYSICS_STEP_S
+
+    limit = GripLimit.of(simulation.profile)
+    for ticks in np.array_split(np.arange(round(duration_s / PHYSICS_STEP_S)), WATCHES):
+        simulation.grip(limit.command(Grip(closed, limit.cap_n), simulation.opening()))
+        simulation.advance(len(ticks) * PHYSICS_STEP_S)
 
 
 def _begin(simulation, rng: np.random.Generator, task: str, family: "Family") -> tuple:

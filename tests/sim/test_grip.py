@@ -11,7 +11,7 @@ import pytest
 from foresight.data import Grip
 from foresight.safety.grip import GripLimit
 from foresight.safety.guard import Guard
-from sim import experts
+from sim.collect import collect_episode
 from sim.experts import Expert
 from sim.simulation import Simulation
 from sim.tasks import draw
@@ -72,9 +72,8 @@ def test_less_is_squeezed_where_less_is_asked_for(profile, force_n):
 
 
 @pytest.mark.parametrize("seed", [3, 4, 5])
-def test_a_script_whose_commands_are_kept_to_the_cap_lifts_and_places_the_cube(profile, monkeypatch, seed):
+def test_a_script_whose_commands_are_kept_to_the_cap_lifts_and_places_the_cube(profile, seed):
     """The expert's commands go through the guard's limit; its fingers need longer, and it squeezes no more than allowed."""
-    monkeypatch.setattr(experts, "CLOSING_STEPS", 12)
     simulation = Simulation(seed, profile)
     expert, guard, cap_n = Expert(simulation), Guard(profile, simulation.kinematics), GripLimit.of(profile).cap_n
     scenario, peak_n = simulation.reset("pick", seed), 0.0
@@ -93,3 +92,16 @@ def test_a_script_whose_commands_are_kept_to_the_cap_lifts_and_places_the_cube(p
     simulation.close()
     assert judged.success and judged.lifted and judged.violations == 0 and expert.skill.fumbles == 0
     assert 0.5 * cap_n < peak_n <= cap_n
+
+
+def test_what_is_collected_closes_as_a_plan_may(profile):
+    """The recorded command is open or closed; the fingers are told no more than the cap allows, and lift the cube."""
+    simulation, told = Simulation(0, profile, others=2), []
+    grip = simulation.grip
+    simulation.grip = lambda closed: (told.append((closed, simulation.opening())), grip(closed))
+    episode = collect_episode(simulation, np.random.default_rng(0), 60, "pick")
+    simulation.close()
+    limit = GripLimit.of(profile)
+    ahead = np.array([closed - (1 - opening) for closed, opening in told])
+    assert len(told) > 250 and limit.stiffness * ahead.max() <= limit.cap_n + 1e-9
+    assert set(np.unique(episode["gripper"])) == {0.0, 1.0} and episode["object"][:, 2].max() > 0.06
