@@ -88,7 +88,9 @@ def test_start_is_what_is_already_commanded(rounds, kinematics):
         tips = [kinematics.tip(sample(made.in_force, time_s + d)[0]) for d in (-h, h)]
         assert velocity == pytest.approx((tips[1] - tips[0]) / (2 * h), abs=1e-4)
     assert start.committed.shape == (1, 3)
-    assert (start_of(None, stamp_s, made.join_s, STEP_S, kinematics).velocity == 0).all()
+    standing = start_of(None, stamp_s, made.join_s, STEP_S, kinematics)  # until the join: nothing else is in force
+    assert standing.committed.shape == start.committed.shape
+    assert (standing.velocity == 0).all() and (standing.committed == 0).all()
 
 
 @pytest.mark.parametrize("tilt_rad", [0.003, 0.02, 0.1])

@@ -65,6 +65,8 @@ def test_untold_or_by_the_actor_alone_the_arm_goes_through(profile, constraints,
     assert min(to_post(near_post, plan.trajectory) for plan, _ in plans) > 0
     plan, motion = plans[-1]
     assert plan.source == "stay" and np.linalg.norm(constraints.kinematics.tip(motion.q[-1]) - THERE) > 0.15
+    assert "goal's" in plan.refused or "post" in plan.refused, "what was in the way of the cheapest motion"
+    assert all(plan.refused == "" for plan, _ in plans if plan.source != "stay")
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,5 +1,7 @@
 """A pursuit ends for one typed reason."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,14 @@ def test_near_and_still_for_long_enough_is_reached():
 def test_a_moving_arm_has_not_reached():
     """Passing by is not arriving."""
     assert follow([0.1] * 40, velocity=(0.1, 0.0, 0.0))[0] is None
+
+
+def test_what_stood_in_the_way_is_told_when_a_pursuit_is_given_up():
+    """An arm that stands still because every motion was refused says what the cheapest would have broken."""
+    pursuit, standing = Pursuit(0.0, PursuitConfig()), replace(plan(3.0), refused="The hand would come into the post.")
+    outcomes = (pursuit.update(standing, belief_at(TIP), 0.1 * i) for i in range(200))
+    outcome = next(outcome for outcome in outcomes if outcome is not None)
+    assert outcome.end is End.UNREACHABLE and outcome.detail.endswith("; The hand would come into the post.")
 
 
 def test_no_progress_ends_as_unreachable():

@@ -98,6 +98,7 @@ def test_a_goal_is_reached_and_told(planner: Planner, tmp_path: Path):
     cv2.imwrite(str(tmp_path / "front.png"), picture[..., ::-1])
     words = ["--tip", "0.45", "-0.1", "0.15", "--object", "0.5", "0", "0.02", "--image", f"front={tmp_path / 'front.png'}"]
     words += ["--yaw-deg", "30", "--opening", "0", "--contact", "False"]
+    words += ["--keep-out", "0.4", "-0.05", "0", "0.5", "0.05", "0.2", "--tip-speed", "0.1", "--objective", "to_go + 0.1*effort"]
     ended = planner.serve([*words, "--time-limit-s", "9"])
     assert ended.returncode == 0, ended.stderr
     assert "about 1.5 s to go, cost tip 0.25, planned in 45 ms (actor)" in ended.stdout
@@ -108,6 +109,8 @@ def test_a_goal_is_reached_and_told(planner: Planner, tmp_path: Path):
     np.testing.assert_allclose(convert.xyz(goal.object), [0.5, 0, 0.02])
     assert goal.use_yaw and goal.use_opening and goal.use_contact
     np.testing.assert_allclose([goal.yaw, goal.opening, goal.contact], [np.pi / 6, 0.0, False])
+    np.testing.assert_allclose(goal.keep_outs, [0.4, -0.05, 0, 0.5, 0.05, 0.2])
+    assert goal.tip_speed_max == 0.1 and goal.objective == "to_go + 0.1*effort"
     (image,) = goal.goal_images
     assert image.header.frame_id == "front" and (convert.image_from_msg(image) == picture).all()
 
@@ -170,6 +173,8 @@ def test_a_planner_that_falls_silent_is_given_up(planner: Planner, monkeypatch: 
         (["--object", "0.4", "0.1", "0.1", "--object-only"], "--object-only is about pictures"),
         (["--object", "0.4", "0.1", "0.1", "--yaw-deg", "nan"], "--yaw-deg must be a finite angle"),
         (["--tip", "0.4", "0.1", "0.1", "--opening", "1.5"], "--opening must lie between 0 (closed) and 1 (open), got 1.5"),
+        (["--tip", "0.4", "0.1", "0.1", "--keep-out", "0.4", "0.1", "0"], "--keep-out: Keep-outs need 6 numbers a box"),
+        (["--tip", "0.4", "0.1", "0.1", "--tip-speed", "0"], "--tip-speed must be above 0 m/s, got 0"),
         (["--yaw-deg", "10"], "What should be pursued? Give --tip"),
         (["--image", "front"], "--image takes CAMERA=FILE, got 'front'"),
         (["--image", "front=nowhere.png"], "there is no file nowhere.png for camera 'front'"),

@@ -26,11 +26,11 @@ SLOWER = (1.0, 0.8, 0.6, 0.4, 0.2)  # shares of the planned velocity tried until
 def start_of(in_force: Trajectory | None, stamp_s: float, join_s: float, dt_s: float, kinematics: MujocoKinematics) -> Start:
     """What the arm is already bound to do between the observation at `stamp_s` and the joint at `join_s`.
 
-    Commits the commanded tip velocity at each knot before the joint (at most 6).
+    Commits the commanded tip velocity at each knot before the joint (at most 6); with nothing in force the arm stands until then.
     """
-    if in_force is None:
-        return Start(np.zeros(3))
     knots = min(6, max(0, int(np.floor((join_s - stamp_s) / dt_s + 1e-6))))
+    if in_force is None:
+        return Start(np.zeros(3), np.zeros((knots, 3)))
     times = stamp_s + dt_s * np.arange(knots + 1)
     q, dq = sample(in_force, times)
     velocities = np.array([kinematics.tip_velocity(a, b) for a, b in zip(q, dq, strict=True)])

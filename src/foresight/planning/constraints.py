@@ -103,9 +103,9 @@ class Constraints:
     def of(self, goal: Goal) -> Constraints:
         """With what the goal adds; the same where it adds nothing."""
         if not goal.keep_outs and goal.tip_speed_max is None:
-            return self
+            return self._ready()
         boxes = (*self.keep_outs, *goal.keep_outs)
-        return Constraints(
+        made = Constraints(
             self.profile,
             self.kinematics,
             self.config,
@@ -113,10 +113,17 @@ class Constraints:
             self._table if self._collision else None,
             self._collision or bool(goal.keep_outs),
             goal.tip_speed_max,
-            self.hand if boxes else None,  # worked out now and once: a plan has no time for it
+            self.hand if boxes else None,
             self.dexterity_min,
             self._gripper,
         )
+        return made._ready()
+
+    def _ready(self) -> Constraints:
+        """Works out now and once what the first plan would have no time for."""
+        if self.keep_outs:
+            _ = self.candidates, self.round, self.places, self.pushes
+        return self
 
     @property
     def hand(self) -> Slices:

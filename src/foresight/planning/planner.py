@@ -180,6 +180,7 @@ class Planner:
                     singular_margin=examined.singular_margin,
                     grip_force_n=examined.grip_force_n,
                     trajectory=examined.trajectory,
+                    refused=refused[0].detail if refused and source == "stay" else "",
                 )
             refused.append(examined.verdict)
         raise NoPlan(refused[0], len(refused))

@@ -104,7 +104,7 @@ class Pursuit:
             return Outcome(
                 End.UNREACHABLE,
                 f"No progress for {config.patience_s:.1f} s: the model sees {plan.distance:.2f} s still to go, "
-                f"{self._least:.2f} s at best{f'; {plan.unmet}' if plan.unmet else ''}.",
+                f"{self._least:.2f} s at best{''.join(f'; {why}' for why in (plan.unmet, plan.refused.rstrip('.')) if why)}.",
             )
         return None
 

@@ -28,6 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from foresight.command_line import InputError, parse
+from foresight.safety.obstacles import boxes_of
 from foresight_nodes import convert, topics
 from foresight_nodes.run import leave
 
@@ -58,6 +59,12 @@ class PursueConfig:
     """How far the gripper should be open, 0 closed, 1 open; with --tip, --object or --image."""
     contact: bool | None = None
     """Whether the hand should touch the object; with --tip, --object or --image."""
+    keep_out: tuple[float, ...] = ()
+    """Boxes [m] that the arm stays out of besides the guard's own: X Y Z of the lowest corner, then of the highest, for each."""
+    tip_speed: float | None = None
+    """[m/s] that the tip keeps to, where that is less than the robot may go."""
+    objective: str = ""
+    """How motions are judged, as the planner's parameter `planner.objective`; by default as that says."""
     time_limit_s: float = 20.0
     """[s] on the graph's clock after which the goal is given up."""
     namespace: str = ""
@@ -73,6 +80,12 @@ class PursueConfig:
             raise ValueError(f"--yaw-deg must be a finite angle in degrees, got {self.yaw_deg}.")
         if self.opening is not None and not 0 <= self.opening <= 1:
             raise ValueError(f"--opening must lie between 0 (closed) and 1 (open), got {self.opening}.")
+        try:
+            boxes_of(self.keep_out)
+        except ValueError as error:
+            raise ValueError(f"--keep-out: {error}") from error
+        if self.tip_speed is not None and not (math.isfinite(self.tip_speed) and self.tip_speed > 0):
+            raise ValueError(f"--tip-speed must be above 0 m/s, got {self.tip_speed}.")
         if not 0 < self.time_limit_s <= 3600:
             raise ValueError(f"--time-limit-s must be above 0 and at most 3600 s, got {self.time_limit_s}.")
         if self.object_only and (not self.image or self.object is not None):
@@ -84,7 +97,8 @@ class PursueConfig:
 
     def goal(self) -> Pursue.Goal:
         """As the action takes it. Raises InputError where a picture cannot be read."""
-        goal = Pursue.Goal(object_only=self.object_only, time_limit_s=self.time_limit_s)
+        goal = Pursue.Goal(object_only=self.object_only, time_limit_s=self.time_limit_s, objective=self.objective)
+        goal.keep_outs, goal.tip_speed_max = list(self.keep_out), self.tip_speed or 0.0
         if self.tip is not None:
             goal.use_tip, goal.tip = True, convert.pose(np.array(self.tip), np.array([1.0, 0.0, 0.0, 0.0]))
         if self.object is not None:
