@@ -92,11 +92,13 @@ def train(words: list[str]) -> int:
     from foresight.training.config import TrainConfig, preset_in
 
     config = parse(TrainConfig, "train", train.__doc__, words, preset_in(words))
+    from foresight.memory import keep_freed_memory
     from foresight.training.train import CollapseError, is_first
     from foresight.training.train import train as run
 
     _check_replaceable(config.out)
     check_folder("--out", config.out.parent)
+    keep_freed_memory()
     with _training_shown() as show:
         try:
             path = run(config, show)

@@ -1,5 +1,6 @@
 """Training learns, resumes to the same weights, and calls a collapse a collapse."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -25,7 +26,16 @@ from foresight.training.health import Health, effective_rank, measure, probe_cor
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
 from foresight.training.resume import Resume, only_training_of
-from foresight.training.train import CollapseError, made_ahead, make_fabric, parts_of_batch, prepare, train, update
+from foresight.training.train import (
+    CollapseError,
+    made_ahead,
+    make_fabric,
+    make_optimiser,
+    parts_of_batch,
+    prepare,
+    train,
+    update,
+)
 from foresight.world_model.checkpoint import CARD, WEIGHTS, load
 from foresight.world_model.model import ModelConfig
 
@@ -278,6 +288,27 @@ def test_a_vit_with_dropout_and_lost_cameras_resumes_to_the_same_weights(play, t
     resumed = load_file(train(config(play, tmp_path / "broken", **few)) / WEIGHTS)
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
     assert whole["encoder.absent"].abs().max() > 0
+
+
+@pytest.mark.parametrize("encoder, fused", [("vit", True), ("residual", False)])
+def test_a_fused_optimiser_learns_what_another_does(play, tmp_path, encoder, fused):
+    """The same step to float32's rounding; only weights in their usual order are given to it, since it asks for no order."""
+    sizes = dataclasses.replace(SIZES, encoder=encoder, encoder_heads=1, encoder_depth=1)
+    model, _ = prepare(config(play, tmp_path / "model", model=sizes))
+    if encoder == "residual":  # as it is trained
+        model.encoder.to(memory_format=torch.channels_last)
+    settings = TrainConfig(lr=0.01)
+    optimiser = make_optimiser(model.encoder, settings)
+    assert optimiser.defaults["fused"] == fused
+    other = copy.deepcopy(model.encoder)
+    plain = torch.optim.AdamW(other.parameters(), settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
+    for _ in range(3):
+        for mine, theirs in zip(model.encoder.parameters(), other.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            theirs.grad = mine.grad.clone()
+        optimiser.step(), plain.step()
+    for mine, theirs in zip(model.encoder.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 @pytest.mark.usefixtures("any_health")

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -56,6 +56,14 @@ GRIPPER_STD = 0.5  # of a command that is 0 or 1
 MAKERS = 2  # threads that draw batches ahead for a GPU
 CHECK_EVERY = 150  # updates between two looks at the latents' health, each of which is a place to resume from
 Report = Callable[[str, int, int, str], None]  # stage, step, steps, one line of figures
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A module that gives the loss and its parts of what it is called with: `Learner`, `Cloner`."""
+
+    def after_update(self) -> None:
+        """Called when the optimiser has made its step."""
 
 
 class CollapseError(RuntimeError):
@@ -209,9 +217,7 @@ def train_world_model(
     if config.model.encoder == "residual" and not divided:  # which needs its tensors in one piece
         model.encoder.to(memory_format=torch.channels_last)
     module = fabric.setup_module(learner)
-    learned = [p for p in learner.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(learned, config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
-    optimiser = fabric.setup_optimizers(optimiser)
+    optimiser = fabric.setup_optimizers(make_optimiser(learner, config))
     model.to(fabric.device)
     first = state.restore(learner.stage, learner, optimiser)
     starts = data.starts(data.training, (WINDOW - 1) * data.contract.block_steps)
@@ -269,6 +275,18 @@ def train_world_model(
     return health
 
 
+def make_optimiser(learner: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The first stage's, for what is learned in it.
+
+    Fused, it reads and writes each weight once an update. Not among several processes: its rounding depends on where a weight
+    lies in its tensor, and divided tensors are to learn what whole ones do. Nor where weights are not in their usual order
+    (channels_last): on a CPU it takes weight, gradient and its own state as they lie in memory, whether or not that is one order.
+    """
+    learned = [p for p in learner.parameters() if p.requires_grad]
+    fused = processes() == 1 and all(p.is_contiguous() for p in learned)
+    return torch.optim.AdamW(learned, config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=fused)
+
+
 def parts_of_batch(
     model: WorldModel, data: PlayData, starts: np.ndarray, config: TrainConfig, step: int, fabric: Fabric
 ) -> Iterator[tuple]:
@@ -297,7 +315,7 @@ def made_ahead(make: Callable[[int], Iterable[tuple]], steps: range, device: tor
 
 def update(
     module: nn.Module,
-    learner: Learner | Cloner,
+    learner: Learns,
     optimiser: torch.optim.Optimizer,
     batch: Iterable[tuple],
     config: TrainConfig,
