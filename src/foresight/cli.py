@@ -501,6 +501,19 @@ def bench_planner(words: list[str]) -> int:
     return 0
 
 
+def bench_training(words: list[str]) -> int:
+    """Time updates of LeWorldModel's network by our trainer; with --peer-python beside stable-worldmodel's trainer."""
+    from foresight.evaluation.bench_training import BenchTrainingConfig, write
+    from foresight.evaluation.bench_training import bench as run
+    from foresight.memory import keep_freed_memory
+
+    config = parse(BenchTrainingConfig, "bench training", bench_training.__doc__, words)
+    check_file("--json", config.json)
+    keep_freed_memory()
+    print(f"Written: {write(config.json, run(config, lambda line: print(line, flush=True)))}")
+    return 0
+
+
 def env(words: list[str]) -> int:
     """Run a command in the ROS environment: foresight env -- python my_node.py."""
     command = words[1:] if words and words[0] == "--" else words
@@ -520,7 +533,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,
-    "latency": bench_latency, "cycles": bench_cycles, "onnx": bench_onnx, "search": bench_search,
+    "training": bench_training, "latency": bench_latency, "cycles": bench_cycles, "onnx": bench_onnx, "search": bench_search,
     "keep_out": bench_keep_out,
     "anti-collapse": bench_anti_collapse, "ways": bench_ways,
 }  # fmt: skip

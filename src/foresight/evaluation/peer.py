@@ -1,4 +1,4 @@
-"""Another planner, timed in its own environment: a process that is asked for one plan at a time. Knows no planner."""
+"""Another package, timed in its own environment: a process that is asked for one thing at a time. Knows no planner."""
 
 from __future__ import annotations
 
@@ -45,13 +45,17 @@ class Peer:
 
     def plan(self, samples: int, iterations: int, horizon: int) -> Took:
         """The time of one plan."""
+        answer = self.ask({"samples": samples, "iterations": iterations, "horizon": horizon})
+        return Took(float(answer["s"]), float(answer["cpu_s"]))
+
+    def ask(self, wanted: dict) -> dict:
+        """What the process answers. Raises PeerError where it ends instead."""
         try:
-            self._process.stdin.write(json.dumps({"samples": samples, "iterations": iterations, "horizon": horizon}) + "\n")
+            self._process.stdin.write(json.dumps(wanted) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # what it said last is read below
-        answer = self._answer()
-        return Took(float(answer["s"]), float(answer["cpu_s"]))
+        return self._answer()
 
     def _answer(self) -> dict:
         last: Sequence[str] = ()
