@@ -55,7 +55,8 @@ PEERS: dict[str, dict[str, Any]] = {  # what the peer is told, by name: its scri
 DIFFERS = (
     "Ours: data read into memory once (load_s), looks jittered, no dropout in the predictor, position as a learned bias by lag, "
     "one normalisation before each part of a layer. The peer: windows read from the file by workers, ImageNet normalisation; its "
-    "script's settings have dropout 0.1, its other rows none. Objective, optimiser, clipping and sizes are the same."
+    "script's settings have dropout 0.1, its other rows none. AdamW both, ours with betas of 0.9 and 0.98. Objective, "
+    "clipping and sizes are the same."
 )
 
 
