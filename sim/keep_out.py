@@ -104,6 +104,7 @@ def row(episodes: list[EpisodeResult]) -> dict:
         "violations": sum(e.violations for e in episodes),
         "arm_entered": sum(bool(e.keep_outs_entered) for e in episodes),
         "object_entered": sum(bool(e.object_entered) for e in episodes),
+        "arm_entered_in": [e.seed for e in episodes if e.keep_outs_entered],
         "time_to_goal_s": percentile([e.time_to_goal_s for e in episodes if e.time_to_goal_s is not None], 50),
         "failures": {str(e.seed): f"{e.reason}, {100 * e.final_distance_m:.1f} cm" for e in episodes if not e.success},
     }

@@ -103,5 +103,25 @@ def test_simulated_time_that_leaps_or_goes_back_has_jumped(jump_s: float):
 
 
 def test_simulated_time_that_begins_late_has_not_jumped():
-    """The first reading is compared with nothing."""
+    """Until ROS is told a time it says 0; the first one told is compared with nothing."""
+    assert jumps(ClockWatch(True, 0.05), [(4.0, 0.0), (5.0, 0.0), (5.005, 1000.0), (5.01, 1000.005)]) == [0, 0, 0, 0]
     assert jumps(ClockWatch(True, 0.05), [(5.0, 1000.0), (5.005, 1000.005)]) == [0, 0]
+
+
+@pytest.mark.parametrize("stall_s", [0.06, 0.2, 0.5])
+def test_a_reader_that_is_kept_waiting_takes_that_for_no_jump(stall_s: float):
+    """Whenever it is kept waiting: between hearing a time and reading the clocks, too. The next time told makes up for it."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        watch, told_s, steady_s, stall_at_s = ClockWatch(True, 0.05), 0.0, 0.0, float(rng.uniform(1.0, 1.05))
+        while steady_s < 2.0:
+            heard_s = 0.01 * np.floor(steady_s / 0.01)  # what was told last
+            if steady_s >= stall_at_s:
+                steady_s, stall_at_s = steady_s + stall_s, np.inf  # it heard, and only then reads
+            assert watch.read(100.0 + steady_s, 5.0 + heard_s)[1] == 0.0, (stall_s, told_s, steady_s)
+            steady_s += float(rng.uniform(0.001, 0.005))
+
+
+def test_a_clock_that_goes_back_after_a_pause_goes_back_by_what_it_did():
+    """The pause is no part of it, but for what may have passed on the clock as well."""
+    assert jumps(ClockWatch(True, 0.05), [(1.0, 9.0), (61.0, 8.0)]) == [0, pytest.approx(-1.0, abs=0.06)]

@@ -207,7 +207,7 @@ def page() -> str:
         "",
         "Made by `python -m foresight.safety.failsafe` from `src/foresight/safety/failsafe.py`; do not edit.",
         "",
-        "The guard looks at every condition 100 times a second. The most severe action whose condition stands wins; among",
+        "The guard looks at every condition 200 times a second. The most severe action whose condition stands wins; among",
         "equals the first row. `failsafe.raised` (a parameter of the guard) makes a row more severe, never less.",
         "",
         "| condition | it means | action | acts | ends |",

@@ -79,12 +79,13 @@ class ClockWatch:
     """Compares the ROS clock with the steady clock.
 
     The wall clock may drift a little against the steady one, never step. A simulated clock may stand still, catch up with the
-    time that it stood, and run faster than real time, never go back and never leap.
+    time that it stood, and run some times faster than real time, where it is told often (`FASTEST`); it may not go back, nor leap
+    by more than it stood.
     """
 
     WINDOW_S = 1.0  # [s] within which a step must happen to be one; slower is drift
-    FASTEST = 4.0  # times real time that a simulation may run at
-    BURST_S = 0.05  # [s] of steady time in which it may run that fast since its clock last moved; over longer spans, real time
+    FASTEST = 4.0  # times real time that a simulation may run at, where its clock moves every BURST_S or more often
+    BURST_S = 0.05  # [s] of steady time that count so; over longer spans a simulated clock moves as real time does
 
     def __init__(self, simulated: bool, limit_s: float) -> None:
         if not np.isfinite(limit_s) or limit_s <= 0:
@@ -92,6 +93,7 @@ class ClockWatch:
         self.simulated, self.limit_s = simulated, limit_s
         self._clock_s = np.nan
         self._moved_s = np.nan  # when, on the steady clock, the simulated one last moved
+        self._spare_s = 0.0  # by how much less it then moved than it might: its reader may have been kept waiting after it heard
         self._reference_s = self._reference_steady_s = np.nan  # clock minus steady, and when that was taken
         self._jumped_s = 0.0  # by how much the simulated clock has jumped in all
 
@@ -105,14 +107,17 @@ class ClockWatch:
 
     def _leap(self, steady_s: float, clock_s: float) -> float:
         """Of a simulated clock: how much farther it is than it can have come since it last moved, or how far it went back."""
-        advanced_s, passed_s = clock_s - self._clock_s, steady_s - self._moved_s
-        if not advanced_s:
+        advanced_s, passed_s, spare_s = clock_s - self._clock_s, steady_s - self._moved_s, self._spare_s
+        if not advanced_s or not clock_s:  # ROS says 0 until it is told a time
             return 0.0
-        self._clock_s, self._moved_s = clock_s, steady_s
+        self._clock_s, self._moved_s, self._spare_s = clock_s, steady_s, 0.0
         if advanced_s < 0:
+            return advanced_s - min(passed_s, self.BURST_S)  # it may have stood before
+        possible_s = max(passed_s + spare_s, self.FASTEST * min(passed_s, self.BURST_S))
+        if advanced_s - possible_s > self.limit_s:
             return advanced_s - passed_s
-        possible_s = max(passed_s, self.FASTEST * min(passed_s, self.BURST_S))
-        return advanced_s - passed_s if advanced_s - possible_s > self.limit_s else 0.0  # false for NaN, the first reading
+        self._spare_s = max(0.0, passed_s - advanced_s)  # 0 for NaN, the first reading
+        return 0.0
 
     def _step(self, steady_s: float, clock_s: float) -> float:
         apart_s = clock_s - steady_s

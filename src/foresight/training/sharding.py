@@ -45,7 +45,10 @@ def restore(learned: nn.Module, optimiser: torch.optim.Optimizer, weights: dict[
     learned.load_state_dict({name: _as(now.get(name), value) for name, value in weights.items()})
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     of_each = {i: {n: _as(parameters[i], v) for n, v in values.items()} for i, values in state["state"].items()}
-    optimiser.load_state_dict({**state, "state": of_each})
+    # How it is worked out is the optimiser's own affair, and may have been another where the state was saved.
+    pairs = zip(state["param_groups"], optimiser.param_groups, strict=True)
+    groups = [{**saved, "fused": group.get("fused")} for saved, group in pairs]
+    optimiser.load_state_dict({**state, "state": of_each, "param_groups": groups})
 
 
 def _as(like: torch.Tensor | None, value: Any) -> Any:

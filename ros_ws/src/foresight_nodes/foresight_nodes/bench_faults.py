@@ -131,9 +131,10 @@ def run_lanes(config: FaultsConfig, trials: list[dict[str, Any]], round_trips_ms
                     lane = Lane(robot, config, FIRST_DOMAIN + number)
                     running.append(lane)
                     selector.register(lane.process.stdout, selectors.EVENT_READ, lane)
-                silent = [lane.robot for lane in running if time.monotonic() - lane.heard_s > SILENT_S + config.round_trip_s]
+                patience_s = SILENT_S + config.round_trip_s
+                silent = [lane.robot for lane in running if time.monotonic() - lane.heard_s > patience_s]
                 if silent:
-                    raise LaneError(f"No trial on {silent[0]} for {SILENT_S:.0f} s. Free the machine's cores.")
+                    raise LaneError(f"No trial on {silent[0]} for {patience_s:.0f} s. Free the machine's cores.")
                 for key, _ in selector.select(0.5):
                     lane, trial = key.data, key.data.read()
                     if trial is None:

@@ -304,6 +304,9 @@ class GuardNode(Part[GuardParameters]):
         if jump_s and self._guard is not None:
             self._guard.clock_moved(jump_s)
             self._monitor.clock_jumped(jump_s)
+            if self._simulated:  # perhaps another scene, in which the gripper is as it was put
+                self._guard.forget_grip()
+                self._closed = float("nan")
         return moment
 
     def _tick(self) -> None:
