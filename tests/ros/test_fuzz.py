@@ -217,7 +217,7 @@ def perception(bench: Bench, checkpoint: Path, profile) -> Fuzzed:
     def works() -> bool:
         """After at most three good sets of frames there is an observation of the last."""
         for _ in range(3):
-            bench.advance(0.2, step_s=0.04)
+            bench.advance(0.2, step_s=0.02)
             stamp_s[0] = bench.now_s
             frames()
         return any(
@@ -356,7 +356,7 @@ def test_no_message_ends_a_node_or_gets_past_the_guard(name: str, request: pytes
     sent = fuzzed.fire(rng)
     fuzzed.ask(rng)
     fuzzed.jump(rng)
-    fuzzed.bench.advance(1.2, step_s=0.04)  # timers run, and diagnostics are made of what has come
+    fuzzed.bench.advance(1.2, step_s=0.02)  # timers run, and diagnostics are made of what has come
     assert fuzzed.works() and sent >= COUNT
     print(f"{name}: {sent} messages, {len(fuzzed.published)} published")
     if name in ("guard", "gripping_guard"):  # else nothing would have been judged

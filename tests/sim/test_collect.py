@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,20 +219,22 @@ def test_where_all_parts_are_there_no_cluster_is_begun(dataset, tmp_path, monkey
     assert same(collect(replace(config, ray="local")), dataset)
 
 
-def test_a_killed_ray_worker_is_told(dataset, tmp_path, monkeypatch):
+def test_a_killed_ray_worker_is_told(tmp_path, monkeypatch):
     """As a killed process is; what was finished is kept, and the same command makes the rest."""
     monkeypatch.setattr(collection, "SHARD_EPISODES", 1)
-    config = CollectConfig(out=tmp_path / "a.h5", episodes=3, steps=12, seed=1, jobs=1, ray="local")
+    config = CollectConfig(out=tmp_path / "a.h5", episodes=3, steps=100, seed=1, jobs=1, ray="local")
 
     def kill(done, total):
-        if done == 1:
-            (worker,) = ray_workers()
-            os.kill(worker, signal.SIGKILL)
+        if done == 1:  # the next one is long enough for this
+            end_s = time.monotonic() + 10
+            while not (workers := ray_workers()) and time.monotonic() < end_s:
+                time.sleep(0.005)
+            os.kill(workers[0], signal.SIGKILL)
 
     with pytest.raises(CollectError, match=r"process was killed.*parts are kept: run the same command again"):
         collect(config, kill)
     assert not config.out.exists() and len(list((tmp_path / "a.parts").glob("*.h5"))) == 1
-    assert same(collect(replace(config, ray=None)), dataset)
+    assert same(collect(replace(config, ray=None)), collect(replace(config, ray=None, out=tmp_path / "b.h5")))
 
 
 def ray_workers() -> list[int]:

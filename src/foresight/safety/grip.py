@@ -14,7 +14,7 @@ import numpy as np
 from foresight.data import Grip, Reason, Verdict
 from foresight.robots.profile import RobotProfile
 
-JITTER = 1 / 255  # share of the fingers' way, a count of the 2F-85's position, by which a command must be further to be sent
+JITTER = 1 / 255  # share of the fingers' way, a count of the 2F-85's position, by which a command must differ to be sent
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class GripLimit:
             return 0.0
         if opening is None or not np.isfinite(opening):
             return None
-        lead = max(0.0, grip.force_n / self.stiffness - JITTER)  # what a command that is not sent for its smallness may add
+        lead = max(0.0, grip.force_n / self.stiffness - JITTER)  # by what is not sent for its smallness
         return float(min(grip.closed, 1 - opening + lead))
 
 

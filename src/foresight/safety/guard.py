@@ -114,9 +114,7 @@ class Guard:
             return None
         grip, last = self.gripping[0], self.gripped
         command = self.grip_limit.command(grip, state.opening)
-        if command is None or command == last:
-            return None
-        if last is not None and -JITTER / 4 <= command - last <= JITTER and command != grip.closed:
+        if command is None or command == last or (last is not None and abs(command - last) <= JITTER and command != grip.closed):
             return None
         self.gripped = command
         return command
