@@ -57,11 +57,11 @@ def test_only_episodes_that_were_run_are_counted():
     """A row of none has no rate above 0 and an interval that says nothing."""
     assert row([]) | {"failures": {}} == {
         "episodes": 0, "successes": 0, "ci95": [0.0, 1.0], "violations": 0, "arm_entered": 0, "object_entered": 0,
-        "time_to_goal_s": None, "failures": {},
+        "arm_entered_in": [], "time_to_goal_s": None, "failures": {},
     }  # fmt: skip
     lost = EpisodeResult("push", 3, "none", "both", False, None, 0.052, 2, "tip", 10, 1.0, "timed_out", keep_outs_entered=2)
     found = row([lost])
-    assert found["violations"] == 2 and found["arm_entered"] == 1 and found["failures"] == {"3": "timed_out, 5.2 cm"}
+    assert found["violations"] == 2 and found["arm_entered_in"] == [3] and found["failures"] == {"3": "timed_out, 5.2 cm"}
 
 
 def test_a_straight_way_leads_through_a_box_or_not():
