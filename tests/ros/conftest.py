@@ -38,6 +38,24 @@ def parameters(**values) -> list[Parameter]:
     return [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
 
 
+class Somebody:
+    """Who listens, and waits in real time: beside nodes that keep the time themselves."""
+
+    def __init__(self, name: str) -> None:
+        self.node, self.executor = Node(name), SingleThreadedExecutor()
+
+    def listen(self, topic: topics.Topic) -> list:
+        heard: list = []
+        self.node.create_subscription(topic.type, topic.name, heard.append, topic.publish_qos)
+        return heard
+
+    def until(self, holds: Callable[[], object], what: str) -> None:
+        begin_s = time.monotonic()
+        while not holds():
+            assert time.monotonic() - begin_s < PATIENCE_S, f"not within {PATIENCE_S:.0f} s: {what}"
+            self.executor.spin_once(timeout_sec=0.02)
+
+
 class Bench:
     """Nodes on one executor, with a clock that stands still until it is advanced."""
 

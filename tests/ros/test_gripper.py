@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,14 @@ from foresight_nodes.sim_node import SimNode
 from foresight_nodes.world_model_node import WorldModelNode
 from geometry_msgs.msg import Point, Pose
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from foresight.data import Belief
 from foresight.world_model import checkpoint as checkpoints
 from foresight.world_model.model import ModelConfig, WorldModel
 from sim.scenes import contract
-from tests.ros.conftest import PATIENCE_S, Bench, parameters
+from tests.ros.conftest import Bench, Somebody, parameters
 
 GRIPPER = topics.trajectory("gripper_controller/joint_trajectory")
 GOAL = Pose(position=Point(x=0.5, y=0.2, z=0.2))
@@ -52,12 +49,12 @@ def closing(path: str, device: str) -> WorldModel:
     return model
 
 
-class Picking:
+class Picking(Somebody):
     """Every node in one process, in simulated time that the simulator keeps, at the begin of a pick."""
 
     def __init__(self, folder: Path) -> None:
         model = {"robot": "ur5e", "checkpoint": str(folder)}
-        self.node, self.executor = Node("somebody"), SingleThreadedExecutor()
+        super().__init__("somebody")
         self.states, self.guard_states, self.plans, self.grips = (
             self.listen(t) for t in (topics.JOINT_STATES, topics.GUARD_STATE, topics.PLAN, GRIPPER)
         )
@@ -80,17 +77,6 @@ class Picking:
         self.client = ActionClient(self.node, topics.PURSUE[1], topics.PURSUE[0])
         self.until(self.client.server_is_ready, "the planner offers pursue")
         self.until(lambda: self.guard_states and self.guard_states[-1].action == GuardState.NONE, "motion is allowed")
-
-    def listen(self, topic: topics.Topic) -> list:
-        heard: list = []
-        self.node.create_subscription(topic.type, topic.name, heard.append, topic.publish_qos)
-        return heard
-
-    def until(self, holds: Callable[[], object], what: str) -> None:
-        begin_s = time.monotonic()
-        while not holds():
-            assert time.monotonic() - begin_s < PATIENCE_S, f"not within {PATIENCE_S:.0f} s: {what}"
-            self.executor.spin_once(timeout_sec=0.02)
 
     def pass_time(self, duration_s: float) -> None:
         """Simulated."""

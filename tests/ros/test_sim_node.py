@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from foresight_msgs.srv import Inject, ResetSimulation, Step
 from foresight_nodes import convert, topics
 from foresight_nodes.sim_node import SimNode
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.node import Node
 from std_srvs.srv import SetBool
 
 from foresight.data import Trajectory
@@ -20,17 +15,17 @@ from foresight.robots.profile import load_profile
 from sim.simulation import Simulation
 from sim.tasks import TIME_LIMIT_S
 from tests.motions import minimum_jerk
-from tests.ros.conftest import PATIENCE_S, parameters
+from tests.ros.conftest import Somebody, parameters
 
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
 
 
-class Simulated:
+class Simulated(Somebody):
     """An active simulator in simulated time, and somebody who listens and calls."""
 
     def __init__(self) -> None:
         self.sim = SimNode(parameter_overrides=parameters(use_sim_time=True, robot="ur5e", seed=3))
-        self.node, self.executor = Node("listener"), SingleThreadedExecutor()
+        super().__init__("listener")
         for node in (self.sim, self.node):
             self.executor.add_node(node)
         self.states, self.truth, self.clock = (self.listen(t) for t in (topics.JOINT_STATES, topics.SIM_STATE, topics.CLOCK))
@@ -38,17 +33,6 @@ class Simulated:
         assert self.sim.trigger_configure() is TransitionCallbackReturn.SUCCESS
         assert self.sim.trigger_activate() is TransitionCallbackReturn.SUCCESS
         self.until(lambda: self.states and self.truth and self.clock and self.images and self.infos, "all messages arrive")
-
-    def listen(self, topic: topics.Topic) -> list:
-        heard: list = []
-        self.node.create_subscription(topic.type, topic.name, heard.append, topic.publish_qos)
-        return heard
-
-    def until(self, holds: Callable[[], object], what: str) -> None:
-        begin_s = time.monotonic()
-        while not holds():
-            assert time.monotonic() - begin_s < PATIENCE_S, f"not within {PATIENCE_S:.0f} s: {what}"
-            self.executor.spin_once(timeout_sec=0.05)
 
     def call(self, service: topics.Service, request):
         client = self.node.create_client(service.type, f"sim/{service.name.removeprefix('~/')}")

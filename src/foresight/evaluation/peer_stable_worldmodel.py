@@ -28,17 +28,23 @@ def main(threads: int, device: str) -> None:
         say(plan(torch, model, solver_class, device, **wanted))
 
 
+def allow_torchvision(torch) -> None:
+    """Beside a CPU torch, torchvision's CUDA build has no C extension, and imports only where its operators are known."""
+    if torch.version.cuda is not None:
+        return
+    library = allow_torchvision.library = torch.library.Library("torchvision", "DEF")  # definitions live as long as it does
+    for name in ("nms", "qnms"):
+        try:
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        except RuntimeError:
+            pass  # the extension did load
+
+
 def load(torch):
     """The model at its published sizes, the solver's class, and the package's version."""
     from importlib.metadata import version
 
-    if torch.version.cuda is None:  # beside a CPU torch, torchvision's CUDA build has no C extension
-        library = load.library = torch.library.Library("torchvision", "DEF")  # definitions live as long as it does
-        for name in ("nms", "qnms"):
-            try:
-                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            except RuntimeError:
-                pass  # the extension did load
+    allow_torchvision(torch)
     from stable_worldmodel.solver.cem import CEMSolver
     from stable_worldmodel.wm.lewm.lewm import LeWM
     from stable_worldmodel.wm.lewm.module import MLP, Embedder, Predictor

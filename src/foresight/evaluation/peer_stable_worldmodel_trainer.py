@@ -1,6 +1,6 @@
 """Times the trainer of stable-worldmodel on its own LeWM class. Run by `foresight bench training --peer-python PATH`, in the
-environment of that package with its training extra (PATH is its python), so it imports nothing of Foresight. Arguments:
-threads, and cpu or cuda.
+environment of that package with its training extra (PATH is its python), so it imports nothing but the script beside it.
+Arguments: threads, and cpu or cuda.
 
 What it trains with is what the package's own script for LeWM does (scripts/train/lewm.py of its repository, which the pip package
 lacks): spt.Module, a Lightning Trainer, its HDF5 dataset in torch's DataLoader, its SIGReg, AdamW, clipped gradients.
@@ -41,13 +41,7 @@ def load(torch) -> dict:
     """The packages and their versions."""
     from importlib.metadata import version
 
-    if torch.version.cuda is None:  # beside a CPU torch, torchvision's CUDA build has no C extension
-        library = load.library = torch.library.Library("torchvision", "DEF")  # definitions live as long as it does
-        for name in ("nms", "qnms"):
-            try:
-                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            except RuntimeError:
-                pass  # the extension did load
+    allow_torchvision(torch)
     import stable_worldmodel.wm.lewm.module  # noqa: F401
 
     names = {"trainer": "stable_pretraining", "lightning": "lightning", "torch": "torch"}
@@ -193,5 +187,7 @@ def cpu_s_of(process: int) -> float:
 
 
 if __name__ == "__main__":
+    from peer_stable_worldmodel import allow_torchvision  # the script beside this one
+
     sys.path.pop(0)  # this file's folder: its modules have names that those of other packages have too
     main(int(sys.argv[1]), sys.argv[2])

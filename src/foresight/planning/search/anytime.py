@@ -72,7 +72,7 @@ def run(
         if best is None or cost < best_cost - budget.improvement:
             best, best_cost, improved = found, cost, True
         state = method.learn(state, Round(proposed, found, best, gradient))
-        if _agree(elites(found, method.elites), budget.agreement):
+        if budget.agreement > 0 and _agree(elites(found, method.elites), budget.agreement):
             ended = "agreed"
             break
         lasted_s = budget.clock() - round_began_s
@@ -85,7 +85,7 @@ def run(
 
 def _agree(chosen: Float[Tensor, "E N U"], within: float) -> bool:
     """One alone agrees with nobody."""
-    return within > 0 and len(chosen) > 1 and float(chosen.std(0, correction=0).max()) <= within
+    return len(chosen) > 1 and float(chosen.std(0, correction=0).max()) <= within
 
 
 def least(candidates: Candidates) -> float:
