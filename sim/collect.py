@@ -87,7 +87,10 @@ def collect(config: CollectConfig, progress: Callable[[int, int], None] = lambda
     """
     from sim.scenes import check_robot
 
-    check_robot(load_profile(config.robot))
+    profile = load_profile(config.robot)
+    check_robot(profile)
+    if config.task != "play":
+        profile.gripper_moved()
     if config.ray:
         cluster.check_reachable(config.ray)
     if not config.overwrite and config.out.exists():

@@ -232,6 +232,16 @@ def test_the_grippers_command_goes_with_the_motion_as_far_ahead_of_the_fingers_a
     assert len(gripping.grips) == 3 and opened.q.ravel() == pytest.approx([0.8 * (0.5 + ahead), 0.0])
 
 
+def test_simulated_time_that_goes_back_makes_the_grippers_last_command_unknown(gripping: Guarded):
+    """Another scene, perhaps, in which it is as it was put."""
+    gripping.opening = 0.6
+    gripping.measure(gripping.q)
+    assert gripping.offer(gripping.plan(closed=1.0)).closed == 1.0
+    gripping.bench.turn_back(50.0)
+    gripping.bench.until(lambda: gripping.states[-1].cause == "simulator_reset", "the step back is seen")
+    assert np.isnan(gripping.states[-1].closed) and gripping.node._guard.gripped is None
+
+
 def test_a_plan_that_is_refused_leaves_the_gripper(gripping: Guarded):
     """A command that is none refuses the plan, and a good one goes with a motion that passes or not at all."""
     for number, closed in enumerate((float("nan"), float("inf"), -0.01, 1.01)):

@@ -16,7 +16,7 @@ import pytest
 
 from foresight import cli
 from foresight.contract import Contract
-from foresight.robots.profile import load_profile
+from foresight.robots.profile import load_profile, profile_text
 from foresight.training.dataset import DatasetError, load
 from sim import cluster
 from sim import collect as collection
@@ -291,6 +291,15 @@ def test_a_mixed_dataset_has_every_kind_of_episode_with_the_same_columns(tmp_pat
         assert (data.action[:, 3:] == file["gripper"][:]).all() and (data.proprio[:, 6:7] == file["opening"][:]).all()
         closed = file["gripper"][:].reshape(6, 8)
     assert 1 <= (closed == 1).all(1).sum() <= 5, "some episodes push, some do not"
+
+
+def test_without_a_known_force_nothing_is_collected_with_the_gripper(tmp_path):
+    """As such a model is refused; pushing and reaching need none."""
+    profile = tmp_path / "weak.yaml"
+    profile.write_text(profile_text("ur5e").replace("  force_cap: 50.0", "  force_cap: null"))
+    with pytest.raises(ValueError, match="no limit of its force is known"):
+        collect(CollectConfig(out=tmp_path / "a.h5", robot=str(profile), episodes=1, steps=4, task="pick"))
+    assert not (tmp_path / "a.h5").exists() and not (tmp_path / "a.parts").exists()
 
 
 def test_pick_and_place_is_collected_with_the_gripper(tmp_path):

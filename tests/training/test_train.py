@@ -26,6 +26,7 @@ from foresight.training.health import Health, effective_rank, measure, probe_cor
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
 from foresight.training.resume import Resume, only_training_of
+from foresight.training.sharding import restore
 from foresight.training.train import (
     CollapseError,
     made_ahead,
@@ -309,6 +310,19 @@ def test_a_fused_optimiser_learns_what_another_does(play, tmp_path, encoder, fus
         optimiser.step(), plain.step()
     for mine, theirs in zip(model.encoder.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_resumed_optimiser_works_as_it_was_made(fused):
+    """Not as the one did whose state was saved: that may have been of one process, or of weights in another order."""
+    weights = {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}
+    made, before = (torch.nn.Linear(2, 3) for _ in range(2))
+    saved, optimiser = (torch.optim.AdamW(m.parameters(), fused=f) for m, f in ((before, not fused), (made, fused)))
+    before(torch.ones(1, 2)).sum().backward()
+    saved.step()
+    restore(made, optimiser, weights, saved.state_dict())
+    assert [group["fused"] for group in optimiser.param_groups] == [fused] and len(optimiser.state) == 2
+    assert torch.equal(made.weight, weights["weight"])
 
 
 @pytest.mark.usefixtures("any_health")
