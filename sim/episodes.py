@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from foresight.data import RobotState
-from foresight.evaluation.config import AMONG, GRIPPING, EvaluateConfig
+from foresight.evaluation.config import AMONG, GRIPPING, NO_GRIPPER, EvaluateConfig, check_gripping
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
 from foresight.workers import deaf_to_interrupts
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 PERIOD_S = 0.1  # [s] between two plans, of simulated time
 WATCHES = 5  # looks of the guard at the joint states in that time; through ROS there are more
 CROWDED = ("objects", "shift")  # suites with rows in which two objects lie beside the cube
-NO_GRIPPER = "the model's actions move the tip and leave the gripper as it is"
 SETTLE_S = 0.8  # [s] of simulated time for the judge to see the arm at rest after the agent has ended its pursuit
 
 
@@ -216,11 +215,7 @@ def rows_of(config: EvaluateConfig) -> tuple["Suite | None", dict[str, str]]:
     Raises ManifestError where the manifest and the code differ, ValueError where `rows` names none or nothing is left to run.
     """
     if config.suite is None:
-        gripping = [task for task in config.task if task in GRIPPING]
-        if gripping and not moves_gripper(config):
-            raise ValueError(
-                f"--task {gripping[0]} cannot be run: {NO_GRIPPER}. Give --checkpoint a model that moves it, or --policy expert."
-            )
+        check_gripping(config.task, lambda: moves_gripper(config))
         return None, {}
     from sim.suites import load
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 TaskName = Literal["reach", "push", "push_object_goal", "push_far", "push_among", "pick", "clutter"]
 GRIPPING = ("pick", "clutter")  # the gripper starts open, and the cube must have been lifted on its way
+NO_GRIPPER = "the model's actions move the tip and leave the gripper as it is"
 AMONG = ("push_among", "clutter")  # two other objects lie beside the cube
 ShiftName = Literal[
     "none", "colour", "camera",
@@ -19,6 +21,16 @@ SuiteName = Literal["clean", "far", "objects", "shift"]
 KeepOutName = Literal["none", "told", "untold"]
 DeviceName = Literal["cpu", "onnx"]
 PolicyName = Literal["actor", "search", "both", "reactive", "dreamt", "random", "expert"]
+
+
+def check_gripping(tasks: Iterable[TaskName], moves_gripper: Callable[[], bool]) -> None:
+    """Raises ValueError where a task is to be done with the gripper, and whoever does it does not move it."""
+    gripping = [task for task in tasks if task in GRIPPING]
+    if gripping and not moves_gripper():
+        raise ValueError(
+            f"--task {gripping[0]} needs a model that moves the gripper: {NO_GRIPPER}. Give --checkpoint one from data of "
+            "`foresight collect --task mixed`, or in process --policy expert."
+        )
 
 
 @dataclass(frozen=True)

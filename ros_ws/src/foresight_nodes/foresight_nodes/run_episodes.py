@@ -39,7 +39,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from foresight.command_line import interrupt_on_sigterm
-from foresight.evaluation.config import AMONG, GRIPPING, EvaluateConfig, KeepOutName
+from foresight.evaluation.config import AMONG, EvaluateConfig, KeepOutName, check_gripping
 from foresight.evaluation.report import SLOW, write_report
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.table import LiveTable
@@ -269,12 +269,7 @@ def run(config: EvaluateConfig) -> Report:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, frame: interrupted.append(received))
     model = load(config.checkpoint)  # to show what was imagined, and to refuse a bad checkpoint before anything starts
-    gripping = [task for task in config.task if task in GRIPPING]
-    if gripping and not model.contract.moves_gripper:
-        raise ValueError(
-            f"--task {gripping[0]} needs a model that moves the gripper; the actions of {config.checkpoint} are "
-            f"'{model.contract.action}'. Give --checkpoint one from data of `foresight collect --task mixed`."
-        )
+    check_gripping(config.task, lambda: model.contract.moves_gripper)
     folder = config.report
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "graph.log"

@@ -19,13 +19,12 @@ from std_msgs.msg import Bool, Float64
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from foresight.control.trajectory import hold, sample, take_over
-from foresight.data import Trajectory
 from foresight.evaluation.config import AMONG
 from foresight.robots.profile import load_profile
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Durations
 from foresight_nodes.part import Part
+from sim.controller import TrajectoryController
 from sim.faults import Faults, fault
 from sim.simulation import Scenario, Simulation
 
@@ -330,17 +329,16 @@ class SimNode(Part[SimParameters]):
             self.complain(str(error))
             return
         command = replace(trajectory, times_s=trajectory.times_s - self._clock_offset_s())
-        before = self._grip or hold(np.array([gripper.position(self._simulation.opening())]), now_s)
-        merged = take_over(before, command, now_s)
-        if merged is None:
+        controller = self._grip or TrajectoryController(np.array([gripper.position(self._simulation.opening())]), now_s)
+        if not controller.accept(command, now_s):
             self.complain(f"The gripper's command ended {now_s - command.times_s[-1]:.3f} s before it came.")
             return
-        self._grip = merged
+        self._grip = controller
 
     def _move_gripper(self) -> None:
         """The gripper follows its controller; before its first command it stays as the reset left it."""
         if self._grip is not None:
-            position = float(sample(self._grip, self._simulation.time_s)[0][0])
+            position = float(self._grip.setpoints(self._simulation.time_s)[0][0])
             self._simulation.grip(1 - self._profile.gripper.opening(position))
 
     def _on_guard_state(self, msg: GuardState) -> None:
@@ -353,7 +351,7 @@ class SimNode(Part[SimParameters]):
     def _reset(self, task: str, seed: int, shift: str) -> Scenario:
         self._scenario, self._shift = self._simulation.reset(task, seed, shift), shift
         self._reset_s, self._commands, self._latency_s = self._simulation.time_s, 0, float("nan")
-        self._grip: Trajectory | None = None  # what the gripper's controller executes
+        self._grip: TrajectoryController | None = None  # the gripper's, from its first command on
         self._arrivals: dict[float, float] = {}
         return self._scenario
 
