@@ -19,9 +19,11 @@ EPS = 1e-3  # share of a limit that counts as rounding; of the cap where a veloc
 POSITION_EPS = 1e-5  # [rad]
 WORKSPACE_EPS = 2e-4  # [m]
 REST = 1e-3  # [rad/s]
-TIP_S = 0.01  # [s] between two tips whose distance gives the speed
+TIP_S = 0.01  # [s] between two tips whose distance gives the speed; one control period where it is greatest
+FASTEST = 6  # of those distances, which are looked at period by period
 TORQUE_S = 0.04  # [s] between two looks at the torque; its rate is taken over one control period
-STEEPEST = 24  # control periods with the steepest accelerations, at which the torque is looked at too
+STEEPEST = 24  # control periods at which the accelerations are locally steepest: the torque is looked at there too
+INERTIAS = 4  # positions along a motion at which the inertia is taken for that
 
 # Hermite's basis of degree five: rows are powers of s, columns q0, v0 h, a0 h^2, q1, v1 h, a1 h^2.
 HERMITE = np.array(
@@ -136,12 +138,16 @@ class Judge:
         tips = self.kinematics.tips(q[::stride])
         speeds = np.linalg.norm(np.diff(tips, axis=0), axis=1) / (stride * period)
         box = self._beyond(tips, self.limits["workspace_min"], self.limits["workspace_max"], WORKSPACE_EPS)
+        if stride > 1:
+            around = np.argsort(speeds)[-FASTEST:, None] * stride + np.arange(2 * stride) - stride // 2
+            around = np.unique(np.clip(around, 0, len(q) - 2))
+            fine = self.kinematics.tips(q[around + 1]) - self.kinematics.tips(q[around])
+            speeds = np.append(speeds, np.linalg.norm(fine, axis=1) / period)
         return {"tip_speed": _or_infinite(speeds / self.tip_speed), "workspace": box}
 
     def _torques(self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, period: float) -> dict[str, float]:
         used = {}
-        steps = np.diff(ddq, axis=0) @ self._inertia(q[len(q) // 2]).T  # [Nm] about what each asks for
-        steepest = np.argsort(np.abs(steps / (1.0 if self.torque_rate is None else self.torque_rate)).max(1))[-STEEPEST:]
+        steepest = self._steepest(q, ddq, STEEPEST)
         at = np.union1d(np.arange(0, len(q) - 1, max(1, round(TORQUE_S / period))), steepest)
         torque = self.kinematics.torques(q[at], dq[at], ddq[at])
         if self.torque is not None:
@@ -150,6 +156,16 @@ class Judge:
             after = self.kinematics.torques(q[at + 1], dq[at + 1], ddq[at + 1])
             used["torque_rate"] = _or_infinite(np.abs(after - torque) / period / self.torque_rate)
         return used
+
+    def _steepest(self, q: np.ndarray, ddq: np.ndarray, count: int) -> np.ndarray:
+        """Periods whose change of acceleration asks some joint for about the most, no two of a joint from one ascent."""
+        changes = np.diff(ddq, axis=0)
+        parts = np.array_split(np.arange(len(changes)), INERTIAS)
+        steps = np.concatenate([changes[part] @ self._inertia(q[part[len(part) // 2]]).T for part in parts if len(part)])
+        share = np.abs(steps / (1.0 if self.torque_rate is None else self.torque_rate))
+        padded = np.pad(share, ((1, 1), (0, 0)), constant_values=-np.inf)
+        share[(share < padded[:-2]) | (share <= padded[2:])] = 0.0  # what is no local maximum
+        return np.argpartition(share.max(1), -min(count, len(share)))[-count:]
 
     def _inertia(self, q: np.ndarray) -> np.ndarray:
         """From unit accelerations at rest, which is how inverse dynamics knows it."""
