@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from foresight.ros_environment import mujoco_gl
 
@@ -26,6 +27,7 @@ def check_rendering() -> None:
     try:
         import mujoco
 
+        load_compiler()
         context = mujoco.GLContext(8, 8)
         context.make_current()
         mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100.value).free()
@@ -34,3 +36,9 @@ def check_rendering() -> None:
         raise RenderingError(
             f"Pictures cannot be drawn with MUJOCO_GL={wanted} ({' '.join(str(error).split()).rstrip('.')}). {HELP}"
         ) from error
+
+
+def load_compiler() -> None:
+    """Triton, where it is installed, before any GL context: a process dies when its LLVM comes after that of Mesa."""
+    with suppress(ImportError):
+        import triton  # noqa: F401

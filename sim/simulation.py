@@ -19,6 +19,7 @@ from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
 from sim import scenes
 from sim.controller import TrajectoryController
+from sim.rendering import load_compiler
 from sim.tasks import (
     CONTACT_M,
     LIFTED_M,
@@ -448,6 +449,7 @@ class Simulation:
 
     def _render(self, data: mujoco.MjData) -> dict[str, np.ndarray]:
         if self._renderer is None:
+            load_compiler()
             self._renderer = mujoco.Renderer(self.model, scenes.IMAGE_SIZE, scenes.IMAGE_SIZE)
             atexit.register(self.close)  # freed later, when EGL has gone, it would complain
             flags = self._renderer.scene.flags
