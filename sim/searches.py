@@ -24,15 +24,10 @@ from foresight.evaluation.config import EvaluateConfig, TaskName
 from foresight.evaluation.results import git_commit, machine
 from foresight.interfaces import Search
 from foresight.planning.imagination import Imagination, Imagined
-from foresight.planning.planner import SPREAD_FLOOR, Planner
+from foresight.planning.planner import Planner
 from foresight.planning.search.anytime import Budget, least, run
-from foresight.planning.search.cem import Cem
 from foresight.planning.search.draws import blockwise
-from foresight.planning.search.gradient import Gradient
-from foresight.planning.search.hybrid import Hybrid
-from foresight.planning.search.icem import Icem
-from foresight.planning.search.mppi import Mppi
-from foresight.planning.search.predictive_sampling import PredictiveSampling
+from foresight.planning.search.methods import METHODS
 from foresight.planning.search.state import State
 from foresight.world_model.goals import goal_from_images
 
@@ -68,16 +63,8 @@ class SearchesConfig:
 
 
 def methods(samples: int) -> dict[str, Search]:
-    """Each with as many candidates in the first round; spreads and rates in m/s."""
-    elites = max(4, samples // 10)
-    return {
-        "cem": Cem(samples, elites, SPREAD_FLOOR),
-        "icem": Icem(samples, elites, floor=SPREAD_FLOOR),
-        "mppi": Mppi(samples, elites, floor=SPREAD_FLOOR),
-        "predictive_sampling": PredictiveSampling(samples, elites, decay=0.7),
-        "gradient": Gradient(samples, rate=0.02),
-        "hybrid": Hybrid(Cem(samples, elites, SPREAD_FLOOR), Gradient(elites, rate=0.02), sample_rounds=2),
-    }
+    """Each with as many candidates in the first round."""
+    return {name: make(samples, max(4, samples // 10)) for name, make in METHODS.items()}
 
 
 Build = Callable[[SearchesConfig], tuple[Any, Any]]  # a simulation and an agent

@@ -7,6 +7,7 @@ import torch
 from foresight.data import Plan, Start
 from foresight.planning.config import PlannerConfig
 from foresight.planning.planner import Planner
+from foresight.planning.search.methods import METHODS
 from tests.planning.toy import BLOCK_M, ToyModel, belief_at, goal_at
 
 TIP, AHEAD = np.array([0.45, 0.0, 0.10]), np.array([0.45, 0.15, 0.10])
@@ -33,6 +34,18 @@ def test_every_policy_moves_towards_the_goal_in_a_straight_line(profile, policy)
     path = positions(run(profile, policy=policy))
     assert np.linalg.norm(path[-1] - AHEAD) < 0.35 * np.linalg.norm(TIP - AHEAD)
     assert np.abs(path[:, [0, 2]] - TIP[[0, 2]]).max() < (0.05 if policy == "search" else 0.02)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_any_way_to_search_can_refine_and_search(profile, method):
+    """With an actor that drifts aside each brings the plan nearer to the best; without one each comes nearer than standing still."""
+    drifting = {"bias": (0.05, 0.0, 0.0), "improvement": 0.0, "iterations": 4}
+    proposed = run(profile, **{**drifting, "iterations": 0})
+    refined = run(profile, refine_method=method, **drifting)
+    assert refined.source == "search" and refined.cost < proposed.cost - 1e-4
+    searched = run(profile, policy="search", search_method=method, search_iterations=8)
+    left = np.linalg.norm(positions(searched)[-1] - AHEAD)
+    assert left < 0.8 * np.linalg.norm(TIP - AHEAD)
 
 
 def test_random_motion_ignores_the_goal(profile):

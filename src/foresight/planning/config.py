@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 from foresight.planning.objective import DEFAULT, parse
+from foresight.planning.search.methods import Method
 
 HORIZON_MAX = 16  # blocks
 Policy = Literal["both", "actor", "search", "reactive", "dreamt", "random"]
@@ -24,10 +25,12 @@ class PlannerConfig:
     aims: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)  # how many blocks away the actor is told the goal is, one proposal each
     noisy_per_aim: int = 1  # further proposals per aim, with noise on the actor's motion
     proposal_noise: float = 0.04  # [m/s] of those
+    refine_method: Method = "predictive_sampling"  # how the proposals are refined: any of `search/methods.py`
     samples: int = 48  # of each refinement of the proposals
     iterations: int = 1  # refinements; 0 leaves the choice among proposals
     elites: int = 6
     refine_noise: float = 0.03  # [m/s] first standard deviation of a refinement
+    search_method: Method = "cem"  # of the search without an actor
     search_samples: int = 128  # of the search without an actor
     search_iterations: int = 4
     search_noise: float = 0.12  # [m/s]
@@ -45,6 +48,9 @@ class PlannerConfig:
     def __post_init__(self) -> None:
         if self.policy not in get_args(Policy):
             raise ValueError(f"Policy '{self.policy}' is unknown. Available: {', '.join(get_args(Policy))}.")
+        for name in ("refine_method", "search_method"):
+            if getattr(self, name) not in get_args(Method):
+                raise ValueError(f"{name} '{getattr(self, name)}' is unknown. Available: {', '.join(get_args(Method))}.")
         for name in (
             "horizon",
             "samples",

@@ -29,15 +29,13 @@ from foresight.planning.objective import Objective, parse
 from foresight.planning.pursuit import refusal as outside
 from foresight.planning.pursuit import unmet
 from foresight.planning.search.anytime import Budget, run
-from foresight.planning.search.cem import Cem
 from foresight.planning.search.draws import blockwise
-from foresight.planning.search.predictive_sampling import PredictiveSampling
+from foresight.planning.search.methods import METHODS
 from foresight.planning.search.state import State
 from foresight.planning.subgoals import next_subgoal
 from foresight.robots.profile import RobotProfile
 
 EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates that are examined until one keeps to the constraints
-SPREAD_FLOOR = 0.02  # [m/s] least standard deviation of the search without an actor
 GRIPPER_SPREAD = 0.5  # first standard deviation of a gripper's command, which is 0 or 1
 
 Chosen = tuple[Imagined, list[str], int]  # the set that holds the best, where each of it comes from, how many were tried
@@ -68,8 +66,8 @@ class Planner:
         self.watch: Watch | None = None  # is shown all that is imagined for a plan
         self._tip_speed_max = profile.tip_speed_max
         self.steps = config.horizon * self.contract.block_steps
-        self.refine = PredictiveSampling(config.samples, config.elites, decay=0.5)
-        self.cem = Cem(config.search_samples, config.elites, SPREAD_FLOOR)
+        self.refine = METHODS[config.refine_method](config.samples, config.elites)
+        self.search = METHODS[config.search_method](config.search_samples, config.elites)
         as_tensor = lambda x: torch.as_tensor(x, dtype=torch.float32)  # noqa: E731
         self.limits = TipLimits(
             min(config.speed_max, profile.tip_speed_max),
@@ -239,12 +237,12 @@ class Planner:
         return found.best, sources, len(names) + found.tried
 
     def _search(self, imagination: Imagination, generator, clock, began_s) -> Chosen:
-        """The cross-entropy method from nothing: no actor, the critic's cost."""
+        """From nothing: no actor, the critic's cost."""
         config = self.config
         budget = Budget(config.search_iterations, clock, began_s, config.deadline_s, agreement=config.agreement)
         draws = blockwise(config.horizon, self.contract.block_steps, self.contract.step_size, generator)
         around = self._around_rest(config.search_noise, imagination.start.closed)
-        found = run(self.cem, imagination.fixed, draws, around, budget)
+        found = run(self.search, imagination.fixed, draws, around, budget)
         return found.best, ["search"] * len(found.best.cost), found.tried
 
     # -- what they start from -----------------------------------------------------------------------------------
