@@ -38,7 +38,7 @@ def test_every_policy_moves_towards_the_goal_in_a_straight_line(profile, policy)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_any_way_to_search_can_refine_and_search(profile, method):
-    """With an actor that drifts aside each brings the plan nearer to the best; without one each comes nearer than standing still."""
+    """With an actor that drifts aside each brings the plan nearer to the best; without one each gets nearer."""
     drifting = {"bias": (0.05, 0.0, 0.0), "improvement": 0.0, "iterations": 4}
     proposed = run(profile, **{**drifting, "iterations": 0})
     refined = run(profile, refine_method=method, **drifting)

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from foresight_nodes import soak
 from foresight_nodes.real_time import put_first
 from foresight_nodes.soak import ALLOWED_S, Memory, SignsOfLife, resident
@@ -87,10 +88,24 @@ def test_the_machines_own_stalls_are_seen():
     assert max(end - begin for begin, end in watch.stalls) > 0.09
 
 
+def test_the_planners_cycles_are_counted_by_its_own_word():
+    """The last word counts; one that begins anew is added to; other nodes say nothing of it."""
+    cycles = soak.Cycles()
+
+    def say(**values: int) -> None:
+        cycles.hear(DiagnosticStatus(values=[KeyValue(key=name, value=str(value)) for name, value in values.items()]))
+
+    say(plans=7)
+    for plans in (3, 5, 2):
+        say(cycles=plans + 2, cycles_too_long=1, deadline_misses=1, without_plan=1, plans=plans)
+    assert cycles.counts == {"cycles": 11, "cycles_too_long": 2, "deadline_misses": 2, "without_plan": 2, "plans": 7}
+
+
 def test_what_ctrl_c_interrupts_is_written_and_said(tmp_path, monkeypatch, capsys):
     """Figures until then, code 130; whole and good ones end with 0."""
     figures = {"hours": 0.1, "interrupted": True, "episodes": 3, "successes": 3, "violations": 0, "missed_total": 2}
     figures |= {"rss_growth": {"guard": 0.001}, "rss_growth_max": 0.001, "missed_while_machine_stood": 2}
+    figures |= {"planner": soak.Cycles().counts, "camera_to_command_ms": {"p50": None, "p99": None}}
     for interrupted, code in ((True, 130), (False, 0)):
         monkeypatch.setattr(soak, "run", lambda config, tell, i=interrupted: figures | {"interrupted": i})
         assert soak.main(["--json", str(tmp_path / "f.json"), "--log", str(tmp_path / "graph.log")]) == code

@@ -42,6 +42,7 @@ from foresight_nodes.part import Part
 
 HISTORY_S = 1.0  # [s] of commands already executed that are remembered, to know the motion at a belief's stamp
 
+CYCLE_S = 0.1  # [s] from one observation to the next: how long a plan may take
 OBJECTIVE = "planner.objective"  # the parameter that takes effect while the node runs, from the next plan on
 UNDECIDED_S = 0.2  # [s] after its begin for which a plan without an answer counts as offered
 CLOCKS_APART_S = 0.05  # [s] by which the guard's clock may run ahead of this node's, /clock being coarse
@@ -154,6 +155,8 @@ class PlannerNode(Part[PlannerParameters]):
             "planning_ms_p99": self._durations.percentile_ms(99),
             "search_ms_p50": self._searches.percentile_ms(50),
             "belief_age_ms_p50": self._ages.percentile_ms(50),
+            "cycles": self._cycles,
+            "cycles_too_long": self._too_long,
             "deadline_misses": self._misses,
             "without_plan": self._without_plan,
             "margin_m": self._margin_m,
@@ -168,6 +171,7 @@ class PlannerNode(Part[PlannerParameters]):
         self._closed = self._offered_closed = float("nan")  # the gripper's last command, by the guard's word and as last offered
         self._plans, self._misses, self._without_plan, self._margin_m = Rate(self.now_s()), 0, 0, float("nan")
         self._durations, self._searches, self._ages = Durations(), Durations(), Durations()
+        self._cycles = self._too_long = 0
         # planning, and the way from there to the guard, on the node's clock
         self._recent, self._ways = Durations(30), Durations(30)
 
@@ -305,7 +309,7 @@ class PlannerNode(Part[PlannerParameters]):
             plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous, juncture)
         except (NoPlan, RuntimeError) as error:  # no motion passes; or the device has no memory left, or is gone
             self._without_plan += 1
-            self._durations.add(time.perf_counter() - begin_s)
+            self._took(time.perf_counter() - begin_s)
             why = str(error) if isinstance(error, NoPlan) else f"The model failed: {error}"
             self.complain(why)
             self._end(chase.pursuit.without_plan(why, now_s))
@@ -320,7 +324,7 @@ class PlannerNode(Part[PlannerParameters]):
             return
         trajectory, self._margin_m = plan.trajectory, plan.margin_m
         taken_s = time.perf_counter() - begin_s
-        self._durations.add(taken_s)
+        self._took(taken_s)
         self._searches.add(plan.planning_s)
         self._ages.add(now_s - belief.stamp_s)
         ready_s = self.now_s()
@@ -338,6 +342,11 @@ class PlannerNode(Part[PlannerParameters]):
         self._offered_closed = message.closed
         self.publish(self._output, message)
         self._plans.tick()
+
+    def _took(self, cycle_s: float) -> None:
+        self._durations.add(cycle_s)
+        self._cycles += 1
+        self._too_long += cycle_s > CYCLE_S
 
     def _lead_s(self, first: bool) -> float:
         """How far ahead the next motion begins: what planning and the way to the guard have recently taken on this clock [s]."""

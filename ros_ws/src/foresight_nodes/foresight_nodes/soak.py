@@ -5,6 +5,7 @@
 Memory is each process's resident set in /proc. A sign of life is missed when the next comes later than whoever waits for it
 allows: the lifecycle manager for bonds, the guard for the planner's heartbeat (by the guard's own word), people for diagnostics.
 Those that only the machine's own standing still made too long (`stalls.py`, where it may watch) are counted apart too.
+Also how long the planner's cycles take, by its own word, from a belief to a plan that the guard's checks have passed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from foresight_bringup import record
 from foresight_bringup.graph import enclave
 from foresight_bringup.processes import Child, ending_with_parent, stop
@@ -33,10 +34,12 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from foresight.command_line import InputError, check_file, parse
+from foresight.evaluation.statistics import percentile
 from foresight.files import write_atomically
 from foresight.safety.monitor import MonitorConfig
 from foresight_nodes import topics
 from foresight_nodes.guard_node import TICK_S, GuardParameters
+from foresight_nodes.planner_node import CYCLE_S
 from foresight_nodes.run import leave
 from foresight_nodes.run_episodes import GraphError, Runner, _last_words
 from foresight_nodes.stalls import StallWatch, overlap_s
@@ -142,12 +145,34 @@ class SignsOfLife:
         )
 
 
+class Cycles:
+    """How many cycles the planner has had, how many took too long or had no plan, from what it says of itself."""
+
+    NAMES = ("cycles", "cycles_too_long", "deadline_misses", "without_plan", "plans")
+
+    def __init__(self) -> None:
+        self._before, self._last = dict.fromkeys(self.NAMES, 0), dict.fromkeys(self.NAMES, 0)
+
+    def hear(self, status: DiagnosticStatus) -> None:
+        values = {item.key: item.value for item in status.values}
+        if not all(name in values for name in self.NAMES):
+            return
+        now = {name: int(values[name]) for name in self.NAMES}
+        if now["cycles"] < self._last["cycles"]:  # a planner that began anew
+            self._before = {name: self._before[name] + self._last[name] for name in self.NAMES}
+        self._last = now
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {name: self._before[name] + self._last[name] for name in self.NAMES}
+
+
 class Ear(Node):
     """Hears what a person or a monitor would hear."""
 
     def __init__(self, look: Callable[[], None]) -> None:
         super().__init__("soak", namespace=None)
-        self.signs, self.listening = SignsOfLife(), False
+        self.signs, self.cycles, self.listening = SignsOfLife(), Cycles(), False
         self._silent = False
         topics.BOND.subscription(self, self._on_bond)
         topics.DIAGNOSTICS.subscription(self, self._on_diagnostics)
@@ -161,6 +186,7 @@ class Ear(Node):
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status if self.listening else ():
             self.signs.hear("diagnostics", status.name, time.monotonic())
+            self.cycles.hear(status)
 
     def _on_guard_state(self, msg: GuardState) -> None:
         """One silence counts once, however often the guard speaks of it."""
@@ -202,6 +228,7 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
     runner._executor.add_node(ear)
     episodes = successes = violations = 0
     described: list[str] = []
+    command_ms: list[float] = []
     begin_s = time.monotonic()
     try:
         tell("starting the graph")
@@ -213,6 +240,7 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
             task = TASKS[episodes % len(TASKS)]
             result, _, _ = runner.episode(task, config.seed + episodes, "none", lambda line: None)
             episodes, successes, violations = episodes + 1, successes + result.success, violations + result.violations
+            command_ms += result.camera_to_command_ms
             if result.violations:
                 described.append(f"{task}, seed {result.seed}: {result.violation_detail}")
             hours, missed = (time.monotonic() - begin_s) / 3600, sum(ear.signs.missed.values())
@@ -246,6 +274,8 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
         "machine_stood_longest_s": None if stalls is None else max((end - begin for begin, end in stalls), default=0.0),
         "longest_silence_s": dict(ear.signs.longest_s),
         "heard": dict(ear.signs.heard),
+        "planner": ear.cycles.counts,
+        "camera_to_command_ms": {name: percentile(command_ms, of) for name, of in (("p50", 50), ("p99", 99))},
     }
 
 
@@ -272,6 +302,13 @@ def main(words: list[str] | None = None) -> int:
         f"{figures['missed_while_machine_stood']} of them only because the machine itself stood still; "
         f"resident memory grew by {grown} after the warm-up."
     )
+    planner, command = figures["planner"], figures["camera_to_command_ms"]
+    if planner["cycles"] and command["p50"] is not None:
+        print(
+            f"{planner['cycles']} cycles of the planner: {planner['cycles_too_long']} took more than {1e3 * CYCLE_S:.0f} ms, "
+            f"{planner['deadline_misses']} plans were dropped as late, {planner['without_plan']} cycles had none; "
+            f"camera to command p50 {command['p50']:.0f}, p99 {command['p99']:.0f} ms."
+        )
     if figures["interrupted"]:
         return 130
     missed = figures["missed_total"] - figures["missed_while_machine_stood"]
