@@ -36,6 +36,8 @@ HERMITE = np.array(
         [-6, -3, -0.5, 6, -3, 0.5],
     ]
 )
+
+
 DERIVATIVES = np.stack(  # of the basis with respect to s: itself, the first, the second
     [HERMITE, np.diag(np.arange(1.0, 6), 1) @ HERMITE, np.linalg.matrix_power(np.diag(np.arange(1.0, 6), 1), 2) @ HERMITE]
 )
@@ -140,9 +142,9 @@ class Judge:
         box = self._beyond(tips, self.limits["workspace_min"], self.limits["workspace_max"], WORKSPACE_EPS)
         if stride > 1:
             around = np.argsort(speeds)[-FASTEST:, None] * stride + np.arange(2 * stride) - stride // 2
-            around = np.unique(np.clip(around, 0, len(q) - 2))
-            fine = self.kinematics.tips(q[around + 1]) - self.kinematics.tips(q[around])
-            speeds = np.append(speeds, np.linalg.norm(fine, axis=1) / period)
+            around = np.unique(np.clip(around, 0, len(q) - 1))
+            apart, fine = np.diff(around), np.diff(self.kinematics.tips(q[around]), axis=0)
+            speeds = np.append(speeds, np.linalg.norm(fine, axis=1) / (apart * period))
         return {"tip_speed": _or_infinite(speeds / self.tip_speed), "workspace": box}
 
     def _torques(self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, period: float) -> dict[str, float]:
@@ -160,19 +162,14 @@ class Judge:
     def _steepest(self, q: np.ndarray, ddq: np.ndarray, count: int) -> np.ndarray:
         """Periods whose change of acceleration asks some joint for about the most, no two of a joint from one ascent."""
         changes = np.diff(ddq, axis=0)
-        parts = np.array_split(np.arange(len(changes)), INERTIAS)
-        steps = np.concatenate([changes[part] @ self._inertia(q[part[len(part) // 2]]).T for part in parts if len(part)])
+        parts = [part for part in np.array_split(np.arange(len(changes)), INERTIAS) if len(part)]
+        at = q[[part[len(part) // 2] for part in parts]]
+        inertias = self.kinematics.dynamics(at, np.zeros_like(at))[0]
+        steps = np.concatenate([changes[part] @ inertia.T for part, inertia in zip(parts, inertias, strict=True)])
         share = np.abs(steps / (1.0 if self.torque_rate is None else self.torque_rate))
         padded = np.pad(share, ((1, 1), (0, 0)), constant_values=-np.inf)
         share[(share < padded[:-2]) | (share <= padded[2:])] = 0.0  # what is no local maximum
         return np.argpartition(share.max(1), -min(count, len(share)))[-count:]
-
-    def _inertia(self, q: np.ndarray) -> np.ndarray:
-        """From unit accelerations at rest, which is how inverse dynamics knows it."""
-        count = len(q)
-        still, units = np.zeros((count + 1, count)), np.vstack([np.eye(count), np.zeros(count)])
-        torques = self.kinematics.torques(np.tile(q, (count + 1, 1)), still, units)
-        return (torques[:count] - torques[count]).T
 
 
 def broken(used: dict[str, float]) -> list[str]:

@@ -52,7 +52,13 @@ class MujocoKinematics:
 
     def tips(self, q: Float[np.ndarray, "N J"]) -> Float[np.ndarray, "N 3"]:
         """Tool centre points [m] of many joint positions."""
-        return np.array([self.tip(row) for row in q]).reshape(-1, 3)
+        model, data, place, found = self.model, self.data, self.data.site_xpos[self._site], np.empty((len(q), 3))
+        position = data.qpos
+        for i in range(len(q)):
+            position[:] = q[i]
+            mujoco.mj_kinematics(model, data)
+            found[i] = place
+        return found
 
     def jacobian(self, q: Float[np.ndarray, "J"]) -> Float[np.ndarray, "6 J"]:
         """Linear [m/rad] over angular [rad/rad] velocity of the tip per joint velocity."""
