@@ -15,8 +15,16 @@ from foresight.planning.search.draws import white
 from foresight.planning.search.state import State
 from foresight.planning.shooting import Shooting
 from foresight.world_model.eight_bits import LARGE, EightBits, in_eight_bits
+from foresight.world_model.native import compiled_for
 from foresight.world_model.rollout import FastRollout, compiled
-from foresight.world_model.transformer import BlockActor, LatentTransformer, TransformerConfig, VisionTransformer, attend
+from foresight.world_model.transformer import (
+    BlockActor,
+    LatentTransformer,
+    TransformerConfig,
+    VisionTransformer,
+    attend,
+    normalise,
+)
 
 SMALL = TransformerConfig(
     block=6, latent=48, depth=3, heads=4, head=16, hidden=96, action_hidden=32, image=28, encoder_depth=1, encoder_hidden=64
@@ -27,7 +35,9 @@ S, H, D = 5, 6, SMALL.latent
 @pytest.fixture(scope="module")
 def model() -> LatentTransformer:
     """Small, with every weight and statistic away from where it starts."""
-    return stirred(LatentTransformer(SMALL))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return stirred(LatentTransformer(SMALL))
 
 
 def stirred(model: LatentTransformer) -> LatentTransformer:
@@ -202,7 +212,47 @@ def test_eight_bits_foresee_nearly_the_same(model, frames):
     error, half_error = ((x - exact).square().mean().sqrt() for x in (found, half))
     assert 0 < error < 1.5 * half_error < 0.15 * (exact - exact.mean(0)).square().mean().sqrt()
     assert all(isinstance(getattr(layer, name), EightBits) for layer in few.layers for name in LARGE)
-    assert not any(isinstance(layer.leave, EightBits) for layer in few.layers)
+    assert not isinstance(few.narrow, EightBits)
+
+
+def test_one_pass_between_layers_is_what_torch_does(model):
+    """Attention to one, two and three frames, and the modulated sum: as in float32, to half a number of the eight bits' 256."""
+    native, generator = compiled_for(SMALL), torch.Generator().manual_seed(3)
+    draw = lambda *shape: torch.randn(*shape, generator=generator).bfloat16()  # noqa: E731
+    rows, inner, per_real, zero = 7, SMALL.heads * SMALL.head, 30.0, 120.0
+    wide, bias = [draw(rows, 3 * inner) for _ in range(3)], torch.randn(3, 1, SMALL.heads, generator=generator)
+    heads = lambda x: x.float().view(-1, SMALL.heads, SMALL.head)  # noqa: E731
+    as_whole = lambda x: (per_real * x + zero).clamp(0, 255)  # noqa: E731
+    for count in (1, 2, 3):
+        frames = [tuple(frame.split(inner, -1)[1:]) for frame in wide[-count:]]
+        q = wide[-1][:, :inner]
+        scores = torch.stack([(heads(q) * heads(k)).sum(-1) for k, _ in frames]) + bias[-count:]
+        wanted = sum(w[..., None] * heads(v) for w, (_, v) in zip(scores.softmax(0), frames, strict=True)).flatten(1)
+        found = native.attend(q, frames, bias[-count:], per_real, zero)
+        assert (found.float() - as_whole(wanted)).abs().max() <= 0.501
+    x, added, modulation = draw(rows, D), draw(rows, D), draw(rows, 6, D).unbind(1)
+    shift, scale, gate = modulation[:3]
+    for here, more in ((x, added), (x, None), (x[:1], added), (x[:1], None)):
+        total = here if more is None else (here.float() + gate.float() * more.float()).bfloat16()
+        wanted = shift.float() + normalise(total.float()) * scale.float()
+        found = native.modulate(here, shift, scale, per_real, zero, None if more is None else gate, more)
+        assert torch.equal(found[0], total) and (found[1].float() - as_whole(wanted)).abs().max() <= 0.51
+
+
+def test_without_a_compiler_plans_are_made_in_torchs_operations_and_that_is_said(model, monkeypatch):
+    """Compiled it foresees as well; what is not a number stays so either way."""
+    latents, executed, blocks = inputs(3)
+    fast = in_eight_bits(model, *examples())
+    compiled_for.cache_clear()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.warns(RuntimeWarning, match="native.cpp was not compiled .*no-such-compiler"):
+        plain = in_eight_bits(model, *examples())
+    compiled_for.cache_clear()
+    assert fast.native is not None and plain.native is None
+    with torch.no_grad():
+        exact, a, b = (r.begin(latents, executed).rollout(blocks) for r in (FastRollout(model), fast, plain))
+        lost = [r.begin(latents * torch.nan, executed).rollout(blocks).isnan().all() for r in (fast, plain)]
+    assert (a - exact).square().mean() < 1.1 * (b - exact).square().mean() and all(lost)
 
 
 def examples() -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,9 @@
 """The latent transformer's rollout with layers whose weights and inputs are of eight bits, by oneDNN: faster on CPUs.
 
 Weights have a scale per output, inputs one range for the whole tensor, seen in a rollout of examples in float32 (Jacob et al.
-2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference"). Attention stays in
-bfloat16, and so does the projection that ends each step: what it makes is the next latent as it is, while the layers, which
-add to what passes by them, hardly add to the error. Planning only: there are no gradients.
+2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference"). What stands between the
+layers is reckoned in real numbers (`native.cpp`), and so is the projection that ends each step: what it makes is the next latent
+as it is, while the layers, which add to what passes by them, hardly add to the error. Planning only: there are no gradients.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foresight.world_model.rollout import TYPICAL_ROWS, FastRollout, Linear
+from foresight.world_model.native import Native, compiled_for
+from foresight.world_model.rollout import TYPICAL_ROWS, FastRollout, Frames, Layer, Linear, Modulation
 from foresight.world_model.transformer import LatentTransformer
 
-LARGE = ("modulate", "enter", "keep", "widen", "narrow")  # of a layer's linear parts, those that are worth it
+LARGE = ("modulate", "enter", "keep", "leave", "widen", "narrow")  # of a layer's linear parts, those that are worth it
 
 
 class Watched:
@@ -53,6 +54,11 @@ class EightBits:
         packed = torch.ops.onednn.qlinear_prepack(whole, [TYPICAL_ROWS, weight.shape[1]])
         return cls(scale, round(-watched.low / scale), packed, by_output, torch.zeros(len(weight), dtype=torch.int64), bias)
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """Numbers for each 1.0 of the input, and which number is 0."""
+        return 1 / self.scale, float(self.zero)
+
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         if x.dtype != torch.uint8:
             x = x.float().mul_(1 / self.scale).add_(self.zero + 0.5).clamp_(0, 255).to(torch.uint8)
@@ -61,6 +67,29 @@ class EightBits:
         return torch.ops.onednn.qlinear_pointwise.default(
             x, self.scale, self.zero, *weight, scale, zero, dtype, activation, [], "none"
         )
+
+
+class EightBitRollout(FastRollout):
+    """What stands between the layers is done in one pass each where `native.cpp` could be compiled."""
+
+    native: Native | None = None
+
+    def _layer(self, layer: Layer, x: Float[Tensor, "#S D"], modulation: Modulation, frames: Frames) -> tuple[Tensor, Frames]:
+        native = self.native
+        if native is None:
+            return super()._layer(layer, x, modulation, frames)
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation
+        first, inner = not frames or self.config.window == 1, self.config.heads * self.config.head
+        _, y = native.modulate(x, shift, scale, *(layer.keep if first else layer.enter).range)
+        if first:  # a lone frame is attended to whatever is asked
+            k, v = layer.keep(y).split(inner, -1)
+            q, frames = k, ((k, v),)
+        else:
+            q, k, v = layer.enter(y).split(inner, -1)
+            frames = (*frames, (k, v))[-self.config.window :]
+        attended = native.attend(q, frames, layer.bias_by_lag[-len(frames) :], *layer.leave.range)
+        x, y = native.modulate(x, shift_mlp, scale_mlp, *layer.widen.range, gate, layer.leave(attended))
+        return torch.addcmul(x, gate_mlp, layer.narrow(layer.widen(y, "gelu"))), frames
 
 
 @torch.no_grad()
@@ -75,13 +104,14 @@ def in_eight_bits(
 
     The examples should be as far from each other as what is planned later: what lies outside their range is cut off.
     """
-    exact, fast = FastRollout(model), FastRollout(model, torch.bfloat16, executor, shards)
+    exact, fast = FastRollout(model), EightBitRollout(model, torch.bfloat16, executor, shards)
     exact.layers = tuple(layer._replace(**{name: Watched(getattr(layer, name)) for name in LARGE}) for layer in exact.layers)
     exact.rollout(exact.context(latents, blocks.new_zeros(len(latents), latents.shape[1] - 1, blocks.shape[-1])), blocks)
     fast.layers = tuple(
         layer._replace(**_quantised({name: getattr(watched, name) for name in LARGE}))
         for layer, watched in zip(fast.layers, exact.layers, strict=True)
     )
+    fast.native = compiled_for(model.config)
     return fast
 
 
