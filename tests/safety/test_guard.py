@@ -9,6 +9,7 @@ import pytest
 
 from foresight.control.trajectory import cut, derivatives, hold, sample
 from foresight.data import Reason, RobotState, Trajectory
+from foresight.safety.config import GuardConfig
 from foresight.safety.guard import Guard
 from tests.motions import at_1khz, candidate, drive, extremes, minimum_jerk
 
@@ -208,6 +209,19 @@ def test_a_held_arm_is_no_longer_pressed(moving, profile):
     _, _, _speed, acceleration = extremes(motion)
     assert (acceleration <= 1.001 * profile.acceleration_max).all()
     assert sample(moving.in_force, now_s + 1.0)[0] == pytest.approx(motion.q[-1])
+
+
+def test_a_relief_that_would_be_too_fast_for_the_tip_is_slower(profile, kinematics, start):
+    """Pushed aside at three joints, so that all at relief speed the tip would exceed its cap: its command follows, within the cap."""
+    for speed in (0.1, 0.6):
+        guard = Guard(profile, kinematics, GuardConfig(relief_rad_s=speed))
+        guard.in_force, aside = hold(start, 0.0), np.array([0.0, -0.04, -0.04, -0.04, 0.0, 0.0])
+        assert guard.relieve(RobotState(0.0, start, np.zeros(6)), 0.0) is None
+        motion = guard.relieve(RobotState(0.05, start + aside, np.zeros(6)), 0.05)
+        assert guard.reliefs == 1 and motion.q[-1] == pytest.approx(start + aside)
+        _, _, fastest, _ = extremes(motion)
+        tip_m_s = max(np.linalg.norm(kinematics.tip_velocity(*qd)) for qd in zip(motion.q, motion.dq, strict=True))
+        assert fastest.max() <= min(speed, 0.5 * 0.6) + 1e-6 and tip_m_s <= profile.tip_speed_max
 
 
 def test_an_arm_that_lags_is_not_held(moving):

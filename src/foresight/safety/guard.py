@@ -28,6 +28,7 @@ from foresight.safety.slowing import graded_share, mended, slowed, stop_along
 
 SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
 RAMPS = 1.0, 2.0, 4.0  # of the usual time in which a candidate is slowed; the next where the last would need too much of a joint
+RELIEF_SHARES = 1.0, 0.5, 0.25  # of the joints' speed in a relief; the next where the last would be too fast for the tip
 JERK_SHARES = 1.0, 0.3, 0.08  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
 
 
@@ -372,14 +373,15 @@ class Guard:
             return None  # an arm that is elsewhere all at once, or far, is not held: it was put there
         begin_s = now_s + self.transport_s
         q, dq, ddq, _ = derivatives(self.in_force, begin_s)
-        try:
-            motion = coming_to(state.q, q, dq, ddq, self.profile, self.config.relief_rad_s, begin_s)
-        except BrakingError:
-            return None
-        if not self._examine_own(motion, now_s).ok:
-            return None
-        self.reliefs += 1
-        return self._begin(motion, now_s)
+        for share in RELIEF_SHARES:
+            try:
+                motion = coming_to(state.q, q, dq, ddq, self.profile, share * self.config.relief_rad_s, begin_s)
+            except BrakingError:
+                return None
+            if self._examine_own(motion, now_s).ok:
+                self.reliefs += 1
+                return self._begin(motion, now_s)
+        return None
 
     def reset(self, now_s: float, state: RobotState | None = None) -> Verdict:
         """Allows motion again: not within the cool-down, and not while the arm still moves.
