@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 PERIOD_S = 0.1  # [s] between two plans, of simulated time
 WATCHES = 5  # looks of the guard at the joint states in that time; through ROS there are more
 CROWDED = ("objects", "shift")  # suites with rows in which two objects lie beside the cube
+SEARCHING = {  # by policy: what the planner calls what `--method`, `--samples` and `--iterations` set
+    "both": {"method": "refine_method", "samples": "samples", "iterations": "iterations"},
+    "search": {"method": "search_method", "samples": "search_samples", "iterations": "search_iterations"},
+}
 SETTLE_S = 0.8  # [s] of simulated time for the judge to see the arm at rest after the agent has ended its pursuit
 
 
@@ -200,6 +204,7 @@ def evaluate(
         injected_ms=config.latency_ms,
         compensated=config.compensate,
         subgoals=config.subgoals,
+        searching=config.searching,
         interrupted=interrupted,
         suite=config.suite or "",
         manifest=suite.fingerprint if suite else "",
@@ -337,6 +342,7 @@ def _build(config: EvaluateConfig, policy: str) -> tuple[Any, Acting]:
         compensates=config.compensate,
         device=config.device,
         subgoals=config.subgoals,
+        **{SEARCHING[policy][name]: value for name, value in config.searching.items() if policy in SEARCHING},
         deadline_s=float("inf"),  # simulated time stands still meanwhile: outcomes must not depend on load
     )
     return simulation, agent

@@ -110,6 +110,7 @@ def explain(config: ExplainConfig, build: Build = _build) -> tuple[Path, str]:
         latency_ms=report.injected_ms,
         compensate=report.compensated,
         subgoals=report.subgoals,
+        **report.searching,
     )
     torch.set_num_threads(1)
     simulation, agent = build(again, episode.policy)

@@ -212,7 +212,7 @@ def test_a_held_arm_is_no_longer_pressed(moving, profile):
 
 
 def test_a_relief_that_would_be_too_fast_for_the_tip_is_slower(profile, kinematics, start):
-    """Pushed aside at three joints, which at relief speed would take the tip beyond its cap: its command follows, within the cap."""
+    """Pushed aside at three joints, of which a fast relief would move the tip too fast: its command follows, within the cap."""
     for speed in (0.1, 0.6):
         guard = Guard(profile, kinematics, GuardConfig(relief_rad_s=speed))
         guard.in_force, aside = hold(start, 0.0), np.array([0.0, -0.04, -0.04, -0.04, 0.0, 0.0])

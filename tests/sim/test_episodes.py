@@ -9,9 +9,10 @@ import pytest
 from foresight.agent import Step
 from foresight.data import Belief, Candidate, Plan, Reason, RobotState, Trajectory, Verdict
 from foresight.evaluation.config import EvaluateConfig
+from foresight.planning.config import PlannerConfig
 from foresight.planning.pursuit import End, Outcome
 from foresight.safety.guard import Guard
-from sim.episodes import evaluate, run_episode
+from sim.episodes import SEARCHING, _build, evaluate, run_episode
 from sim.simulation import Judgement
 from sim.unguarded import Unguarded
 
@@ -206,3 +207,17 @@ def test_a_run_without_a_guard_says_so_in_its_arguments():
     assert "--no-guard" in config.to_arguments() and "--no-guard" not in EvaluateConfig().to_arguments()
     with pytest.raises(ValueError, match="--no-guard is for runs in process"):
         EvaluateConfig(guard=False, ros=True)
+
+
+def test_how_much_is_searched_reaches_the_planner_and_the_report():
+    """By the policy that searches; the random floor is as it was."""
+    chosen = {"method": "cem", "samples": 64, "iterations": 3}
+    config = EvaluateConfig(task=("reach",), episodes=1, random_episodes=0, policy="both", **chosen)
+    (simulation, agent), (other, floor) = _build(config, "both"), _build(config, "random")
+    simulation.close(), other.close()
+    made = agent.planner.config
+    assert (made.refine_method, made.samples, made.iterations) == ("cem", 64, 3)
+    assert floor.planner.config == PlannerConfig(policy="random", deadline_s=float("inf"))
+    assert "--method cem --samples 64 --iterations 3" in " ".join(config.to_arguments())
+    assert evaluate(config, lambda result: None, build)[0].searching == chosen
+    assert "search_samples" in SEARCHING["search"].values()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from foresight.planning.search import Method
+
 TaskName = Literal["reach", "push", "push_object_goal", "push_far", "push_among", "pick", "clutter"]
 GRIPPING = ("pick", "clutter")  # the gripper starts open, and the cube must have been lifted on its way
 NO_GRIPPER = "the model's actions move the tip and leave the gripper as it is"
@@ -87,6 +89,12 @@ class EvaluateConfig:
     """Where the model runs: cpu (torch), or onnx (ONNX Runtime, from the files of `foresight export`); in-process only."""
     guard: bool = True
     """Without it whatever was planned is sent to the simulated arm, to measure what the guard costs; in-process only."""
+    method: Method | None = None
+    """How policy `search` searches, or `both` refines what the actor proposes; by default as shipped; in-process only."""
+    samples: int | None = None
+    """Candidates of a round of that search; by default as shipped; in-process only."""
+    iterations: int | None = None
+    """Rounds of that search; by default as shipped; in-process only."""
     subgoals: bool = True
     """Pursue sub-goals on the way to a goal that is far, where the model proposes them; in-process only."""
     ros: bool = False
@@ -117,6 +125,11 @@ class EvaluateConfig:
             raise ValueError("--no-guard is for runs in process; through ROS the guard is always there. Leave one out.")
         if self.ros and not self.subgoals:
             raise ValueError("--no-subgoals is for runs in process; nodes have the parameter `planner.subgoals`. Leave one out.")
+        if self.searching and (self.ros or self.policy not in ("both", "search")):
+            raise ValueError(
+                "--method, --samples and --iterations are for --policy both or search, in process; nodes have the parameters "
+                "`planner.refine_method`, `planner.samples` and so on. Leave them out."
+            )
         if not 0 <= self.latency_ms < 250:
             raise ValueError(
                 f"--latency-ms must be at least 0 and below 250, which is where the guard refuses, got {self.latency_ms}."
@@ -132,6 +145,8 @@ class EvaluateConfig:
             ("seed", 0, 9_999),
             ("jobs", 1, 256),
             ("videos", 0, 100_000),
+            ("samples", 2, 100_000),
+            ("iterations", 0, 10_000),
             ("random_episodes", 0, 100_000),
         ):
             value = getattr(self, name)
@@ -149,6 +164,12 @@ class EvaluateConfig:
     def episode_seed(self, index: int) -> int:
         """The scene of episode `index`: held out, since collection draws its scenes from a thousand million on."""
         return self.seed * 100_000 + index
+
+    @property
+    def searching(self) -> dict[str, str | int]:
+        """What the search does otherwise than as shipped: `method`, `samples`, `iterations`."""
+        chosen = {name: getattr(self, name) for name in ("method", "samples", "iterations")}
+        return {name: value for name, value in chosen.items() if value is not None}
 
     def to_arguments(self) -> list[str]:
         """The command-line words that give this configuration again."""

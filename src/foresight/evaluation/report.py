@@ -101,6 +101,8 @@ def _header(report: Report, successes: int, total: int) -> str:
         facts["latency"] = f"{report.injected_ms:g} ms injected, {'' if report.compensated else 'not '}compensated"
     if not report.subgoals:
         facts["sub-goals"] = "not pursued"
+    if report.searching:
+        facts["search"] = ", ".join(f"{name} {value}" for name, value in report.searching.items())
     if report.suite:
         facts["world"] = "as the row says"
     if report.not_run:

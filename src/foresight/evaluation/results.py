@@ -113,6 +113,7 @@ class Report:
     injected_ms: float = 0.0  # [ms] of latency injected between observation and motion
     compensated: bool = True  # whether plans begin where the arm will be after it
     subgoals: bool = True  # whether those that the model proposed were pursued
+    searching: dict[str, str | int] = field(default_factory=dict)  # method, samples, iterations, where not as shipped
     interrupted: bool = False  # before all episodes that were asked for were done
     suite: str = ""
     manifest: str = ""  # twelve hexadecimal digits that name the suite's manifest
@@ -143,6 +144,7 @@ def summarise(
     injected_ms: float = 0.0,
     compensated: bool = True,
     subgoals: bool = True,
+    searching: dict[str, str | int] | None = None,
     interrupted: bool = False,
     suite: str = "",
     manifest: str = "",
@@ -199,6 +201,7 @@ def summarise(
         injected_ms=injected_ms,
         compensated=compensated,
         subgoals=subgoals,
+        searching=searching or {},
         interrupted=interrupted,
         suite=suite,
         manifest=manifest,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 from foresight.planning.objective import DEFAULT, parse
-from foresight.planning.search.methods import Method
+from foresight.planning.search import Method
 
 HORIZON_MAX = 16  # blocks
 Policy = Literal["both", "actor", "search", "reactive", "dreamt", "random"]

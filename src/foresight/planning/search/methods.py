@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from foresight.interfaces import Search
+from foresight.planning.search import Method
 from foresight.planning.search.cem import Cem
 from foresight.planning.search.gradient import Gradient
 from foresight.planning.search.hybrid import Hybrid
@@ -13,7 +13,6 @@ from foresight.planning.search.icem import Icem
 from foresight.planning.search.mppi import Mppi
 from foresight.planning.search.predictive_sampling import PredictiveSampling
 
-Method = Literal["cem", "icem", "mppi", "predictive_sampling", "gradient", "hybrid"]
 SPREAD_FLOOR = 0.02  # [m/s] least standard deviation of those that learn one
 RATE = 0.02  # [m/s] of a gradient's step
 
