@@ -29,7 +29,7 @@ faults: setup  ## planners killed and frozen at full speed on three arms, then c
 	@.venv/bin/foresight bench faults --matrix --json runs/faults/matrix.json
 
 nightly: setup  ## message fuzz for 10 minutes, then the simulated graph for an hour (HOURS=0.1 shortens it; figures in runs/nightly/)
-	@FORESIGHT_FUZZ_S=100 FORESIGHT_FUZZ_SEED=$$(date +%j) $(IN_ROS) $(PYTHON_ENV) -m pytest tests/ros/test_fuzz.py -q -s $(ARGS)
+	@FORESIGHT_FUZZ_S=600 FORESIGHT_FUZZ_SEED=$$(date +%j) $(IN_ROS) $(PYTHON_ENV) -m pytest tests/ros/test_fuzz.py -q -s $(ARGS)
 	@.venv/bin/foresight bench soak --hours $(or $(HOURS),1) --json runs/nightly/soak.json --log runs/nightly/graph.log
 
 kernels: setup  ## the kernels for GPUs in Triton's interpreter, on the CPU; installs Triton (700 MB) beside the rest

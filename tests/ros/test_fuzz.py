@@ -1,24 +1,35 @@
 """Every subscription and service of every node gets messages that nobody should send. No node falls, none forgets its work.
 
-make nightly                              ten minutes of it (FORESIGHT_FUZZ_S seconds for each node)
+make nightly                              ten minutes of it (FORESIGHT_FUZZ_S seconds for all nodes together, else one minute)
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import io
 import os
+import pkgutil
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import foresight_nodes
 import numpy as np
 import pytest
+import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from foresight_bringup.graph import Arguments
+from foresight_bringup.up import Console, Group, View, resolve
 from foresight_msgs.msg import Belief as BeliefMsg
 from foresight_msgs.msg import Bond, GraphState, GuardState
 from foresight_msgs.msg import Observation as ObservationMsg
 from foresight_nodes import convert, topics
+from foresight_nodes.crash_matrix import Onlooker
+from foresight_nodes.full_speed_planner import FullSpeedPlanner
 from foresight_nodes.guard_node import GuardNode
 from foresight_nodes.lifecycle_manager import LifecycleManager
 from foresight_nodes.mock_driver_node import MockDriverNode
@@ -26,25 +37,49 @@ from foresight_nodes.mock_driver_node import test_pattern as picture
 from foresight_nodes.part import Part
 from foresight_nodes.perception_node import PerceptionNode
 from foresight_nodes.planner_node import PlannerNode
+from foresight_nodes.recorder_node import RecorderNode
+from foresight_nodes.run_episodes import Runner
 from foresight_nodes.sim_node import DEAF_S, SimNode
+from foresight_nodes.soak import Ear
+from foresight_nodes.stop_trials import Lane
 from foresight_nodes.world_model_node import WorldModelNode
 from rclpy.action import ActionClient
+from rclpy.node import Node
+from rclpy.serialization import serialize_message
+from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock
-from std_msgs.msg import Header
+from std_msgs.msg import Bool, Float64, Header
 from std_srvs.srv import Trigger
 
 from foresight.control.motion import joint_trajectory, start_of
 from foresight.control.trajectory import sample
 from foresight.data import Belief, Observation, RobotState
+from foresight.incidents.pack import Pack
+from foresight.robots.profile import profile_text
+from foresight.safety.config import GuardConfig
+from foresight.safety.decision import Setup
 from foresight.safety.failsafe import FailsafeState
+from foresight.safety.obstacles import TABLE, to_text
 from foresight.world_model.checkpoint import fingerprint, read_contract
 from tests.judge import faults, step
 from tests.motions import MIDDLE, minimum_jerk, plan_towards
 from tests.ros.conftest import Bench, parameters
 from tests.ros.fuzz import LENGTHS, messages, mutated, over_the_wire, random_message
 
-COUNT = 120  # messages for each subscription
-SECONDS = float(os.environ.get("FORESIGHT_FUZZ_S", "0"))  # for each node; above 0 it counts instead of COUNT
+NODES = {
+    "guard": GuardNode,
+    "gripping_guard": GuardNode,
+    "perception": PerceptionNode,
+    "world_model": WorldModelNode,
+    "planner": PlannerNode,
+    "sim": SimNode,
+    "driver": MockDriverNode,
+    "recorder": RecorderNode,
+    "manager": LifecycleManager,
+}
+BENCHES = {Onlooker, FullSpeedPlanner, Runner, Ear, Lane}  # part of no graph: they end with an error on what makes no sense
+COUNT = 120  # messages for each subscription at least
+SECONDS = float(os.environ.get("FORESIGHT_FUZZ_S", "60")) / len(NODES)  # for each node at least
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
 GRIPPER, KNUCKLE = "gripper_controller/joint_trajectory", ("robotiq_85_left_knuckle_joint",)
 OPENING = 0.5  # of the gripper, as measured
@@ -55,27 +90,28 @@ pytestmark = pytest.mark.timeout(120 + 4 * SECONDS)
 class Fuzzed:
     """A node under fire: what it publishes is kept, `valid` is what it should be sent, `works` whether it still does its work."""
 
-    def __init__(self, bench: Bench, node: Part) -> None:
+    def __init__(self, bench: Bench, node: Part | LifecycleManager) -> None:
         self.bench, self.node, self.published = bench, node, []
-        send = node.publish
-        node.publish = lambda publisher, message: (
-            self.published.append((publisher.topic_name, message)),
-            send(publisher, message),
-        )
+        if isinstance(node, Part):
+            send = node.publish
+            node.publish = lambda publisher, message: (
+                self.published.append((publisher.topic_name, message)),
+                send(publisher, message),
+            )
         self.valid: dict[str, Callable[[], Any]] = {}
         self.works: Callable[[], bool] = lambda: True
         self.before: Callable[[], None] = lambda: None  # each message
         self.after: Callable[[str, Any], None] = lambda topic, message: None
 
     def fire(self, rng: np.random.Generator) -> int:
-        """All subscriptions in turn, until each had its share; the number of messages."""
+        """All subscriptions in turn, until each had its share; the number of messages. Each has a valid message to spoil."""
         sent, began_s = 0, time.monotonic()
         while True:
-            for subscription in [s for s in self.node.subscriptions if s.topic_name != "/clock"]:
-                valid = next((make for name, make in self.valid.items() if subscription.topic_name.endswith(name)), None)
+            for subscription in [s for s in self.node.subscriptions if not _sets_the_clock(s)]:
+                valid = next(make for name, make in self.valid.items() if subscription.topic_name.endswith(name))
                 for message in messages(subscription.msg_type, valid, rng, COUNT):
                     self.before()
-                    subscription.callback(message)
+                    subscription.callback(serialize_message(message) if subscription.raw else message)
                     self.after(subscription.topic_name, message)
                     sent += 1
                 assert self.works(), f"{self.node.get_name()} no longer works after fuzzing {subscription.topic_name}"
@@ -84,7 +120,7 @@ class Fuzzed:
 
     def jump(self, rng: np.random.Generator) -> None:
         """Clocks that go anywhere, and then right again: the node must do its work as before."""
-        for subscription in [s for s in self.node.subscriptions if s.topic_name == "/clock"]:
+        for subscription in filter(_sets_the_clock, self.node.subscriptions):
             for message in messages(Clock, lambda: Clock(clock=convert.stamp(self.bench.now_s)), rng, COUNT // 4):
                 subscription.callback(message)
             subscription.callback(Clock(clock=convert.stamp(self.bench.now_s)))
@@ -103,6 +139,10 @@ class Fuzzed:
                 over_the_wire(answer)
 
 
+def _sets_the_clock(subscription: Subscription) -> bool:
+    return subscription.topic_name == "/clock" and not subscription.raw
+
+
 @pytest.fixture
 def guard(bench: Bench, profile, kinematics, start: np.ndarray) -> Fuzzed:
     """An active guard; all that it forwards is judged, whatever was sent to it."""
@@ -116,7 +156,8 @@ def gripping_guard(bench: Bench, profile, kinematics, start: np.ndarray) -> Fuzz
 
 
 def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) -> Fuzzed:
-    node = bench.add(GuardNode, robot="ur5e", **given)
+    driver = {f"{name}_topic": f"driver/{name}" for name in ("controller_active", "program_running", "speed_scaling")}
+    node = bench.add(GuardNode, robot="ur5e", **driver, **given)
     bench.bring_up(node)
     fuzzed, q = Fuzzed(bench, node), [start]
     made: list = []
@@ -144,6 +185,7 @@ def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) 
         """The arm is where it was told to be, nothing is stopped."""
         node._failsafe = FailsafeState()  # a latch outlives _forget
         node._forget()
+        node._hear_driver(controller_active=True, program_running=True, speed_scaling=1.0)
         node._on_joint_state(state())
         node._on_heartbeat(stamped())
 
@@ -188,6 +230,9 @@ def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) 
         "belief": lambda: BeliefMsg(header=stamped()),
         "diagnostics": lambda: DiagnosticArray(status=[DiagnosticStatus(name="/perception", level=DiagnosticStatus.OK)]),
         "graph_state": lambda: GraphState(active=True),
+        "controller_active": lambda: Bool(data=True),
+        "program_running": lambda: Bool(data=True),
+        "speed_scaling": lambda: Float64(data=1.0),
     }
     fuzzed.works, fuzzed.before, fuzzed.after = works, before, after
     return fuzzed
@@ -275,6 +320,10 @@ def planner(bench: Bench, checkpoint: Path, profile, kinematics, start: np.ndarr
     def command() -> Any:
         return convert.trajectory_to_msg(minimum_jerk(start, np.full(6, 0.02), bench.now_s + 0.05), profile.joint_names)
 
+    def setup() -> Any:
+        told = Setup(profile_text("ur5e"), GuardConfig(), "", 0.045, to_text(TABLE, ()))
+        return convert.setup_to_msg(told, profile.name, {}, bench.now_s)
+
     def pursuing() -> None:
         if node._chase is None:
             goal = topics.PURSUE[1].Goal(use_tip=True, time_limit_s=1e6)
@@ -286,13 +335,14 @@ def planner(bench: Bench, checkpoint: Path, profile, kinematics, start: np.ndarr
 
     def works() -> bool:
         node._forget()
+        node._on_guard_setup(setup())
         pursuing()
         before = len(fuzzed.published)
         node._on_belief(over_the_wire(belief()))
         return any(name.endswith("/plan") for name, _ in fuzzed.published[before:])
 
     fuzzed.valid, fuzzed.works, fuzzed.before = (
-        {"belief": belief, "guard_state": state, "joint_trajectory": command},
+        {"belief": belief, "guard_state": state, "guard_setup": setup, "joint_trajectory": command},
         works,
         pursuing,
     )
@@ -347,10 +397,67 @@ def driver(bench: Bench, profile) -> Fuzzed:
     return fuzzed
 
 
-@pytest.mark.parametrize("name", ["guard", "gripping_guard", "perception", "world_model", "planner", "sim", "driver"])
-def test_no_message_ends_a_node_or_gets_past_the_guard(name: str, request: pytest.FixtureRequest):
+@pytest.fixture
+def recorder(bench: Bench, profile, tmp_path: Path) -> Fuzzed:
+    """A recorder in little memory, which writes an incident whenever it hears of a stop."""
+    limits = {"memory_max_mb": 1, "keep_packs": 3, "aftermath_s": 0.001, "interval_s": 0.0, "images_hz": 1e3}
+    node = bench.add(RecorderNode, robot="ur5e", folder=str(tmp_path), **limits)
+    bench.bring_up(node)
+    fuzzed = Fuzzed(bench, node)
+
+    def works() -> bool:
+        """What it holds, it writes, and that can be read."""
+        answer = node._on_snapshot(Trigger.Request(), Trigger.Response())
+        assert answer.success, answer.message
+        told = Pack(Path(answer.message)).summary["messages"]
+        return set(told) == set(node._kinds) and len(list(tmp_path.iterdir())) <= limits["keep_packs"]
+
+    fuzzed.valid, fuzzed.works = dict(node._kinds), works
+    fuzzed.after = lambda topic, message: node._step()
+    return fuzzed
+
+
+@pytest.fixture
+def manager(bench: Bench) -> Iterator[Fuzzed]:
+    """It hears every node's bond and diagnostics, and anybody's; it still answers and knows who lives."""
+    node = LifecycleManager(parameter_overrides=parameters(node_names=["guard"]))
+    bench.executor.add_node(node)
+    fuzzed = Fuzzed(bench, node)
+
+    def bond() -> Bond:
+        return Bond(node="/guard", pid=7)
+
+    def works() -> bool:
+        node._on_bond(over_the_wire(bond()))
+        known = node._bonds.alive("/guard", time.monotonic()) and node._bonds.pid("/guard") == 7
+        answer = node._on_is_active(Trigger.Request(), Trigger.Response())
+        return known and not answer.success and node.exit_code is None
+
+    fuzzed.valid = {
+        "bond": bond,
+        "guard_state": GuardState,
+        "diagnostics": lambda: DiagnosticArray(status=[DiagnosticStatus(name="/guard", level=DiagnosticStatus.OK)]),
+    }
+    fuzzed.works = works
+    fuzzed.after = lambda topic, message: (node._step(), node._announce())
+    yield fuzzed
+    node.destroy_node()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A tiny model is quicker on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_no_message_ends_a_node_or_gets_past_the_guard(name: str, request: pytest.FixtureRequest, one_thread: None):
     """After each barrage the node still answers and does its work; what the guard forwarded meanwhile keeps every limit."""
     fuzzed: Fuzzed = request.getfixturevalue(name)
+    assert type(fuzzed.node) is NODES[name]
     rng = np.random.default_rng([SEED, sum(map(ord, name))])
     assert fuzzed.works()
     sent = fuzzed.fire(rng)
@@ -366,37 +473,26 @@ def test_no_message_ends_a_node_or_gets_past_the_guard(name: str, request: pytes
         assert len(told - {"ok"}) > 3, told
 
 
-def test_no_message_ends_the_lifecycle_manager(bench: Bench):
-    """It hears every node's bond and diagnostics, and anybody's; it still answers and knows who lives."""
-    manager = LifecycleManager(parameter_overrides=parameters(node_names=["guard"], autostart=False))
-    bench.executor.add_node(manager)
-    rng = np.random.default_rng(SEED)
-    good = {
-        "bond": lambda: Bond(node="/guard", pid=7),
-        "guard_state": GuardState,
-        "diagnostics": lambda: DiagnosticArray(status=[DiagnosticStatus(name="/guard", level=DiagnosticStatus.OK)]),
-    }
-    for subscription in manager.subscriptions:
-        valid = next((make for name, make in good.items() if subscription.topic_name.endswith(name)), None)
-        for message in messages(subscription.msg_type, valid, rng, COUNT):
-            subscription.callback(message)
-    manager._on_bond(over_the_wire(good["bond"]()))
-    assert manager._bonds.alive("/guard", time.monotonic()) and manager._bonds.pid("/guard") == 7
-    client = bench.node.create_client(Trigger, "lifecycle_manager/is_active")
-    bench.until(client.service_is_ready, "is_active is there")
-    call = client.call_async(Trigger.Request())
-    bench.until(call.done, "the manager answers")
-    assert not call.result().success
-    manager.destroy_node()
+def test_no_message_ends_who_watches_the_processes():
+    """`foresight up` hears the manager name frozen processes, and ends none that it did not start."""
+    graph, rng = resolve("sim", Arguments()), np.random.default_rng(SEED)
+    view, group = View(graph), Group(graph, Console(io.StringIO(), False))
+    for message in messages(GraphState, lambda: GraphState(active=True, frozen=["guard"], frozen_pid=[os.getpid()]), rng, COUNT):
+        view._on_graph_state(message)
+        group.end_frozen(view.frozen)
+    view._on_graph_state(over_the_wire(GraphState(active=True)))
+    assert view.active and not view.frozen
+    view.close()
 
 
-def test_every_subscription_of_every_node_is_fired_at(request: pytest.FixtureRequest, bench: Bench):
-    """Each subscription of a node finds a valid message to spoil, /clock aside, so that none is fuzzed with noise alone."""
-    for name in ("guard", "perception", "world_model", "driver"):
-        fuzzed: Fuzzed = request.getfixturevalue(name)
-        for subscription in fuzzed.node.subscriptions:
-            known = [topic for topic in fuzzed.valid if subscription.topic_name.endswith(topic)]
-            assert known or subscription.topic_name == "/clock", f"{name}: {subscription.topic_name}"
+def test_every_subscription_of_every_node_is_fired_at():
+    """Whoever subscribes to something, in any module of the nodes, is in the table of what is fuzzed, or a bench."""
+    modules = [importlib.import_module(f"foresight_nodes.{m.name}") for m in pkgutil.iter_modules(foresight_nodes.__path__)]
+    kinds = {kind for module in modules for kind in vars(module).values() if inspect.isclass(kind) and issubclass(kind, Node)}
+    own = [kind for kind in kinds if kind.__module__.startswith("foresight_nodes.")]
+    subscribes = re.compile(r"\.subscription\(self|self\.create_subscription\(")
+    hearing = {kind for kind in own if subscribes.search(inspect.getsource(kind))}
+    assert hearing == {*NODES.values(), *BENCHES}
 
 
 # -- the fuzzer itself ---------------------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ class RecorderNode(Part[RecorderParameters]):
             "git": self._git,
             "versions": versions(),
             "guard_setup": setup
-            and {"fingerprint": setup.fingerprint, "profile": setup.profile, "config": json.loads(setup.config)},
+            and {"fingerprint": setup.fingerprint, "profile": setup.profile, "config": _config(setup.config)},
         }
 
     def _latest(self, topic: topics.Topic):
@@ -252,6 +252,14 @@ def recorded_topics(controller_topics: tuple[str, ...], camera_topics: tuple[str
     named = [topic for topic in vars(topics).values() if isinstance(topic, topics.Topic)]
     cameras = [make(camera) for camera in camera_topics for make in (topics.image, topics.camera_info)]
     return list({topic.name: topic for topic in [*named, *cameras, *map(topics.trajectory, controller_topics)]}.values())
+
+
+def _config(text: str) -> object:
+    """As the guard said it; anybody can say what is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _said(error: BaseException) -> str:
