@@ -18,7 +18,7 @@ from foresight_msgs.msg import GraphState, GuardState
 from foresight_msgs.msg import Observation as ObservationMsg
 from foresight_msgs.msg import Plan as PlanMsg
 from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.event_handler import QoSLivelinessChangedInfo, QoSRequestedDeadlineMissedInfo, SubscriptionEventCallbacks
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64, Header
 from std_srvs.srv import Trigger
@@ -103,7 +103,7 @@ class GuardNode(Part[GuardParameters]):
         self._decisions = 0
         self._guard: Guard | None = None
         self._failsafe, self._why = FailsafeState(), ""
-        self._missed_ticks = self._missed_deadlines = self._remade = 0
+        self._missed_ticks = self._missed_deadlines = self._lost_planners = self._remade = 0
         self._closed = float("nan")  # the gripper's last command in a plan: no stop and no change of the node's state drops it
         self._forget()
 
@@ -136,8 +136,9 @@ class GuardNode(Part[GuardParameters]):
         if self._gripper is not None:
             self._grip = topics.trajectory(parameters.gripper_topic or self._gripper.controller_topic).publisher(self)
         events = SubscriptionEventCallbacks(deadline=self._on_missed_deadline)
+        beats = SubscriptionEventCallbacks(deadline=self._on_missed_deadline, liveliness=self._on_liveliness)
         topics.JOINT_STATES.subscription(self, self._on_joint_state)
-        topics.HEARTBEAT.subscription(self, self._on_heartbeat, events)
+        topics.HEARTBEAT.subscription(self, self._on_heartbeat, beats)
         topics.OBSERVATION.subscription(self, self._on_observation)
         topics.BELIEF.subscription(self, self._on_belief)
         topics.PLAN.subscription(self, self._on_plan, events)
@@ -189,6 +190,7 @@ class GuardNode(Part[GuardParameters]):
             "plan_age_s": self._plan_age_s,
             "missed_ticks": self._missed_ticks,
             "missed_deadlines": self._missed_deadlines,
+            "lost_planners": self._lost_planners,
             "stops_made_anew": self._remade,
         }
 
@@ -292,9 +294,12 @@ class GuardNode(Part[GuardParameters]):
                 refusal = next((pair.value for pair in status.values if pair.key == "refusal"), "")
                 self._monitor.heard_camera(refusal, status.message, self._now())
 
-    def _on_missed_deadline(self, _) -> None:
-        """Counted for people; what is done about silence follows from ages on the steady clock."""
-        self._missed_deadlines += 1
+    def _on_missed_deadline(self, missed: QoSRequestedDeadlineMissedInfo) -> None:
+        """Counted for people, as lost planners are; what is done about silence follows from ages on the steady clock."""
+        self._missed_deadlines += missed.total_count_change
+
+    def _on_liveliness(self, changed: QoSLivelinessChangedInfo) -> None:
+        self._lost_planners += max(0, changed.not_alive_count_change)
 
     # -- what is done about it ----------------------------------------------------------------------------------------
 
