@@ -639,6 +639,29 @@ def test_what_cannot_be_trusted_brakes_the_arm_until_it_can(bench: Bench, profil
     assert len(guarded.commands) == 2 and guarded.offer(guarded.plan()).reason == "ok"
 
 
+def test_a_reset_is_refused_within_the_cool_down_and_while_its_cause_stands(bench: Bench, profile, kinematics, start):
+    """It says which of the two it is, and nothing changes; once the camera sees again a reset is granted."""
+    guarded = Guarded(bench, profile, kinematics, start, failsafe__raised=["camera_dark=latch"])
+
+    def reset() -> Trigger.Response:
+        return bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request())
+
+    guarded.offer(guarded.plan())
+    guarded.live(0.1)
+    _perception_says("dark_camera")(guarded)
+    bench.until(lambda: guarded.states[-1].latched, "the dark camera latches")
+    soon = reset()
+    assert not soon.success and "possible after 0.5 s" in soon.message
+    guarded.live(1.0)
+    standing = reset()
+    assert not standing.success and "The cause still stands: camera_dark" in standing.message
+    assert guarded.states[-1].latched and guarded.offer(guarded.plan()).reason == "stopped"
+    guarded.repair()
+    bench.until(lambda: reset().success, "a reset is granted")
+    guarded.ready()
+    assert guarded.offer(guarded.plan()).reason == "ok"
+
+
 @pytest.mark.parametrize(
     ("parameter", "topic", "good", "bad", "cause"),
     [
