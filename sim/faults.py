@@ -40,7 +40,7 @@ TABLE = (
          "Perception reports it; the arm holds."),
     Kind("camera_black", "sim", "Every camera delivers black pictures.", "Perception reports it; the arm holds."),
     Kind("image_delay", "sim", "Frames arrive late by delay_s, with the stamps of their capture.",
-         "Plans from old images are refused; the arm comes to rest on what it has."),
+         "Perception takes none that is too old, and says so; without plans the arm comes to rest on what it has."),
     Kind("packet_loss", "sim", "A share of all frames and joint states is lost. Commands are reliable: DDS sends them again.",
          "Motion goes on, slower; no limit is broken."),
     Kind("joint_nan", "sim", "Joint number `joint` is measured as NaN.", "Refused by name; the arm comes to rest."),

@@ -214,7 +214,15 @@ def gripping_checkpoint(tmp_path_factory: pytest.TempPathFactory, profile: Robot
     return _untrained(tmp_path_factory.mktemp("checkpoint") / "gripping", profile, gripper=True)
 
 
-def _untrained(path: Path, profile: RobotProfile, gripper: bool = False, **config) -> Path:
+@pytest.fixture(scope="session")
+def simulated_checkpoint(tmp_path_factory: pytest.TempPathFactory, profile: RobotProfile) -> Path:
+    """The same, for the cameras of the simulation."""
+    from sim.scenes import contract
+
+    return _untrained(tmp_path_factory.mktemp("checkpoint") / "simulated", profile, contract=contract(profile))
+
+
+def _untrained(path: Path, profile: RobotProfile, gripper: bool = False, contract: Contract | None = None, **config) -> Path:
     import torch
 
     from foresight.contract import TIP, TIP_AND_GRIPPER, CameraContract, Contract
@@ -223,7 +231,8 @@ def _untrained(path: Path, profile: RobotProfile, gripper: bool = False, **confi
 
     torch.manual_seed(0)
     cameras = tuple(CameraContract(name, 64, 48, (8, 0, 48, 48), 32) for name in ("front", "wrist"))
-    contract = Contract(profile.name, profile.joint_names, cameras, action=TIP_AND_GRIPPER if gripper else TIP)
+    action = TIP_AND_GRIPPER if gripper else TIP
+    contract = contract or Contract(profile.name, profile.joint_names, cameras, action=action)
     model = WorldModel(contract, ModelConfig(16, 8, 16, 1, 16, 8, **config))
     save(model, path, "# Untrained\n", {})
     return path

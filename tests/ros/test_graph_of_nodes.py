@@ -39,15 +39,18 @@ class Line:
         start: np.ndarray,
         planner_checkpoint: Path | None = None,
         keep_outs: list[float] | None = None,
+        driver: Part | None = None,
         **planner,
     ) -> None:
+        """`driver`: what is the arm and its cameras; None: a stand-in that follows perfectly."""
         self.bench = bench
         common = {"robot": "ur5e", "checkpoint": str(checkpoint)}
-        self.driver = bench.add(
+        self.driver = driver or bench.add(
             MockDriverNode, robot="ur5e", image_width=64, image_height=48, joint_states_hz=100.0, start=start.tolist()
         )
         self.guard = bench.add(GuardNode, robot="ur5e", **({"keep_outs": keep_outs} if keep_outs else {}))
-        self.perception, self.world_model = bench.add(PerceptionNode, **common), bench.add(WorldModelNode, **common)
+        self.perception = bench.add(PerceptionNode, **common)
+        self.world_model = bench.add(WorldModelNode, injectable=True, **common)
         self.planner = bench.add(
             PlannerNode, **{**common, "checkpoint": str(planner_checkpoint or checkpoint), **QUICK, **planner}
         )
