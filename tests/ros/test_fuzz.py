@@ -111,7 +111,7 @@ class Fuzzed:
                 valid = next(make for name, make in self.valid.items() if subscription.topic_name.endswith(name))
                 for message in messages(subscription.msg_type, valid, rng, COUNT):
                     self.before()
-                    subscription.callback(serialize_message(message) if subscription.raw else message)
+                    subscription.callback(_raw(message, rng) if subscription.raw else message)
                     self.after(subscription.topic_name, message)
                     sent += 1
                 assert self.works(), f"{self.node.get_name()} no longer works after fuzzing {subscription.topic_name}"
@@ -137,6 +137,12 @@ class Fuzzed:
                 request = over_the_wire(random_message(service.srv_type.Request, rng))
                 answer = service.callback(request, service.srv_type.Response())
                 over_the_wire(answer)
+
+
+def _raw(message: Any, rng: np.random.Generator) -> bytes:
+    """The message's bytes, now and then not all of them."""
+    data = serialize_message(message)
+    return data[: rng.integers(len(data))] if rng.random() < 0.1 else data
 
 
 def _sets_the_clock(subscription: Subscription) -> bool:

@@ -142,8 +142,8 @@ class RecorderNode(Part[RecorderParameters]):
             return
         self._kept_ns[topic] = now_ns
         self._ring.add(topic, now_ns, data, latched)
-        if topic == self._guard_topic:
-            self._on_guard_state(deserialize_message(data, GuardState))
+        if topic == self._guard_topic and (state := _read(data, GuardState)) is not None:
+            self._on_guard_state(state)
 
     def _now_ns(self) -> int:
         return time.monotonic_ns() + self._ahead_ns
@@ -202,7 +202,7 @@ class RecorderNode(Part[RecorderParameters]):
 
     def _latest(self, topic: topics.Topic):
         data = self._ring.latest(self.resolve_topic_name(topic.name))
-        return data and deserialize_message(data, topic.type)
+        return data and _read(data, topic.type)
 
     def _tell(self, writing: Future) -> None:
         error = writing.exception()
@@ -252,6 +252,14 @@ def recorded_topics(controller_topics: tuple[str, ...], camera_topics: tuple[str
     named = [topic for topic in vars(topics).values() if isinstance(topic, topics.Topic)]
     cameras = [make(camera) for camera in camera_topics for make in (topics.image, topics.camera_info)]
     return list({topic.name: topic for topic in [*named, *cameras, *map(topics.trajectory, controller_topics)]}.values())
+
+
+def _read(data: bytes, kind: type):
+    """The message, or None: whoever is in the domain can send bytes that are none."""
+    try:
+        return deserialize_message(data, kind)
+    except RuntimeError:
+        return None
 
 
 def _config(text: str) -> object:
