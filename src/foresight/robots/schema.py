@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Kind = Callable[[Any, int], Any]  # a value of the YAML and the number of joints -> the parsed value, or _Unfit
 
+RATE_HZ = 50.0, 5000.0  # of a trajectory controller
+
 LIMITS = (
     "position_min",
     "position_max",
@@ -226,6 +228,11 @@ def check_consistency(profile: RobotProfile) -> None:
     for key in ("joint_speed_max", "tip_speed_max", "tip_acceleration_max", "controller_rate_hz"):
         if not (np.isfinite(value := getattr(profile, key)) and value > 0):
             raise ValueError(f"Robot '{name}': {key} must be a finite number above 0, got {value}.")
+    if not RATE_HZ[0] <= profile.controller_rate_hz <= RATE_HZ[1]:  # jerk is looked at over one period: a long one hides it
+        low, high = RATE_HZ
+        raise ValueError(
+            f"Robot '{name}': controller_rate_hz must lie between {low:g} and {high:g} Hz, got {profile.controller_rate_hz:g}."
+        )
     for low, high in (("position_min", "position_max"), ("workspace_min", "workspace_max")):
         _ordered(name, low, getattr(profile, low), high, getattr(profile, high))
     _ordered(name, "position_min", profile.position_min, "home", profile.home)

@@ -198,7 +198,7 @@ class Scene:
         if not len(near):
             return None
         kept = self._margin[near] + self.resolution_m / 2
-        floor = np.full(len(near), -np.inf)
+        margin, floor, least = self._margin[near], np.full(len(near), -np.inf), None
         for begin, end, middle, half in zip(windows.begin, windows.end, windows.middle, windows.half[:, near], strict=True):
             if (floor > -np.inf).all() and (self.proximity.distances(middle, near) - half >= kept).all():
                 floor = kept  # apart throughout
@@ -206,8 +206,11 @@ class Scene:
             times = np.linspace(begin, end, max(1, int(np.ceil(2 * half.max() / self.resolution_m))) + 1)
             for time_s, q in zip(times.tolist(), path(times), strict=True):
                 distances = self.proximity.distances(q, near)
-                if not (distances >= floor - NOISE_M).all():
-                    i = int(np.argmax(floor - distances))
+                if least is None:  # who kept the margin keeps it: noise must not add up from one motion to the next
+                    least = np.where(distances >= margin - 2 * NOISE_M, np.minimum(margin, distances) - NOISE_M / 1e3, -np.inf)
+                low = np.maximum(floor - NOISE_M, least)
+                if not (distances >= low).all():
+                    i = int(np.argmax(low - distances))
                     return self._contact(time_s, int(near[i]), float(distances[i]))
                 floor = np.minimum(np.maximum(floor, distances), kept)
         return None

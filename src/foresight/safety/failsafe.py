@@ -118,8 +118,8 @@ class FailsafeParams:
             value = getattr(self, name)
             if not (np.isfinite(value) and 0 < value <= 60):
                 raise ValueError(f"FailsafeParams.{name} must be above 0 and at most 60 s, got {value}.")
-        if not 0 < self.slow_share <= 1:
-            raise ValueError(f"FailsafeParams.slow_share must be above 0 and at most 1, got {self.slow_share}.")
+        if not 0.1 <= self.slow_share <= 1:  # less would take ages, to move and to check
+            raise ValueError(f"FailsafeParams.slow_share must lie between 0.1 and 1, got {self.slow_share}.")
         rules_of(self)
 
 
@@ -133,6 +133,8 @@ def rules_of(params: FailsafeParams) -> tuple[Rule, ...]:
         if name.upper() not in Action.__members__:
             raise ValueError(f"Failsafe action '{name}' is unknown. Actions: {', '.join(a.name.lower() for a in Action)}.")
         wanted, present = Action[name.upper()], rules[condition].action
+        if wanted is Action.RETREAT and present is not wanted:
+            raise ValueError(f"Failsafe condition '{condition}' cannot lead to retreat: it brakes nothing. Give stop or latch.")
         if wanted < present:
             raise ValueError(f"Failsafe condition '{condition}' leads to {present.name.lower()}; it cannot be lowered to {name}.")
         rules[condition] = rules[condition]._replace(action=wanted)

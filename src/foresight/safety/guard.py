@@ -29,7 +29,8 @@ from foresight.safety.slowing import graded_share, mended, slowed, stop_along
 SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
 RAMPS = 1.0, 2.0, 4.0  # of the usual time in which a candidate is slowed; the next where the last would need too much of a joint
 RELIEF_SHARES = 1.0, 0.5, 0.25  # of the joints' speed in a relief; the next where the last would be too fast for the tip
-JERK_SHARES = 1.0, 0.3, 0.08  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
+RELIEF_JERK = 0.03  # of the jerk limit, for reliefs of robots with a limit of the torque's rate
+JERK_SHARES = 1.0, 0.3, 0.08, 0.04, 0.02  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
 
 
 @dataclass(frozen=True)
@@ -232,13 +233,19 @@ class Guard:
         motion if there is any; with neither there is nothing to stop and None is returned. A second stop returns the
         motion of the first. `on_sight`: as for `brake`.
         """
-        if self.stopped is not None:
+        if self.stopped is not None and not self.unbraked(now_s):
             return self._stop_motion
         self._remember()
-        self.stopped, self._stopped_at_s, self.gripping = detail, now_s, None
+        if self.stopped is None:
+            self.stopped, self._stopped_at_s, self.gripping = detail, now_s, None
         seen = not on_sight or self._in_sight(state, now_s)
         self._stop_motion = self._begin(self._motion_to_rest(state, now_s), now_s) if seen else None
         return self._stop_motion
+
+    def unbraked(self, now_s: float) -> bool:
+        """Whether a stop holds that has not braked, since the arm was not in sight, and what is in force goes on."""
+        moves = self.in_force is not None and now_s < self.in_force.times_s[-1]
+        return self.stopped is not None and self._stop_motion is None and bool(moves)
 
     def brake(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
         """Refuses all motion until `resume`, and returns what brings the arm to rest, to be sent.
@@ -304,6 +311,8 @@ class Guard:
             self.in_force = replace(self.in_force, times_s=self.in_force.times_s + by_s)
         if self.gripping is not None:
             self.gripping = self.gripping[0], self.gripping[1] + by_s
+        self._stopped_at_s += by_s
+        self._deviation = replace(self._deviation, stamp_s=self._deviation.stamp_s + by_s)
 
     def _motion_to_rest(self, state: RobotState | None, now_s: float) -> Trajectory | None:
         return self.stopping(now_s + self.transport_s) or self._brake_measured(state, now_s)
@@ -348,10 +357,12 @@ class Guard:
             return None  # no ground to command anything
         if (np.abs(state.dq) <= self.config.measured_rest_rad_s).all():
             return None
-        try:
-            return braking(state.q, state.dq, self.profile, now_s)
-        except BrakingError:
-            return hold(state.q, now_s)  # harsher than braking, and still a stop
+        if (np.abs(state.dq) <= self.profile.velocity_max).all():  # no arm is faster: such a velocity was not measured
+            try:
+                return braking(state.q, state.dq, self.profile, now_s)
+            except BrakingError:
+                pass
+        return hold(state.q, now_s)  # harsher than braking, and still a stop
 
     def relieve(self, state: RobotState, now_s: float) -> Trajectory | None:
         """What takes the command back to where the arm is, to be sent, when something keeps it from following; else None.
@@ -373,9 +384,12 @@ class Guard:
             return None  # an arm that is elsewhere all at once, or far, is not held: it was put there
         begin_s = now_s + self.transport_s
         q, dq, ddq, _ = derivatives(self.in_force, begin_s)
+        gentle = self.profile
+        if gentle.torque_rate_max is not None:  # joints that are not synchronised, as here, all change their torque at once
+            gentle = replace(gentle, jerk_max=RELIEF_JERK * gentle.jerk_max)
         for share in RELIEF_SHARES:
             try:
-                motion = coming_to(state.q, q, dq, ddq, self.profile, share * self.config.relief_rad_s, begin_s)
+                motion = coming_to(state.q, q, dq, ddq, gentle, share * self.config.relief_rad_s, begin_s)
             except BrakingError:
                 return None
             if self._examine_own(motion, now_s).ok:

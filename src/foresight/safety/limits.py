@@ -21,6 +21,7 @@ TIP_SPACING_S, TIP_RISE = 0.01, 0.05  # [s] at most between two looks at the tip
 SAMPLES_HZ = (100.0, 250.0)  # at least, of a gentle motion, and of a slow controller's: its phase is not known
 NEAR_RAD = 1e-3  # [rad] from a joint's margin within which positions between samples matter
 SAMPLE_ERROR = 2e-4  # [rad/s] by which a speed may rise between two samples
+ROUNDING = 1e-6  # [rad, m] by which a motion that begins beyond a margin or wall may seem to go further
 LAW_SLOPE = 40.0  # [1/s] by which a velocity limit that depends on position falls at most, per rad
 SURE = 0.99  # share of a torque or torque rate limit that is granted: inertia and gravity are known between looks only nearly
 CLOSE = 0.85  # of a torque rate limit, from which on the rate is looked at exactly: what inertia and gravity do meanwhile counts
@@ -135,8 +136,8 @@ def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_
     beyond = peaks(beyond)
     margin = np.minimum(config.position_margin_rad, 0.05 * (high - low))
     inside = np.maximum(0.0, beyond + margin)
-    further = inside - np.minimum.accumulate(inside)
-    for excess, allowed, what in ((beyond, 0.0, ""), (further, config.position_tolerance_rad, f" less {margin.max():.2g} rad")):
+    further = inside - np.maximum(np.minimum.accumulate(inside), config.position_tolerance_rad)
+    for excess, allowed, what in ((beyond, 0.0, ""), (further, ROUNDING, f" less {margin.max():.2g} rad")):
         if not (excess <= allowed).all():
             i, j = np.unravel_index(int(np.argmax(excess)), excess.shape)
             yield Finding(
@@ -206,8 +207,9 @@ def _tip(
             speed_max / float(speeds[i]),
         )
     outside = np.maximum(0.0, np.maximum(profile.workspace_min - tips, tips - profile.workspace_max))
-    further = outside - np.minimum.accumulate(outside)  # beyond the nearest it has been to the workspace
-    if not (further <= config.workspace_tolerance_m).all():
+    nearest = np.minimum.accumulate(outside)  # once outside by more than the tolerance, it may not add to it with each motion
+    further = outside - np.maximum(nearest, config.workspace_tolerance_m)
+    if not (further <= ROUNDING).all():
         i, axis = np.unravel_index(int(np.argmax(further)), further.shape)
         yield Finding(
             Verdict(

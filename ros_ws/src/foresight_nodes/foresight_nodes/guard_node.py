@@ -350,7 +350,7 @@ class GuardNode(Part[GuardParameters]):
         self._unsure = action >= Action.STOP and (self._unsure or self._failsafe.cause in UNSURE)
         motion: Trajectory | None = None
         guard.share_max = self._settings.failsafe.slow_share if action is Action.SLOW else 1.0
-        if action is Action.LATCH and guard.stopped is None:
+        if action is Action.LATCH and (guard.stopped is None or guard.unbraked(now_s)):
             motion = self._in_time(guard.stop)
             self._verdict = Verdict(Reason.STOPPED, self._why)
         elif action is Action.RETREAT:
