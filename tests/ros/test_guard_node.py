@@ -26,7 +26,7 @@ from foresight.data import RobotState, Start
 from foresight.robots.geometry import OPEN
 from foresight.safety.grip import JITTER
 from foresight.safety.obstacles import TABLE, from_text, to_text
-from tests.motions import MIDDLE, plan_towards
+from tests.motions import MIDDLE, minimum_jerk, plan_towards
 from tests.ros.conftest import Bench, parameters
 
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
@@ -637,6 +637,24 @@ def test_what_cannot_be_trusted_brakes_the_arm_until_it_can(bench: Bench, profil
     guarded.live(1.0)
     guarded.ready()
     assert len(guarded.commands) == 2 and guarded.offer(guarded.plan()).reason == "ok"
+
+
+def test_a_latch_out_of_sight_brakes_the_arm_when_it_is_seen_again(guarded: Guarded):
+    """One joint state that leaps latches in the midst of a long motion; the next good one lets the arm be braked."""
+    plan, way = guarded.plan(), np.array([0.6, 0, 0, 0, 0, 0])
+    long = minimum_jerk(guarded.q, way, start_s=guarded.bench.now_s + 0.05, duration_s=4.0, points=40)
+    plan.trajectory = convert.trajectory_to_msg(long, guarded.profile.joint_names)
+    assert guarded.offer(plan).reason == "ok"
+    guarded.live(1.5)
+    seen, sent = guarded.q, len(guarded.commands)
+    guarded.bench.advance(0.01)
+    guarded.measure(seen + np.eye(6)[5])
+    guarded.bench.until(lambda: guarded.states[-1].latched, "the leap latches")
+    guarded.q = seen
+    guarded.live(0.3)
+    assert len(guarded.commands) == sent + 1
+    guarded.live(0.3)
+    assert np.abs(sample(guarded.node._guard.in_force, guarded.bench.now_s)[1]).max() == 0.0
 
 
 def test_a_reset_is_refused_within_the_cool_down_and_while_its_cause_stands(bench: Bench, profile, kinematics, start):

@@ -7,13 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from foresight.control.braking import coming_to
 from foresight.control.trajectory import cut, derivatives, hold, sample
-from foresight.data import Reason, RobotState, Trajectory
+from foresight.data import Box, Reason, RobotState, Trajectory
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import load_profile
+from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.guard import Guard
-from tests.motions import at_1khz, candidate, drive, extremes, minimum_jerk
+from tests.motions import MIDDLE, at_1khz, candidate, drive, extremes, minimum_jerk
 
 WAY = np.array([0.06, -0.03, 0.05, -0.02, 0.03, 0.04])
+SEEN_S = np.arange(0.06, 0.8, 0.01)  # [s] at which the arm is measured
 
 
 @pytest.fixture
@@ -241,3 +246,112 @@ def test_an_arm_that_was_put_elsewhere_is_not_relieved(moving):
         q, dq = sample(moving.in_force, now_s)
         assert moving.relieve(RobotState(now_s, q + 0.08, dq), now_s) is None
     assert moving.reliefs == 0
+
+
+def creep(guard: Guard, profile, step, times: int) -> int:
+    """Of so many plans, each from where the arm was last told to rest to `step` of that, how many pass."""
+    passed = 0
+    for _ in range(times):
+        now_s, q = float(guard.in_force.times_s[-1]) + 0.05, guard.in_force.q[-1]
+        plan = minimum_jerk(q, step(q) - q, now_s + 0.001, 0.05, 3)
+        passed += guard.offer(candidate(plan, profile, now_s), RobotState(now_s, q, np.zeros(6)), now_s).ok
+    return passed
+
+
+def resting(guard: Guard, profile, q: np.ndarray) -> Guard:
+    assert guard.offer(candidate(minimum_jerk(q, np.zeros(6)), profile), RobotState(0.0, q, np.zeros(6)), 0.0).ok
+    return guard
+
+
+def test_tolerances_do_not_add_up_from_plan_to_plan(guard, profile, kinematics):
+    """However many plans go a little less than the tolerance further out, the arm is never out by more than it once."""
+    config = guard.config
+    wall = kinematics.solve(np.array([profile.workspace_max[0] - 1e-5, 0.0, 0.2]), profile.home, 1e-9)
+    onward = lambda q: kinematics.solve(kinematics.tip(q) + np.array([9e-5, 0, 0]), q, 1e-9)  # noqa: E731
+    assert creep(resting(guard, profile, wall), profile, onward, 20) <= 2
+    assert kinematics.tip(guard.in_force.q[-1])[0] <= profile.workspace_max[0] + config.workspace_tolerance_m + 1e-6
+    near = kinematics.solve(MIDDLE, profile.home)
+    near[5] = profile.position_max[5] - config.position_margin_rad - 1e-5
+    guard = resting(Guard(profile, kinematics), profile, near)
+    assert creep(guard, profile, lambda q: q + np.eye(6)[5] * 9e-5, 20) <= 2
+    assert guard.in_force.q[-1][5] <= near[5] + 1e-5 + config.position_tolerance_rad + 1e-6
+
+
+def test_a_keep_out_is_not_crept_into(profile, kinematics):
+    """An arm at the margin goes a micrometre nearer once at most, and away from it freely."""
+    box = Box("keep-out", MIDDLE + np.array([-0.02, 0.12, -0.1]), MIDDLE + np.array([0.02, 0.2, 0.25]))
+    scene, home = Scene(profile, (box,)), kinematics.solve(MIDDLE, profile.home)
+    low, high = 0.0, 0.12
+    for _ in range(40):
+        middle = (low + high) / 2
+        clear = scene.clearance(kinematics.solve(MIDDLE + np.array([0, middle, 0]), home, 1e-9)).distance_m > 5e-6
+        low, high = (middle, high) if clear else (low, middle)
+    at = kinematics.solve(MIDDLE + np.array([0, low, 0]), home, 1e-9)
+    guard = resting(Guard(profile, kinematics, scene=scene), profile, at)
+    before = scene.clearance(at).distance_m
+    slope = np.array([scene.clearance(at + 1e-4 * row).distance_m - before for row in np.eye(6)]) / 1e-4
+    nearer = -slope / (slope @ slope)
+    creep(guard, profile, lambda q: q + 1.9e-6 * nearer, 30)
+    assert scene.clearance(guard.in_force.q[-1]).distance_m > -5e-6
+    assert creep(guard, profile, lambda q: q - 1e-4 * nearer, 3) == 3
+
+
+def test_a_stop_out_of_sight_brakes_as_soon_as_the_arm_is_seen(moving, start):
+    """Once; until then it goes on to the end of what is in force."""
+    elsewhere = RobotState(0.1, start + 1.0, np.zeros(6))
+    assert moving.stop("a leap", elsewhere, 0.1, on_sight=True) is None and moving.unbraked(0.1)
+    rest = moving.stop("a leap", following(moving, 0.12), 0.12, on_sight=True)
+    assert rest is not None and rest.times_s[-1] < 0.45 and not moving.unbraked(0.12)
+    assert moving.stop("again", following(moving, 0.14), 0.14, on_sight=True) is rest
+
+
+def test_a_latch_can_be_reset_after_the_clock_began_anew(guard, start):
+    """The cool-down goes on on the new clock."""
+    at_rest = RobotState(3600.0, start, np.zeros(6))
+    guard.stop("operator", at_rest, 3600.0)
+    guard.clock_moved(-3599.0)
+    assert not guard.reset(1.1, replace(at_rest, stamp_s=1.1)).ok
+    assert guard.reset(1.6, replace(at_rest, stamp_s=1.6)).ok
+
+
+def test_a_velocity_that_no_arm_has_moves_nothing(guard, profile):
+    """With nothing in force it is told to stay where it is measured; one that it may have is braked."""
+    for speed, turns in ((28.6, False), (1e9, False), (0.5, True)):
+        guard = Guard(profile, guard.kinematics)
+        motion = guard.stop("operator", RobotState(0.0, profile.home, np.r_[speed, np.zeros(5)]), 0.0)
+        assert (np.abs(motion.q - profile.home).max() > 1e-3) == turns and np.abs(motion.q - profile.home).max() < 0.2
+
+
+@pytest.mark.parametrize("robot", ["fr3", "panda"])
+def test_stops_and_reliefs_keep_the_rate_of_torques(robot):
+    """Of motions of all joints: each stop brakes instead of going on to the end, and an arm that is held is relieved."""
+    profile = load_profile(robot)
+    kinematics, rng = MujocoKinematics(profile), np.random.default_rng(2)
+    q = np.clip(profile.home, profile.position_min + 0.15, profile.position_max - 0.15)
+    stops = reliefs = 0
+    for _ in range(12):
+        guard, still = Guard(profile, kinematics, transport_s=0.045), np.zeros(7)
+        gentle = replace(profile, jerk_max=0.06 * profile.jerk_max)
+        motion = coming_to(q + 0.3 * rng.normal(size=7), q, still, still, gentle, 0.5 * profile.joint_speed_max, 0.05, True)
+        if not guard.offer(candidate(motion, profile), RobotState(0.0, q, still), 0.0).ok:
+            continue
+        for now_s in rng.uniform(0.1, motion.times_s[-1] - 0.5, 3):
+            stops += 1
+            assert guard.stopping(now_s).times_s[-1] - now_s < 0.4
+        held = sample(guard.in_force, 0.4)[0]
+        given = [guard.relieve(RobotState(s, held if s > 0.4 else sample(guard.in_force, s)[0], still), s) for s in SEEN_S]
+        reliefs += any(motion is not None for motion in given)
+    assert stops >= 15 and reliefs == stops // 3
+
+
+def test_an_arm_that_hangs_below_its_command_does_not_sink_with_its_reliefs(profile, kinematics, start):
+    """A servo that gives way 12 mrad to gravity looks held; without a plan its command follows it 0.05 rad at most."""
+    guard, droop = resting(Guard(profile, kinematics), profile, start), np.array([0.0, 0.012, 0.0, 0.0, 0.0, 0.0])
+    q = start
+    for now_s in np.arange(0.6, 8.0, 0.01):
+        q = q + (sample(guard.in_force, now_s)[0] + min(1.0, now_s - 0.6) * droop - q) * 0.3
+        guard.relieve(RobotState(now_s, q, np.zeros(6)), now_s)
+    assert guard.reliefs > 1 and np.abs(guard.in_force.q[-1] - start).max() <= 0.05
+    there = minimum_jerk(guard.in_force.q[-1], np.zeros(6), 8.001, 0.05)
+    assert guard.offer(candidate(there, profile, 8.0), RobotState(8.0, q, np.zeros(6)), 8.0).ok
+    assert guard.relieve(RobotState(8.02, q, np.zeros(6)), 8.02) is not None

@@ -18,6 +18,7 @@ from foresight.robots.kinematics import MujocoKinematics
 EPS = 1e-3  # share of a limit that counts as rounding; of the cap where a velocity limit depends on position
 POSITION_EPS = 1e-5  # [rad]
 WORKSPACE_EPS = 2e-4  # [m]
+ROUNDING = 1e-6  # [rad, m]
 REST = 1e-3  # [rad/s]
 TIP_S = 0.01  # [s] between two tips whose distance gives the speed; one control period where it is greatest
 FASTEST = 6  # of those distances, which are looked at period by period
@@ -130,10 +131,10 @@ class Judge:
         return max(1.0 + _or_infinite(excess), _or_infinite(np.abs(np.diff(q, axis=0)) / period / self.cap))
 
     def _beyond(self, value: np.ndarray, low: np.ndarray, high: np.ndarray, tolerance: float) -> float:
-        """Beyond the range, or further beyond it than at its nearest until then."""
+        """Beyond the range and its tolerance, or further than at its nearest until then."""
         outside = np.maximum(0.0, np.maximum(low - value, value - high))
-        further = outside - np.minimum.accumulate(outside)
-        return 1.0 + max(0.0, _or_infinite(further) - tolerance) / tolerance
+        further = outside - np.maximum(np.minimum.accumulate(outside), tolerance)  # which is not granted anew to each motion
+        return 1.0 + max(0.0, _or_infinite(further) - ROUNDING) / tolerance
 
     def _tip(self, q: np.ndarray, period: float) -> dict[str, float]:
         stride = max(1, round(TIP_S / period))

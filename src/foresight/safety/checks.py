@@ -114,7 +114,7 @@ def commanded(
     before = in_force
     if before is None:
         first = sample(trajectory, begin_s)[0]
-        before = hold(first if (np.abs(first - state.q) <= config.join_position_rad).all() else state.q, begin_s)
+        before = hold(first if (np.abs(first - state.q) <= config.measured_position_rad).all() else state.q, begin_s)
     motion = take_over(before, trajectory, begin_s)
     assert motion is not None  # the end lies ahead
     return motion if begin_s == now_s else splice(hold(before.q[0], now_s), motion, now_s)

@@ -35,10 +35,11 @@ class GuardConfig:
     points_max: int = 1000  # of one trajectory
     start_ahead_max_s: float = 0.25  # [s] after now at which a trajectory may begin
     start_behind_max_s: float = 0.1  # [s] before now at which a trajectory may have begun
-    join_position_rad: float = 1e-4  # [rad] between the candidate and the command in force where they meet
+    join_position_rad: float = 1e-6  # [rad] between the candidate and the command in force where they meet; a clock's digits
     join_velocity_s: float = 2e-3  # [s] of the joint's greatest acceleration: the step in velocity allowed where they meet
     join_acceleration_s: float = 1e-3  # [s] of the joint's greatest jerk: the step in acceleration allowed where they meet
     first_position_rad: float = 0.05  # [rad] between the first command and the measured position, with nothing in force
+    measured_position_rad: float = 1e-4  # [rad] between those two that counts as none
     obstructed_rad: float = 0.01  # [rad] from all it was told within the last lag_s, beyond which something holds the arm
     lag_s: float = 0.1  # [s] that the arm may be behind its command
     relief_rad_s: float = 0.3  # [rad/s] at most of the motion that takes the command back to an arm that is held

@@ -29,7 +29,9 @@ from foresight.safety.slowing import graded_share, mended, slowed, stop_along
 SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
 RAMPS = 1.0, 2.0, 4.0  # of the usual time in which a candidate is slowed; the next where the last would need too much of a joint
 RELIEF_SHARES = 1.0, 0.5, 0.25  # of the joints' speed in a relief; the next where the last would be too fast for the tip
+RELIEF_RAD = 0.05  # [rad] that reliefs after the first go in all without a new plan: what hangs below its command would sink
 RELIEF_JERK = 0.03  # of the jerk limit, for reliefs of robots with a limit of the torque's rate
+NOT_QUITE = 1.5  # times the jerk that seems right that a stop is tried with: what is found is of its worst instant
 JERK_SHARES = 1.0, 0.3, 0.08, 0.04, 0.02  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
 
 
@@ -85,6 +87,7 @@ class Guard:
         self.gripping: tuple[Grip, float] | None = None  # what the gripper is to do, and from when [s]; None: stay as it is
         self.gripped: float | None = None  # its last command, 0 open, 1 closed; None: not known
         self._deviation = Deviation()
+        self._yielded_rad = 0.0
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
         self._braked = False
@@ -100,6 +103,7 @@ class Guard:
         self.counts[self.last.reason] += 1
         if motion is not None:
             self._put_in_force(motion, now_s)
+            self._yielded_rad = 0.0
             if candidate.grip is None or self.gripping is None or candidate.grip != self.gripping[0]:
                 self.gripping = candidate.grip and (candidate.grip, float(candidate.trajectory.times_s[0]))
         return self.last
@@ -215,8 +219,8 @@ class Guard:
         built = self.profile, self.kinematics, config or self.config
         return examine(candidate, self.in_force, state, *built, now_s, self.scene, self.transport_s)
 
-    def _examine_own(self, motion: Trajectory, now_s: float) -> Verdict:
-        return examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene, self.in_force).verdict
+    def _examine_own(self, motion: Trajectory, now_s: float) -> Finding:
+        return examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene, self.in_force)
 
     def _graded_share(self, motion: Trajectory) -> tuple[float, float]:
         return graded_share(motion, self.profile, self.config, self._tip_speeds, self.clearance)
@@ -328,14 +332,18 @@ class Guard:
         q, dq, ddq, _ = derivatives(self.in_force, now_s)
         if (np.abs(dq) <= self.config.rest_rad_s).all() and (np.abs(ddq) < 1e-6).all():
             return hold(q, now_s)
+        gentle = 1.0  # share of the jerk limit at which a torque's rate, which goes with it, would have been within its limit
         for jerk_share in JERK_SHARES:
-            refused = set()
+            if jerk_share > NOT_QUITE * gentle:
+                continue
+            gentle = 0.0
             for motion in self._ways_to_rest(q, dq, ddq, now_s, jerk_share):
-                verdict = self._examine_own(motion, now_s)
-                if verdict.ok:
+                found = self._examine_own(motion, now_s)
+                if found.verdict.ok:
                     return motion
-                refused.add(verdict.reason)
-            if Reason.TORQUE_RATE_LIMIT not in refused:
+                if found.verdict.reason is Reason.TORQUE_RATE_LIMIT:  # whose share of the speed is its third root
+                    gentle = max(gentle, jerk_share * found.share**3)
+            if not gentle:
                 break  # less jerk would not mend it
         return cut(self.in_force, now_s)
 
@@ -384,6 +392,9 @@ class Guard:
             return None  # an arm that is elsewhere all at once, or far, is not held: it was put there
         begin_s = now_s + self.transport_s
         q, dq, ddq, _ = derivatives(self.in_force, begin_s)
+        back_rad = float(np.abs(state.q - q).max())
+        if self._yielded_rad and self._yielded_rad + back_rad > RELIEF_RAD:
+            return None
         gentle = self.profile
         if gentle.torque_rate_max is not None:  # joints that are not synchronised, as here, all change their torque at once
             gentle = replace(gentle, jerk_max=RELIEF_JERK * gentle.jerk_max)
@@ -392,8 +403,9 @@ class Guard:
                 motion = coming_to(state.q, q, dq, ddq, gentle, share * self.config.relief_rad_s, begin_s)
             except BrakingError:
                 return None
-            if self._examine_own(motion, now_s).ok:
+            if self._examine_own(motion, now_s).verdict.ok:
                 self.reliefs += 1
+                self._yielded_rad += back_rad
                 return self._begin(motion, now_s)
         return None
 
