@@ -115,6 +115,9 @@ def test_a_trajectory_survives():
     assert read.times_s == pytest.approx(TRAJECTORY.times_s, abs=1e-6)
     assert (read.q == TRAJECTORY.q).all() and (read.dq == TRAJECTORY.dq).all()
     assert message.points[0].time_from_start.sec == message.points[0].time_from_start.nanosec == 0
+    early = convert.trajectory_to_msg(TRAJECTORY, NAMES, now_s=TRAJECTORY.times_s[0] - 1.5)
+    assert early.points[0].time_from_start.sec == 1 and early.points[0].time_from_start.nanosec == 500_000_000
+    assert convert.trajectory_from_msg(early, NAMES, now_s=0.0).times_s == pytest.approx(TRAJECTORY.times_s, abs=1e-6)
 
 
 def test_a_zero_stamp_means_now_and_joints_may_be_reordered():

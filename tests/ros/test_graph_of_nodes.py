@@ -139,7 +139,13 @@ def test_a_goal_can_be_cancelled(line: Line):
 
 
 def test_a_goal_times_out(line: Line):
-    """The time limit counts on the node's clock."""
+    """The time limit counts on the node's clock, also where no plan may begin yet: the controller is brought to the arm."""
+    line.bench.until(lambda: line.guard_states[-1].in_force, "the guard begins with that", advance_s=0.02)
+    early = line.result(line.pursue(time_limit_s=0.5), advance_s=0.02)
+    assert early.reason == Pursue.Result.TIMED_OUT and 0.5 <= early.elapsed_s < 0.8 and early.plans == 0
+    assert "the controller is being brought to where the arm is" in early.detail
+    line.pursue()
+    line.move()
     result = line.result(line.pursue(time_limit_s=0.5), advance_s=0.02)
     assert result.reason == Pursue.Result.TIMED_OUT and 0.5 <= result.elapsed_s < 0.8 and result.plans > 0
 

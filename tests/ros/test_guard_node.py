@@ -24,6 +24,7 @@ from foresight.control.motion import joint_trajectory
 from foresight.control.trajectory import sample
 from foresight.data import RobotState, Start
 from foresight.robots.geometry import OPEN
+from foresight.safety.config import GuardConfig
 from foresight.safety.grip import JITTER
 from foresight.safety.obstacles import TABLE, from_text, to_text
 from tests.motions import MIDDLE, minimum_jerk, plan_towards
@@ -33,17 +34,26 @@ CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
 FORCE_N = 38.0  # that plans squeeze with, where they command the gripper
 
 
+def commands(bench: Bench) -> tuple[list, list]:
+    """What the controller hears from now on: motions, and apart from them what only brings it to where the arm is."""
+    motions, adoptions = [], []
+    CONTROLLER.subscription(bench.node, lambda message: (adoptions if len(message.points) == 1 else motions).append(message))
+    return motions, adoptions
+
+
 class Guarded:
     """An active guard with the rest of the world around it: a planner, an arm that stands in the middle, a controller."""
 
     opening: float | None = 0.5  # of the gripper, as measured
 
-    def __init__(self, bench: Bench, profile, kinematics, start: np.ndarray, heard=lambda: None, **parameters) -> None:
-        """`heard` is called when the guard listens."""
+    def __init__(
+        self, bench: Bench, profile, kinematics, start: np.ndarray, heard=lambda: None, ready: bool = True, **parameters
+    ) -> None:
+        """`heard` is called when the guard listens; `ready`: comes back when plans may begin."""
         self.repair = lambda: None
         self.bench, self.profile, self.kinematics, self.q = bench, profile, kinematics, start
         self.node = bench.add(GuardNode, robot="ur5e", **parameters)
-        self.states, self.commands = bench.listen(topics.GUARD_STATE), bench.listen(CONTROLLER)
+        self.states, (self.commands, self.adoptions) = bench.listen(topics.GUARD_STATE), commands(bench)
         bench.beat()
         bench.bring_up(self.node)
         self._joint_states, self._plans = bench.publisher(topics.JOINT_STATES), bench.publisher(topics.PLAN)
@@ -51,14 +61,19 @@ class Guarded:
         bench.until(lambda: self.node._monitor.watchdog.known("heartbeat"), "the heartbeat is heard")
         self.live(0.1)
         heard()
-        self.ready()
+        if ready:
+            self.ready()
 
     def ready(self) -> None:
-        """Until nothing holds motion any more."""
+        """Until nothing holds motion any more, and the controller has been brought to where the arm is."""
         begin_s = time.monotonic()
-        while not self.states or self.states[-1].action != GuardState.NONE:
+        while not self.states or self.states[-1].action != GuardState.NONE or not self.adopted():
             assert time.monotonic() < begin_s + 20.0, f"still {self.states[-1].cause}: {self.states[-1].why}"
             self.live(0.1)
+
+    def adopted(self) -> bool:
+        """Whether the controller has been brought to where the arm is."""
+        return self.states[-1].in_force and convert.seconds(self.states[-1].in_force_until) < self.bench.now_s
 
     def live(self, duration_s: float) -> None:
         """Lets time pass with an arm that follows its commands."""
@@ -117,14 +132,34 @@ def test_a_good_plan_reaches_the_controller_unchanged(guarded: Guarded):
         convert.trajectory_from_msg(m, guarded.profile.joint_names, 0.0) for m in (guarded.commands[0], message.trajectory)
     )
     now_s = guarded.bench.now_s
-    assert sent.times_s[:2] == pytest.approx([now_s, now_s + GuardParameters.transport_s], abs=1e-6)
-    assert sent.q[:2] == pytest.approx(np.stack([guarded.q, guarded.q])) and (sent.dq[:2] == 0).all()
-    assert sent.times_s[2:] == pytest.approx(offered.times_s, abs=1e-8)
-    assert all((a[2:] == b).all() for a, b in ((sent.q, offered.q), (sent.dq, offered.dq), (sent.ddq, offered.ddq)))
+    assert sent.times_s[0] == pytest.approx(now_s, abs=1e-6)
+    assert sent.q[0] == pytest.approx(guarded.q) and (sent.dq[0] == 0).all()
+    assert sent.times_s[1:] == pytest.approx(offered.times_s, abs=1e-8)
+    assert all((a[1:] == b).all() for a, b in ((sent.q, offered.q), (sent.dq, offered.dq), (sent.ddq, offered.ddq)))
     assert (state.state, state.reason, state.accepted, state.plan_id) == (GuardState.ACTIVE, "ok", 1, 7)
     assert state.observation_stamp == message.header.stamp and state.trajectory_stamp == guarded.commands[0].header.stamp
     assert state.observation_age_s == pytest.approx(0.1, abs=1e-6) and state.plan_age_s == pytest.approx(0.01, abs=1e-6)
     assert convert.seconds(state.in_force_until) > guarded.bench.now_s and state.in_force
+
+
+def test_before_the_first_plan_the_controller_is_brought_to_where_the_arm_is(bench: Bench, profile, kinematics, start):
+    """Once, as soon as motion is allowed, whatever it holds: its one point lies a second ahead. A plan that would cut that short
+    is held, which is no fault of the planner's; a plan after it loses no time."""
+    guarded = Guarded(bench, profile, kinematics, start, ready=False)
+    guarded.bench.until(lambda: guarded.live(0.02) or guarded.adoptions, "the controller is brought to the arm")
+    message, begun_s = guarded.adoptions[0], convert.seconds(guarded.adoptions[0].header.stamp)
+    pose = convert.trajectory_from_msg(message, profile.joint_names, 0.0)
+    assert pose.times_s == pytest.approx([begun_s + GuardConfig.adopt_s]) and (pose.q == start).all() and (pose.dq == 0).all()
+    assert message.points[0].time_from_start.sec == 1 and bench.now_s - begun_s < 0.1
+    for _ in range(GuardParameters("ur5e").monitor.refusals_max):
+        state = guarded.offer(guarded.plan())
+        assert state.reason == "held" and "brought to where the arm is" in state.detail
+    assert state.action == GuardState.NONE and state.in_force
+    assert convert.seconds(state.in_force_until) == pytest.approx(pose.times_s[0], abs=1e-6)
+    guarded.ready()
+    assert guarded.offer(guarded.plan()).reason == "ok"
+    guarded.live(0.2)
+    assert len(guarded.adoptions) == 1 and len(guarded.commands) == 1
 
 
 def _nan(message: PlanMsg) -> None:
@@ -275,6 +310,7 @@ def test_a_stop_drops_nothing_and_an_arm_put_elsewhere_has_its_gripper_as_it_is(
     def reset() -> None:
         gripping.live(1.0)
         assert gripping.bench.call(topics.GUARD_RESET, gripping.node, Trigger.Request()).success
+        gripping.ready()
 
     gripping.offer(gripping.plan(closed=1.0))
     gripping.live(0.2)
@@ -354,6 +390,7 @@ def test_stop_brakes_and_refuses_until_reset(guarded: Guarded):
     guarded.live(1.0)
     assert guarded.states[-1].latched and len(guarded.commands) == 2
     assert guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request()).success
+    guarded.ready()
     assert guarded.offer(guarded.plan()).reason == "ok"
 
 
@@ -373,7 +410,8 @@ def test_a_latch_outlives_deactivation_and_cleanup(guarded: Guarded):
 
 
 def test_after_a_reset_the_next_plan_starts_where_the_arm_is_measured(guarded: Guarded):
-    """An arm that was put elsewhere (a new scene) latches the guard without any command; a reset begins where it is now."""
+    """An arm that was put elsewhere (a new scene) latches the guard without any command; a reset begins where it is now, to
+    which the controller is brought first."""
     guarded.offer(guarded.plan())
     guarded.live(0.02)
     refused = guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request())
@@ -388,8 +426,9 @@ def test_after_a_reset_the_next_plan_starts_where_the_arm_is_measured(guarded: G
         guarded.bench.advance(0.02)
         guarded.measure(guarded.q)
     assert guarded.bench.call(topics.GUARD_RESET, guarded.node, Trigger.Request()).success
-    guarded.bench.until(lambda: not guarded.states[-1].in_force, "the guard says that nothing is in force")
-    assert len(guarded.commands) == sent
+    guarded.bench.until(lambda: len(guarded.adoptions) == 2, "the controller is brought to the arm")
+    assert len(guarded.commands) == sent and list(guarded.adoptions[1].points[0].positions) == guarded.q.tolist()
+    guarded.ready()
     assert guarded.offer(guarded.plan()).reason == "ok"
 
 
@@ -422,7 +461,8 @@ def test_a_plan_that_took_too_long_to_judge_is_not_sent(guarded: Guarded, monkey
     """It would reach the controller when it has begun; nothing has changed for the next one, which passes."""
     kept_waiting(monkeypatch, guarded, "offer")
     state = guarded.offer(guarded.plan())
-    assert (state.reason, state.in_force) == ("stale_plan", False) and "needs 0.045 s to have it in time" in state.detail
+    assert state.reason == "stale_plan" and "needs 0.045 s to have it in time" in state.detail
+    assert convert.seconds(state.in_force_until) < guarded.bench.now_s, "it is not in force"
     assert guarded.commands == []
     monkeypatch.setattr(guarded.node, "_simulated", True)
     assert guarded.offer(guarded.plan()).reason == "ok"
@@ -516,7 +556,7 @@ def test_a_planner_that_is_killed_or_stopped_in_motion_brakes_the_arm(bench: Ben
     ages = {"guard__future_max_s": 0.5, "guard__start_ahead_max_s": 0.6}
     guard = bench.adopt(GuardNode(parameter_overrides=parameters(robot="ur5e", **ages)))
     guarded = _stub(bench, profile, kinematics, start)
-    guarded.node, guarded.states, guarded.commands = guard, bench.listen(topics.GUARD_STATE), bench.listen(CONTROLLER)
+    guarded.node, guarded.states, (guarded.commands, _) = guard, bench.listen(topics.GUARD_STATE), commands(bench)
     bench.now_s = time.time()
     bench.bring_up(guard)
     guarded._joint_states, guarded._plans = bench.publisher(topics.JOINT_STATES), bench.publisher(topics.PLAN)
@@ -527,7 +567,7 @@ def test_a_planner_that_is_killed_or_stopped_in_motion_brakes_the_arm(bench: Ben
             bench.now_s, in_force = time.time(), guard._guard.in_force
             guarded.measure(start if in_force is None else sample(in_force, bench.now_s)[0], turns=3)
 
-    follows(20.0, lambda: guarded.states and guarded.states[-1].action == GuardState.NONE)
+    follows(20.0, lambda: guarded.states and guarded.states[-1].action == GuardState.NONE and guarded.adopted())
     bench.now_s = time.time() + 0.4  # time to make the plan and to show the arm again before it begins
     message = guarded.plan()
     bench.now_s = time.time()
@@ -788,13 +828,14 @@ def test_a_guard_that_is_told_to_end_first_brings_the_arm_to_rest(bench: Bench, 
     bench.until(lambda: manager.up, "the guard is active")
     bench.beat()
     guarded = _stub(bench, profile, kinematics, start)
-    guarded.states, guarded.commands = bench.listen(topics.GUARD_STATE), bench.listen(CONTROLLER)
+    guarded.states, (guarded.commands, _) = bench.listen(topics.GUARD_STATE), commands(bench)
     guarded._joint_states, guarded._plans = bench.publisher(topics.JOINT_STATES), bench.publisher(topics.PLAN)
     bench.until(lambda: guarded.states, "the guard's state arrives")
     bench.now_s = time.time()
     guarded.measure(start)
     bench.until(lambda: guarded.states[-1].action == GuardState.NONE, "nothing holds motion")
-    bench.now_s = time.time() + 1.0  # time for the guard to decide before the motion begins
+    bench.until(lambda: guarded.states[-1].in_force, "the controller is brought to the arm")
+    bench.now_s = convert.seconds(guarded.states[-1].in_force_until) + 1.0  # time for the guard to decide
     state = guarded.offer(guarded.plan())
     assert state.reason == "ok", state.detail
     bench.until(

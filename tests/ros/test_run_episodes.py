@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from foresight_bringup.graph import Arguments, graph
 from foresight_msgs.action import Pursue
-from foresight_msgs.msg import Belief, Plan, SimState
+from foresight_msgs.msg import Belief, GuardState, Plan, SimState
 from foresight_msgs.srv import ResetSimulation
 from foresight_nodes import convert, run_episodes, topics
 from foresight_nodes.run_episodes import GraphError, Runner
@@ -45,6 +45,7 @@ class FakeGraph:
         self.state, self.belief, self.plan = (
             topic.publisher(self.node) for topic in (topics.SIM_STATE, topics.BELIEF, topics.PLAN)
         )
+        self.guard, self.adopted_s = topics.GUARD_STATE.publisher(self.node), math.inf
         self.images = {camera: topics.image(camera).publisher(self.node) for camera in ("front", "wrist")}
         self.node.create_service(ResetSimulation, "sim/reset", self.on_reset)
         self.node.create_service(Trigger, "guard/reset", self.on_guard_reset)
@@ -66,11 +67,12 @@ class FakeGraph:
         return response
 
     def on_guard_reset(self, request, response):
-        self.guard_resets += 1
+        self.guard_resets, self.adopted_s = self.guard_resets + 1, self.now_s + 4 * TICK_S
         response.success = True
         return response
 
     def on_goal(self, handle):
+        assert self.now_s >= self.adopted_s, "a goal before plans may begin would lose time"
         self.goals.append(handle.request)
         self.handle, self.pursued_s = handle, 0.0
 
@@ -106,6 +108,8 @@ class FakeGraph:
             distance=self.distance, real_time_factor=1.0, camera_to_command_s=0.1 + 0.001 * self.plans,
         ))  # fmt: skip
         self.belief.publish(Belief(header=header, model_id="toy", surprise=1.25))
+        if math.isfinite(self.adopted_s):
+            self.guard.publish(GuardState(header=header, in_force=True, in_force_until=convert.stamp(self.adopted_s)))
         for camera, publisher in self.images.items():
             publisher.publish(convert.image_to_msg(PICTURE, self.now_s, camera))
         if self.handle is not None:

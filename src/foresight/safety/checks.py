@@ -20,6 +20,8 @@ from foresight.safety.config import GuardConfig
 from foresight.safety.grip import GripLimit, grip_refusal
 from foresight.safety.limits import Finding, findings
 
+SAME_S = 1e-6  # [s] between two times that are the same, in messages and as joined
+
 
 def check(
     candidate: Candidate,
@@ -33,7 +35,8 @@ def check(
 ) -> Verdict:
     """The first thing wrong with the candidate, or OK.
 
-    `in_force` is what the controller executes now; with None the arm is expected to be at rest where it was measured.
+    `in_force` is what the controller executes now, or is on its way to; with None the arm is expected to be at rest where it
+    was measured.
     Without a scene collisions are not looked for.
     """
     return examine(candidate, in_force, state, profile, kinematics, config, now_s, scene).verdict
@@ -296,6 +299,13 @@ def _join(
     command, with nothing in force, is compared with where the arm was measured.
     """
     join_s = max(float(trajectory.times_s[0]), now_s)
+    if in_force is not None and join_s < in_force.times_s[0] - SAME_S:
+        yield Verdict(
+            Reason.HELD,
+            f"The controller is brought to where the arm is, for another {in_force.times_s[0] - now_s:.3f} s; "
+            f"the trajectory begins in {join_s - now_s:.3f} s.",
+        )
+        return
     candidate = derivatives(trajectory, join_s)[:3]
     if in_force is None:
         assert state is not None  # an earlier check has passed

@@ -40,6 +40,7 @@ class GuardConfig:
     join_acceleration_s: float = 1e-3  # [s] of the joint's greatest jerk: the step in acceleration allowed where they meet
     first_position_rad: float = 0.05  # [rad] between the first command and the measured position, with nothing in force
     measured_position_rad: float = 1e-4  # [rad] between those two that counts as none
+    adopt_s: float = 1.0  # [s] in which a controller that holds an unknown command is brought to where the arm is measured
     obstructed_rad: float = 0.01  # [rad] from all it was told within the last lag_s, beyond which something holds the arm
     lag_s: float = 0.1  # [s] that the arm may be behind its command
     relief_rad_s: float = 0.3  # [rad/s] at most of the motion that takes the command back to an arm that is held

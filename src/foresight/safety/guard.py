@@ -47,11 +47,13 @@ class Deviation:
 class Guard:
     """Holds the motion in force, and the stop if there is one.
 
-    At start-up nothing is in force: the first trajectory must start at rest where the arm was measured. `in_force` is what the
-    controller is to execute, with the last `history_s` of what it has executed. After an OK verdict send `forward`, not the
-    bare candidate: a controller goes straight from where it is to the first point that lies ahead, so a candidate that begins
-    later would cut off what is in force until then. Nothing is clamped; the one repair is that a candidate that is a little too
-    fast is slowed along its path, which the verdict says.
+    At start-up nothing is in force: the first trajectory must start at rest where the arm was measured, and the controller is
+    taken to hold it just there. Where it may hold another command, as on every real arm, it is first brought there by `adopt`.
+    `in_force` is what the controller is to execute, with the last `history_s` of what it has executed; before its first point
+    the controller is on its way there. After an OK verdict send `forward`, not the bare candidate: a controller goes straight
+    from where it is to the first point that lies ahead, so a candidate that begins later would cut off what is in force until
+    then. Nothing is clamped; the one repair is that a candidate that is a little too fast is slowed along its path, which the
+    verdict says.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Guard:
         self.gripped: float | None = None  # its last command, 0 open, 1 closed; None: not known
         self._deviation = Deviation()
         self._yielded_rad = 0.0
+        self._left: Float[np.ndarray, "J"] | None = None  # [rad] where the command stood that a stop made the guard forget
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
         self._braked = False
@@ -279,6 +282,12 @@ class Guard:
             return False
         if self.in_force is not None:
             return self._apart(state) <= self.config.obstructed_rad
+        return self._at_rest(state, now_s)
+
+    def _at_rest(self, state: RobotState | None, now_s: float) -> bool:
+        """Whether the arm is measured at rest, just now."""
+        if state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
+            return False
         return following_refusal(state, None, self.profile, self.config) is None
 
     def _apart(self, state: RobotState) -> float:
@@ -302,12 +311,26 @@ class Guard:
         """
         if self.in_force is not None and now_s < self.in_force.times_s[-1]:
             return False
-        if state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
+        if not self._at_rest(state, now_s):
             return False
-        if following_refusal(state, None, self.profile, self.config) is not None:
-            return False
-        self.in_force = None
+        if self.in_force is not None:
+            self.in_force, self._left = None, self.in_force.q[-1]
         return True
+
+    def adopt(self, state: RobotState | None, now_s: float) -> Trajectory | None:
+        """With nothing in force: what brings the controller's command from wherever it stands to where the arm is, to be sent.
+
+        One point, `adopt_s` ahead, to which a controller goes gently from its last command: an arm sags, or was held. Later where
+        that is known to be further off than an arm may be. A trajectory that begins sooner is refused, and a stop lets the
+        command go on to the arm, which stands there already. None with something in force, while motion is stopped or held, and
+        while the arm is not measured at rest.
+        """
+        if self.in_force is not None or self.stopped is not None or self.held is not None or not self._at_rest(state, now_s):
+            return None
+        apart = 0.0 if self._left is None else float(np.abs(state.q - self._left).max())
+        end_s = now_s + self.config.adopt_s * max(1.0, apart / self.config.tracking_error_max_rad)
+        q, self._left = np.array(state.q, dtype=np.float64)[None], None
+        return self._begin(Trajectory(np.array([end_s]), q, np.zeros_like(q), np.zeros_like(q)), now_s)
 
     def clock_moved(self, by_s: float) -> None:
         """The clock that trajectories are stamped on has jumped; what is in force goes on where it is."""
@@ -329,6 +352,7 @@ class Guard:
         """
         if self.in_force is None:
             return None
+        now_s = max(now_s, float(self.in_force.times_s[0]))  # what the controller is on its way to is at rest
         q, dq, ddq, _ = derivatives(self.in_force, now_s)
         if (np.abs(dq) <= self.config.rest_rad_s).all() and (np.abs(ddq) < 1e-6).all():
             return hold(q, now_s)
@@ -378,7 +402,7 @@ class Guard:
         A position servo presses the harder the further the command runs ahead, and the arm leaps when what held it gives way. The
         measured position is compared with all that was commanded in the last `lag_s`, so an arm that merely lags is not held.
         """
-        if self.in_force is None:
+        if self.in_force is None or now_s < self.in_force.times_s[0]:  # its command is on its way to the arm already
             self._deviation = Deviation()
             return None
         if state_refusal(state, self.profile, self.config, now_s) is not None:

@@ -172,9 +172,11 @@ def trajectory_from_msg(msg: JointTrajectory, joint_names: tuple[str, ...], now_
     return trajectory
 
 
-def trajectory_to_msg(trajectory: Trajectory, joint_names: tuple[str, ...], frame: str = "") -> JointTrajectory:
-    """header.stamp is the first point's time; every time_from_start is relative to it."""
-    start = stamp(float(trajectory.times_s[0]))
+def trajectory_to_msg(
+    trajectory: Trajectory, joint_names: tuple[str, ...], frame: str = "", now_s: float = np.inf
+) -> JointTrajectory:
+    """header.stamp is the first point's time, or now where that lies ahead; every time_from_start is relative to it."""
+    start = stamp(min(float(trajectory.times_s[0]), now_s))
     start_s = seconds(start)
     accelerations = [array.array("d")] * len(trajectory.times_s) if trajectory.ddq is None else _rows(trajectory.ddq)
     since_ns = np.maximum(0, np.rint((trajectory.times_s - start_s) * 1e9)).astype(np.int64).tolist()

@@ -241,7 +241,7 @@ class GuardNode(Part[GuardParameters]):
         """Takes the command back to an arm that something holds; at each joint state, since it presses meanwhile."""
         motion = self._guard.relieve(self._monitor.state, self.now_s())
         if motion is not None:
-            self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
+            self._command(motion)
             self._monitor.relieved(now)
             self._evaluate()
 
@@ -360,7 +360,7 @@ class GuardNode(Part[GuardParameters]):
         elif action <= Action.SLOW:
             guard.resume()
         if motion is not None:
-            self.publish(self._forward, convert.trajectory_to_msg(motion, self._profile.joint_names))
+            self._command(motion)
         if action is Action.STOP:
             guard.settle(state, now_s)
 
@@ -390,18 +390,23 @@ class GuardNode(Part[GuardParameters]):
         now_s = self.now_s()
         self._decided_id, self._plan_age_s = msg.id, now_s - convert.seconds(msg.plan_stamp)
         known, began_s = self._guard.situation(self._monitor.state, now_s), time.monotonic()
+            motion = guard.adopt(state, now_s)
         candidate, self._verdict = self._judge(msg, now_s)
         decided_s = now_s + self._took_s(began_s)
         if self._verdict.ok and late_refusal(candidate, self._setup.transport_s - SLACK_S, decided_s):
             self._guard.retract()
             known, self._verdict = replace(known, now_s=decided_s), late_refusal(candidate, self._setup.transport_s, decided_s)
+    def _command(self, motion: Trajectory) -> Time:
+        """To the controller; returns the message's stamp."""
+        message = convert.trajectory_to_msg(motion, self._profile.joint_names, now_s=self.now_s())
+        self.publish(self._forward, message)
+        return message.header.stamp
+
         self._monitor.decided(self._verdict, self._now())
         if self._verdict.ok:
-            forwarded = convert.trajectory_to_msg(self._guard.forward, self._profile.joint_names)
-            self.publish(self._forward, forwarded)
+            self._forwarded_s, self._forwarded_stamp = now_s, self._command(self._guard.forward)
             self._closed = msg.closed
             self._accepted, self._last_accepted = self._accepted + 1, msg
-            self._forwarded_s, self._forwarded_stamp = now_s, forwarded.header.stamp
             self._observation_age_s = now_s - convert.seconds(msg.header.stamp)
         else:
             self._refused += 1
@@ -448,7 +453,7 @@ class GuardNode(Part[GuardParameters]):
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Ends a latch or a stop if there is one; the next plan must start where the arm is measured."""
+        """Ends a latch or a stop if there is one; the controller is brought to where the arm is measured, for the next plan."""
         if not self.active:
             response.success, response.message = False, "The guard is not active."
             return response

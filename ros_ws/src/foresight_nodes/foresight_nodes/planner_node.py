@@ -298,6 +298,11 @@ class PlannerNode(Part[PlannerParameters]):
         chase.heard_s = now_s
         in_force = self._expected()
         join_s = now_s + self._lead_s(first=in_force is None)
+        if in_force is not None:  # which may not have begun: the controller is on its way to where the arm is
+            join_s = max(join_s, float(in_force.times_s[0]))
+        if join_s > now_s + self._settings.lead_max_s:
+            self._end(chase.pursuit.without_plan("the controller is being brought to where the arm is", now_s))
+            return
         start = start_of(in_force, belief.stamp_s, join_s, self._model.contract.step_s, self._kinematics)
         previous = chase.last if self._plan_id in (self._accepted_id, *self._offered) else None
         if self._open is not None:

@@ -27,7 +27,7 @@ import tyro
 from foresight_bringup.graph import enclave
 from foresight_bringup.processes import Child, ending_with_parent, stop
 from foresight_msgs.action import Pursue
-from foresight_msgs.msg import Belief, Plan, SimState
+from foresight_msgs.msg import Belief, GuardState, Plan, SimState
 from foresight_msgs.srv import ResetSimulation
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
@@ -82,6 +82,7 @@ class Runner(Node):
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self.state: SimState | None = None
+        self.guard: GuardState | None = None
         self.heard, self.since_s = Heard(), math.inf  # nothing is kept before the first reset
         self._state_real_s, self._frames, self._next_frame_s = time.monotonic(), {}, 0.0
         self.reset_client = self.create_client(ResetSimulation, "sim/reset")
@@ -89,6 +90,7 @@ class Runner(Node):
         self.active_client = self.create_client(Trigger, "lifecycle_manager/is_active")
         self.pursue_client = ActionClient(self, Pursue, "pursue")
         self.create_subscription(SimState, topics.SIM_STATE.name, self._on_state, EVERY_ONE)
+        topics.GUARD_STATE.subscription(self, lambda msg: setattr(self, "guard", msg))
         self.create_subscription(Plan, topics.PLAN.name, self._on_plan, EVERY_ONE)
         self.create_subscription(Belief, topics.BELIEF.name, self._on_belief, EVERY_ONE)
         for camera in cameras:
@@ -174,6 +176,12 @@ class Runner(Node):
             self._frames.clear()
             self._next_frame_s = max(self._next_frame_s + FRAME_S, stamp_s)
 
+    def _at_hand(self) -> bool:
+        """Whether the guard has brought the controller to where the arm is, so that plans may begin."""
+        if self.guard is None or not self.guard.in_force:
+            return False
+        return convert.seconds(self.guard.in_force_until) <= convert.seconds(self.guard.header.stamp)
+
     # -- one episode --------------------------------------------------------------------------------------------------
 
     def episode(
@@ -197,6 +205,8 @@ class Runner(Node):
                 raise GraphError(f"The guard refused to start afresh: {answer.message}")
             again_s = time.monotonic() + GUARD_AGAIN_S
             self.spin(lambda until_s=again_s: time.monotonic() > until_s, ANSWER_TIMEOUT_S, "The guard")
+        self.guard, until_s = None, time.monotonic() + ANSWER_TIMEOUT_S
+        self.spin(lambda: self._at_hand() or time.monotonic() > until_s, 2 * ANSWER_TIMEOUT_S, "The guard")
         self.spin(self.pursue_client.server_is_ready, ANSWER_TIMEOUT_S, "The planner")
         goal = Pursue.Goal(
             goal_images=scene.goal_images,
