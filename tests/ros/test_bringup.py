@@ -124,6 +124,17 @@ def test_arguments_reach_the_nodes():
     assert "autostart:=false" in manager
 
 
+def test_a_real_arms_controller_is_asked_where_it_starts_trajectories_from():
+    """Unless it was said otherwise; the simulated arm and the stand-in driver have none to ask."""
+
+    def asked(situation: str, **given: str) -> object:
+        return parameters(by_name(graph(situation, Arguments(**given)))["guard"]).get("controller_node")
+
+    assert asked("robot") == "auto" and asked("robot", controller_node="/arm/controller") == "/arm/controller"
+    assert asked("robot", controller_node="") is asked("robot", use_mock_hardware="true") is None
+    assert asked("sim") is asked("stack") is None
+
+
 def test_a_model_that_moves_the_gripper_is_told_to_the_guard_and_its_topic_to_whom_it_concerns():
     """The guard must look for collisions with the gripper open; nothing else changes, and without it nothing at all."""
     given = {"gripper": "true", "gripper_topic": "/grip/joint_trajectory", "use_mock_hardware": "true"}

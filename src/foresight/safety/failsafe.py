@@ -71,7 +71,7 @@ TABLE = (
     Rule("deactivated", Action.STOP, False, "the guard's node is not active"),
     Rule("clock_jumped", Action.STOP, False, "the ROS clock moved against the steady clock by more than its limit"),
     Rule("simulator_reset", Action.STOP, False, "the simulated clock went back"),
-    Rule("controller_inactive", Action.STOP, False, "the trajectory controller is not active, or has not said that it is"),
+    Rule("controller_inactive", Action.STOP, False, "the trajectory controller is not active, has not said so, or must not be"),
     Rule("program_stopped", Action.STOP, False, "the robot's program does not run, or has not said that it does"),
     Rule("speed_slider_zero", Action.STOP, False, "the robot's speed slider stands at 0 %, or has not been heard of"),
     Rule("not_following", Action.STOP, True, "the arm is measured too far from its command, or moves without one"),

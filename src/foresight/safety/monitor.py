@@ -54,6 +54,7 @@ class Driver:
     controller_active: bool | None = True
     program_running: bool | None = True
     speed_scaling: float | None = 1.0  # share or percent, as the driver has it
+    controller_wrong: str = ""  # why the trajectory controller must not be commanded
 
 
 class Monitor:
@@ -161,6 +162,8 @@ class Monitor:
         driver, found = self.driver, {}
         if not driver.controller_active:
             found["controller_inactive"] = _said("The trajectory controller", "is not active", driver.controller_active)
+        if driver.controller_wrong:
+            found["controller_inactive"] = driver.controller_wrong
         if not driver.program_running:
             found["program_stopped"] = _said("The robot's program", "does not run", driver.program_running)
         if driver.speed_scaling is None or not driver.speed_scaling > 1e-3:

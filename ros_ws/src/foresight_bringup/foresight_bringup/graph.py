@@ -63,6 +63,9 @@ class Arguments:
     controller_topic: str = _argument(
         "", "topic of the arm's trajectory controller; empty means the robot profile's", ["stack", "robot"]
     )
+    controller_node: str = _argument(
+        "auto", "controller that is asked where it starts trajectories from; auto: of its topic's name; empty: none", ["robot"]
+    )
     gripper_topic: str = _argument(
         "", "topic of the gripper's trajectory controller; empty means the robot profile's", ["stack", "robot"]
     )
@@ -183,7 +186,9 @@ def graph(situation: str, arguments: Arguments) -> Graph:
     watched |= {"controller_active_topic": CONTROLLER_ACTIVE} if simulated else {}
     if simulated:
         common["injectable"] = True
-    processes = [process("guard", {**controller, **gripper, **moved, **watched})]
+    arm = situation == "robot" and not arguments.flag("use_mock_hardware") and arguments.controller_node
+    asked = {"controller_node": arguments.controller_node} if arm else {}
+    processes = [process("guard", {**controller, **asked, **gripper, **moved, **watched})]
     if simulated:
         scene = {"task": arguments.task, "seed": int(arguments.seed), "headless": arguments.flag("headless")}
         scene |= {"keep_out": True} if arguments.flag("keep_out") else {}

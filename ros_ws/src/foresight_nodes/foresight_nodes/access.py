@@ -89,6 +89,7 @@ def table(
             publishes=(topics.GUARD_STATE.name, topics.GUARD_SETUP.name, topics.GUARD_VERDICT.name, controller, *grips),
             subscribes=(joints, *line, *told, topics.GRAPH_STATE.name, *(DRIVER_SAYS if "sim" in graph else ())),
             serves=(topics.GUARD_STOP.name, topics.GUARD_RESET.name),
+            requests=() if {"sim", "driver"} & set(graph) else (f"{controller.rpartition('/')[0]}/get_parameters",),
         ),
         "sim": part
         | Access(

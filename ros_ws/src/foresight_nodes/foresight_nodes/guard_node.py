@@ -38,6 +38,7 @@ from foresight.safety.obstacles import TABLE, boxes_of, to_text
 from foresight.safety.watchdog import ClockWatch, Moment
 from foresight.versions import versions
 from foresight_nodes import convert, topics
+from foresight_nodes.controller_check import ControllerCheck
 from foresight_nodes.diagnostics import Rate
 from foresight_nodes.part import Complaint, Part
 
@@ -45,6 +46,8 @@ TICK_S = 0.005  # [s] between two looks at the failsafe
 BEATS_S = 0.03  # [s] of silence that a heartbeat of 100 Hz is granted at least
 SLACK_S = 0.02  # [s] of transport_s that deciding may take; what took longer would reach the controller late
 AGAIN = 3  # times that a stop is made anew when making it took longer
+AUTO = "auto"  # as controller_node: the controller topic's name without its last part
+ASK_S = 0.1  # [s] between two looks for the controller's answer
 GRIP_S = 0.1  # [s] in which the gripper's command goes from open to closed; its fingers go as they can
 LATE_S = 0.03  # [s] without a look after which the node itself was kept waiting, and first reads what came meanwhile
 
@@ -55,6 +58,7 @@ class GuardParameters:
 
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories go; empty: as the profile says
+    controller_node: str = ""  # asked where it starts trajectories from; auto: of the topic's name; empty: nobody is asked
     gripper: bool = False  # plans command the gripper, which is then taken for open where collisions are looked for
     gripper_topic: str = ""  # where its commands go; empty: as the profile says
     model_id: str = ""  # the only model whose plans are judged; empty: any
@@ -104,6 +108,7 @@ class GuardNode(Part[GuardParameters]):
         self._guard: Guard | None = None
         self._failsafe, self._why = FailsafeState(), ""
         self._missed_ticks = self._missed_deadlines = self._lost_planners = self._remade = 0
+        self._controller: ControllerCheck | None = None
         self._closed = float("nan")  # the gripper's last command in a plan: no stop and no change of the node's state drops it
         self._forget()
 
@@ -132,7 +137,12 @@ class GuardNode(Part[GuardParameters]):
             None if parameters.speed_scaling_topic else 1.0,
         )
         self._forget()
-        self._forward = topics.trajectory(parameters.controller_topic or self._profile.controller_topic).publisher(self)
+        topic = parameters.controller_topic or self._profile.controller_topic
+        self._forward = topics.trajectory(topic).publisher(self)
+        asked = topic.rpartition("/")[0] if parameters.controller_node == AUTO else parameters.controller_node
+        if asked:
+            self._controller = ControllerCheck(self, asked, self._on_controller)
+            self.every(ASK_S, self._controller.ask, steady=True)
         if self._gripper is not None:
             self._grip = topics.trajectory(parameters.gripper_topic or self._gripper.controller_topic).publisher(self)
         events = SubscriptionEventCallbacks(deadline=self._on_missed_deadline)
@@ -157,13 +167,26 @@ class GuardNode(Part[GuardParameters]):
         self.every(0.1, self._announce, steady=True)
 
     def activate(self) -> None:
-        """A latch holds through every change of the node's state; whatever else was before is forgotten."""
+        """A latch holds through every change of the node's state; whatever else was before is forgotten.
+
+        Waits a moment for the controller's answer and refuses one that starts trajectories anywhere but at its own command.
+        """
+        if self._controller is not None:
+            if self._controller.waiting:
+                raise ValueError(f"Controller '{self._controller.name}' has not answered yet where it starts trajectories from.")
+            if self._controller.wrong:
+                raise ValueError(self._controller.wrong)
         self._forget()
         if not self._failsafe.latched:
             self._verdict = Verdict(Reason.OK, "Active; no plan yet.")
         self.active = True
         self._evaluate()
         self._announce()
+        if self._controller is not None and not self._controller.known:
+            self.get_logger().warning(
+                f"Nobody answers for controller '{self._controller.name}': whether it starts each trajectory from its own last "
+                "command, as it must, is not known."
+            )
 
     def deactivate(self) -> None:
         """Brings the arm to rest, and waits until the controller has the command."""
@@ -174,6 +197,9 @@ class GuardNode(Part[GuardParameters]):
 
     def release(self) -> None:
         self._guard = None
+        if self._controller is not None:
+            self.destroy_client(self._controller.client)
+            self._controller = None
 
     def report(self) -> dict[str, object]:
         now_s = self.now_s()
@@ -192,6 +218,7 @@ class GuardNode(Part[GuardParameters]):
             "missed_deadlines": self._missed_deadlines,
             "lost_planners": self._lost_planners,
             "stops_made_anew": self._remade,
+            "controller": self._controller.summary if self._controller else "not asked where it starts trajectories from",
         }
 
     def _forget(self) -> None:
@@ -283,6 +310,10 @@ class GuardNode(Part[GuardParameters]):
     def _on_speed_scaling(self, msg: Float64) -> None:
         self._hear_driver(speed_scaling=msg.data)
 
+    def _on_controller(self, wrong: str) -> None:
+        """One that answers only while the guard is active, and is wrong, stops the arm."""
+        self._hear_driver(controller_wrong=wrong)
+
     def _hear_driver(self, **said) -> None:
         self._driver = self._monitor.driver = replace(self._driver, **said)
 
@@ -359,10 +390,17 @@ class GuardNode(Part[GuardParameters]):
             motion = self._in_time(guard.brake)
         elif action <= Action.SLOW:
             guard.resume()
+            motion = guard.adopt(state, now_s)
         if motion is not None:
             self._command(motion)
         if action is Action.STOP:
             guard.settle(state, now_s)
+
+    def _command(self, motion: Trajectory) -> Time:
+        """To the controller; returns the message's stamp."""
+        message = convert.trajectory_to_msg(motion, self._profile.joint_names, now_s=self.now_s())
+        self.publish(self._forward, message)
+        return message.header.stamp
 
     def _in_time(self, way: Callable[..., Trajectory | None]) -> Trajectory | None:
         """The guard's own motion, made anew where this process was kept waiting while it was made."""
@@ -390,18 +428,11 @@ class GuardNode(Part[GuardParameters]):
         now_s = self.now_s()
         self._decided_id, self._plan_age_s = msg.id, now_s - convert.seconds(msg.plan_stamp)
         known, began_s = self._guard.situation(self._monitor.state, now_s), time.monotonic()
-            motion = guard.adopt(state, now_s)
         candidate, self._verdict = self._judge(msg, now_s)
         decided_s = now_s + self._took_s(began_s)
         if self._verdict.ok and late_refusal(candidate, self._setup.transport_s - SLACK_S, decided_s):
             self._guard.retract()
             known, self._verdict = replace(known, now_s=decided_s), late_refusal(candidate, self._setup.transport_s, decided_s)
-    def _command(self, motion: Trajectory) -> Time:
-        """To the controller; returns the message's stamp."""
-        message = convert.trajectory_to_msg(motion, self._profile.joint_names, now_s=self.now_s())
-        self.publish(self._forward, message)
-        return message.header.stamp
-
         self._monitor.decided(self._verdict, self._now())
         if self._verdict.ok:
             self._forwarded_s, self._forwarded_stamp = now_s, self._command(self._guard.forward)
