@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import subprocess
@@ -32,6 +33,7 @@ START_S = 110.0  # [s] for the graph to be active
 @pytest.fixture
 def onlooker(tmp_path) -> Iterator[Onlooker]:
     """Somebody who watches a running graph."""
+    gc.collect()  # destroyed nodes of earlier tests are seen by others until then
     with open(tmp_path / "graph.log", "w+") as log:
         command = [sys.executable, "-m", "foresight_bringup.up", "sim"]
         graph = Child("the graph", subprocess.Popen(
