@@ -1,5 +1,7 @@
 """The planner in a world whose best plan is known."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from foresight.data import Plan, Start
 from foresight.planning.config import PlannerConfig
 from foresight.planning.planner import Planner
+from foresight.planning.search import Method
 from foresight.planning.search.methods import METHODS
 from tests.planning.toy import BLOCK_M, ToyModel, belief_at, goal_at
 
@@ -39,6 +42,7 @@ def test_every_policy_moves_towards_the_goal_in_a_straight_line(profile, policy)
 @pytest.mark.parametrize("method", METHODS)
 def test_any_way_to_search_can_refine_and_search(profile, method):
     """With an actor that drifts aside each brings the plan nearer to the best; without one each gets nearer."""
+    assert set(METHODS) == set(get_args(Method))
     drifting = {"bias": (0.05, 0.0, 0.0), "improvement": 0.0, "iterations": 4}
     proposed = run(profile, **{**drifting, "iterations": 0})
     refined = run(profile, refine_method=method, **drifting)

@@ -12,7 +12,7 @@ from foresight.evaluation.config import EvaluateConfig
 from foresight.planning.config import PlannerConfig
 from foresight.planning.pursuit import End, Outcome
 from foresight.safety.guard import Guard
-from sim.episodes import SEARCHING, _build, evaluate, run_episode
+from sim.episodes import _build, evaluate, run_episode
 from sim.simulation import Judgement
 from sim.unguarded import Unguarded
 
@@ -220,4 +220,7 @@ def test_how_much_is_searched_reaches_the_planner_and_the_report():
     assert floor.planner.config == PlannerConfig(policy="random", deadline_s=float("inf"))
     assert "--method cem --samples 64 --iterations 3" in " ".join(config.to_arguments())
     assert evaluate(config, lambda result: None, build)[0].searching == chosen
-    assert "search_samples" in SEARCHING["search"].values()
+    other, alone = _build(EvaluateConfig(policy="search", method="mppi", samples=32, iterations=2), "search")
+    other.close()
+    made = alone.planner.config
+    assert (made.search_method, made.search_samples, made.search_iterations) == ("mppi", 32, 2)

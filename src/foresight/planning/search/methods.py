@@ -1,4 +1,4 @@
-"""The ways to search by name, with the settings the planner uses. A new one is a file beside this and a line here."""
+"""The ways to search by name, as the planner sets them. A new one is a file beside this, a line here and a name in `Method`."""
 
 from __future__ import annotations
 
