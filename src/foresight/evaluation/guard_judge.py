@@ -37,8 +37,6 @@ HERMITE = np.array(
         [-6, -3, -0.5, 6, -3, 0.5],
     ]
 )
-
-
 DERIVATIVES = np.stack(  # of the basis with respect to s: itself, the first, the second
     [HERMITE, np.diag(np.arange(1.0, 6), 1) @ HERMITE, np.linalg.matrix_power(np.diag(np.arange(1.0, 6), 1), 2) @ HERMITE]
 )

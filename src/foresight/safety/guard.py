@@ -89,7 +89,7 @@ class Guard:
         self.gripping: tuple[Grip, float] | None = None  # what the gripper is to do, and from when [s]; None: stay as it is
         self.gripped: float | None = None  # its last command, 0 open, 1 closed; None: not known
         self._deviation = Deviation()
-        self._yielded_rad = 0.0
+        self._yielded_rad = 0.0  # that reliefs have gone since the last accepted plan
         self._left: Float[np.ndarray, "J"] | None = None  # [rad] where the command stood that a stop made the guard forget
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
@@ -278,11 +278,11 @@ class Guard:
 
     def _in_sight(self, state: RobotState | None, now_s: float) -> bool:
         """Whether the arm is measured where it is commanded: as near as an arm that nothing holds."""
+        if self.in_force is None:
+            return self._at_rest(state, now_s)
         if state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
             return False
-        if self.in_force is not None:
-            return self._apart(state) <= self.config.obstructed_rad
-        return self._at_rest(state, now_s)
+        return self._apart(state) <= self.config.obstructed_rad
 
     def _at_rest(self, state: RobotState | None, now_s: float) -> bool:
         """Whether the arm is measured at rest, just now."""

@@ -61,7 +61,8 @@ class EightBits:
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         if x.dtype != torch.uint8:
-            x = x.float().mul_(1 / self.scale).add_(self.zero + 0.5).clamp_(0, 255).to(torch.uint8)
+            per_real, zero = self.range
+            x = x.float().mul_(per_real).add_(zero + 0.5).clamp_(0, 255).to(torch.uint8)
         scale, zero, dtype = (1.0, 0, torch.bfloat16) if self.next is None else (self.next.scale, self.next.zero, torch.uint8)
         weight = (self.packed, self.weight_scale, self.weight_zero, self.bias)
         return torch.ops.onednn.qlinear_pointwise.default(
