@@ -191,7 +191,7 @@ def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) 
         """The arm is where it was told to be, nothing is stopped."""
         node._failsafe = FailsafeState()  # a latch outlives _forget
         node._forget()
-        node._hear_driver(controller_active=True, program_running=True, speed_scaling=1.0)
+        node._hear_driver(controller_active=True, program_running=True, speed_scaling=100.0)
         node._on_joint_state(state())
         node._on_heartbeat(stamped())
 
@@ -238,7 +238,7 @@ def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) 
         "graph_state": lambda: GraphState(active=True),
         "controller_active": lambda: Bool(data=True),
         "program_running": lambda: Bool(data=True),
-        "speed_scaling": lambda: Float64(data=1.0),
+        "speed_scaling": lambda: Float64(data=100.0),
     }
     fuzzed.works, fuzzed.before, fuzzed.after = works, before, after
     return fuzzed

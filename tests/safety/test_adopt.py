@@ -101,14 +101,38 @@ def test_only_an_arm_that_is_seen_at_rest_with_nothing_in_force_and_motion_allow
     assert stopped.adopt(at(start, 0.9), 0.9) is None, "stopped"
 
 
-def test_a_command_known_to_be_further_off_is_given_longer(stopped, start):
-    """An arm that was pushed away through a stop: the command comes after it no faster than from where an arm may be."""
-    pushed = start + np.array([0.0, 0.0, 3 * FURTHEST, 0.0, 0.0, 0.0])
-    assert stopped.settle(at(pushed, 0.8), 0.8) and stopped.settle(at(pushed, 0.9), 0.9)
+@pytest.mark.parametrize("far", [[0.0, 0.0, 0.45, 0.0, 0.0, 0.0], [1.2, 0.1, -0.1, 0.1, 0.0, 0.0], [0.15] * 6])
+@pytest.mark.parametrize("by", ["settled", "reset", "started afresh"])
+def test_a_command_known_to_be_further_off_is_given_longer(stopped, kinematics, profile, start, far, by):
+    """An arm that was pushed away through a stop: on its way to it the command keeps to the limits of joints and tip."""
+    pushed = start + np.array(far)
+    if by == "settled":
+        assert stopped.settle(at(pushed, 0.8), 0.8) and stopped.settle(at(pushed, 0.9), 0.9)
     stopped.resume()
-    assert stopped.adopt(at(pushed, 1.0), 1.0).times_s[-1] == pytest.approx(1.0 + 3 * ADOPT_S)
-    assert stopped.start_afresh(4.1, at(pushed, 4.1)).ok
-    assert stopped.adopt(at(pushed, 4.2), 4.2).times_s[-1] == pytest.approx(4.2 + ADOPT_S)
+    if by == "reset":
+        stopped.stop("a test", at(pushed, 0.8), 0.8)
+        assert stopped.reset(0.8 + GuardConfig.reset_cooldown_s, at(pushed, 0.8 + GuardConfig.reset_cooldown_s)).ok
+    now_s = 2.0
+    assert by != "started afresh" or stopped.start_afresh(now_s, at(pushed, now_s)).ok
+    if by == "reset":
+        assert stopped.start_afresh(now_s, at(pushed, now_s)).ok
+    left, adopted = Controller(start, 0.0), stopped.adopt(at(pushed, now_s), now_s)
+    assert adopted.times_s[-1] > now_s + ADOPT_S
+    before = left.points
+    left.receive(adopted, now_s)
+    used = Judge("ur5e", kinematics).use(before, left.points)
+    assert broken({name: value for name, value in used.items() if name != "workspace"}) == [], "the arm was put where it is"
+    stopped.settle(at(pushed, 90.0), 90.0)
+    assert stopped.adopt(at(pushed, 91.0), 91.0).times_s[-1] == pytest.approx(91.0 + ADOPT_S), "it is there by now"
+
+
+def test_who_puts_arm_and_controller_elsewhere_is_believed(stopped, start):
+    """A new simulated scene has its controller where its arm is."""
+    pushed = start + np.array([0.0, 0.0, 0.9, 0.0, 0.0, 0.0])
+    stopped.resume()
+    assert stopped.start_afresh(0.8, at(pushed, 0.8)).ok
+    stopped.forget_command()
+    assert stopped.adopt(at(pushed, 0.9), 0.9).times_s[-1] == pytest.approx(0.9 + ADOPT_S)
 
 
 def test_an_arm_that_gives_way_is_followed_once_the_command_is_there(guard, start):

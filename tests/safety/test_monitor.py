@@ -201,16 +201,18 @@ def test_a_clock_that_jumps_is_told_once_and_takes_the_state_with_it(world: Worl
 
 
 def test_what_the_driver_says(world: World):
-    """Each of its words has its condition; a fraction of speed is speed."""
+    """Each of its words has its condition; at half its speed an arm is not where the guard takes it to be."""
     for said, condition in (
         ({"controller_active": False}, "controller_inactive"),
         ({"program_running": False}, "program_stopped"),
         ({"speed_scaling": 0.0}, "speed_slider_zero"),
         ({"speed_scaling": float("nan")}, "speed_slider_zero"),
+        ({"speed_scaling": 0.5}, "speed_scaled"),
+        ({"speed_scaling": 98.0}, "speed_scaled"),
     ):
         world.monitor.driver = replace(Driver(), **said)
         assert set(world.stands(10.05)) == {condition}
-    world.monitor.driver = Driver(speed_scaling=0.02)
+    world.monitor.driver = Driver(speed_scaling=99.99)
     assert world.stands(10.05) == {}
 
 

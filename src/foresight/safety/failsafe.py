@@ -38,6 +38,7 @@ class Flags:
     controller_inactive: bool = False
     program_stopped: bool = False
     speed_slider_zero: bool = False
+    speed_scaled: bool = False
     not_following: bool = False
     not_at_rest: bool = False
     obstructed: bool = False
@@ -74,6 +75,7 @@ TABLE = (
     Rule("controller_inactive", Action.STOP, False, "the trajectory controller is not active, has not said so, or must not be"),
     Rule("program_stopped", Action.STOP, False, "the robot's program does not run, or has not said that it does"),
     Rule("speed_slider_zero", Action.STOP, False, "the robot's speed slider stands at 0 %, or has not been heard of"),
+    Rule("speed_scaled", Action.STOP, False, "the robot's speed slider stands below 100 %: the arm is later than taken for"),
     Rule("not_following", Action.STOP, True, "the arm is measured too far from its command, or moves without one"),
     Rule("not_at_rest", Action.STOP, False, "after a stop the arm has not been measured at rest yet"),
     Rule("obstructed", Action.RETREAT, False, "something holds the arm; the guard takes its command back to where the arm is"),
@@ -91,7 +93,8 @@ TABLE = (
     Rule("near_limit", Action.SLOW, False, "a joint is measured near the end of its range"),
     Rule("plan_stale", Action.NONE, False, "plans stopped in motion; the arm comes to rest on the last one"),
 )
-UNSURE = frozenset({"state_jumped", "clock_jumped", "simulator_reset"})  # after these nothing is commanded on trust
+# After these nothing is commanded on trust.
+UNSURE = frozenset({"state_jumped", "clock_jumped", "simulator_reset", "speed_scaled"})
 RECOVERY = {
     Action.NONE: "nothing to recover from",
     Action.SLOW: "by itself, after `clear_s`",

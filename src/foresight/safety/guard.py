@@ -23,7 +23,7 @@ from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Situation
 from foresight.safety.grip import JITTER, GripLimit
-from foresight.safety.limits import Finding
+from foresight.safety.limits import Finding, findings
 from foresight.safety.slowing import graded_share, mended, slowed, stop_along
 
 SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
@@ -31,6 +31,8 @@ RAMPS = 1.0, 2.0, 4.0  # of the usual time in which a candidate is slowed; the n
 RELIEF_SHARES = 1.0, 0.5, 0.25  # of the joints' speed in a relief; the next where the last would be too fast for the tip
 RELIEF_RAD = 0.05  # [rad] that reliefs after the first go in all without a new plan: what hangs below its command would sink
 RELIEF_JERK = 0.03  # of the jerk limit, for reliefs of robots with a limit of the torque's rate
+ADOPTIONS = 10  # times that the way to adopt an arm is made slower, where it would break a limit
+SLOWER = 0.98  # of its speed at least, each time
 NOT_QUITE = 1.5  # times the jerk that seems right that a stop is tried with: what is found is of its worst instant
 JERK_SHARES = 1.0, 0.3, 0.08, 0.04, 0.02  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
 
@@ -313,24 +315,45 @@ class Guard:
             return False
         if not self._at_rest(state, now_s):
             return False
+        self._leave()
+        return True
+
+    def _leave(self) -> None:
+        """Nothing is in force any more; the controller is left at the last command."""
         if self.in_force is not None:
             self.in_force, self._left = None, self.in_force.q[-1]
-        return True
+
+    def forget_command(self) -> None:
+        """With nothing in force: whoever put the arm elsewhere took the controller along, as a new simulated scene does."""
+        self._left = None
 
     def adopt(self, state: RobotState | None, now_s: float) -> Trajectory | None:
         """With nothing in force: what brings the controller's command from wherever it stands to where the arm is, to be sent.
 
         One point, `adopt_s` ahead, to which a controller goes gently from its last command: an arm sags, or was held. Later where
-        that is known to be further off than an arm may be. A trajectory that begins sooner is refused, and a stop lets the
-        command go on to the arm, which stands there already. None with something in force, while motion is stopped or held, and
-        while the arm is not measured at rest.
+        the command is known to have been left so far off that it would break a limit. A trajectory that begins sooner is refused,
+        and a stop lets the command go on to the arm, which stands there already. None with something in force, while motion is
+        stopped or held, and while the arm is not measured at rest.
         """
         if self.in_force is not None or self.stopped is not None or self.held is not None or not self._at_rest(state, now_s):
             return None
-        apart = 0.0 if self._left is None else float(np.abs(state.q - self._left).max())
-        end_s = now_s + self.config.adopt_s * max(1.0, apart / self.config.tracking_error_max_rad)
+        end_s = now_s + self._adopting_s(state, now_s)
         q, self._left = np.array(state.q, dtype=np.float64)[None], None
         return self._begin(Trajectory(np.array([end_s]), q, np.zeros_like(q), np.zeros_like(q)), now_s)
+
+    def _adopting_s(self, state: RobotState, now_s: float) -> float:
+        """How long [s] a controller that was left elsewhere needs to where the arm is, within the limits of joints and tip."""
+        lasts_s = self.config.adopt_s
+        if self._left is None:
+            return lasts_s
+        ends, still = np.stack([self._left, state.q]), np.zeros((2, len(state.q)))
+        for _ in range(ADOPTIONS):
+            way = Trajectory(np.array([now_s + self.transport_s, now_s + lasts_s]), ends, still, still)
+            shares = [found.share for found in findings(way, self.profile, self.kinematics, self.config, now_s) if found.share]
+            if not shares:  # what is left no slowing mends: where the arm was put
+                break
+            lasts_s /= min(SLOWER, *shares)
+        return lasts_s
 
     def clock_moved(self, by_s: float) -> None:
         """The clock that trajectories are stamped on has jumped; what is in force goes on where it is."""
@@ -461,7 +484,7 @@ class Guard:
                     f"The arm still moves at {speed:.4f} rad/s, a reset needs {self.config.measured_rest_rad_s} rad/s.",
                 )
             if following_refusal(state, self.in_force, self.profile, self.config) is not None:
-                self.in_force = None
+                self._leave()
         self.stopped, self._stop_motion = None, None
         return Verdict(Reason.OK, f"Reset {since:.2f} s after the stop.")
 
@@ -480,5 +503,5 @@ class Guard:
             )
         bad = state_refusal(state, self.profile, self.config, now_s) or following_refusal(state, None, self.profile, self.config)
         if bad is None:
-            self.in_force = None
+            self._leave()
         return bad or Verdict(Reason.OK, "Nothing is in force; the next motion starts where the arm was measured.")

@@ -17,6 +17,7 @@ from foresight.safety.guard import Guard
 from foresight.safety.watchdog import NEVER, Moment, Watchdog
 
 CAMERAS = {"frozen_stamp": "camera_stamps_frozen", "frozen_camera": "camera_frozen", "dark_camera": "camera_dark"}
+ZERO_PERCENT, FULL_PERCENT = 0.1, 99.9  # of the speed slider, up to which it stands at zero, and from which on at its end
 OWN = (Reason.HELD, Reason.STOPPED)  # refusals that say nothing about the plan
 
 
@@ -49,11 +50,11 @@ class MonitorConfig:
 
 @dataclass(frozen=True)
 class Driver:
-    """What the robot's driver says of itself; None where it has not said it yet, True or 1.0 where nobody is to be asked."""
+    """What the robot's driver says of itself; None where it has not said it yet, True or 100 where nobody is to be asked."""
 
     controller_active: bool | None = True
     program_running: bool | None = True
-    speed_scaling: float | None = 1.0  # share or percent, as the driver has it
+    speed_scaling: float | None = 100.0  # [%]
     controller_wrong: str = ""  # why the trajectory controller must not be commanded
 
 
@@ -166,9 +167,14 @@ class Monitor:
             found["controller_inactive"] = driver.controller_wrong
         if not driver.program_running:
             found["program_stopped"] = _said("The robot's program", "does not run", driver.program_running)
-        if driver.speed_scaling is None or not driver.speed_scaling > 1e-3:
-            at = f"stands at {driver.speed_scaling}"
-            found["speed_slider_zero"] = _said("The robot's speed slider", at, driver.speed_scaling)
+        scaling = driver.speed_scaling
+        if scaling is None or not scaling > ZERO_PERCENT:
+            found["speed_slider_zero"] = _said("The robot's speed slider", f"stands at {scaling} %", scaling)
+        elif scaling < FULL_PERCENT:
+            found["speed_scaled"] = (
+                f"The robot's speed slider stands at {scaling:.4g} %, 100 % is needed: the arm would go on while the guard "
+                "takes it to be at rest. The guard caps the speed itself (profile: joint_speed_max, tip_speed_max)."
+            )
         return found
 
     def _arm(self, guard: Guard, now: Moment, clock_s: float, stopping: bool) -> dict[str, str]:

@@ -65,7 +65,7 @@ class GuardParameters:
     transport_s: float = 0.045  # [s] to the controller: motion that begins sooner than this from now, a stop too, is joined late
     perception_node: str = "perception"  # whose diagnostics tell what is wrong with the cameras
     program_running_topic: str = ""  # std_msgs/Bool, on a UR io_and_status_controller/robot_program_running; empty: not watched
-    speed_scaling_topic: str = ""  # std_msgs/Float64, on a UR speed_scaling_state_broadcaster/speed_scaling; empty: not watched
+    speed_scaling_topic: str = ""  # std_msgs/Float64 [%], on a UR speed_scaling_state_broadcaster/speed_scaling; empty: unwatched
     controller_active_topic: str = ""  # std_msgs/Bool from an adapter of the controller manager; empty: not watched
     real_time_priority: int = 50  # SCHED_FIFO priority of the process where the system allows it; 0: do not ask
     collision: bool = True  # look for collisions of the arm with itself, its table and the keep-outs
@@ -134,7 +134,7 @@ class GuardNode(Part[GuardParameters]):
         self._driver = Driver(
             None if parameters.controller_active_topic else True,
             None if parameters.program_running_topic else True,
-            None if parameters.speed_scaling_topic else 1.0,
+            None if parameters.speed_scaling_topic else 100.0,
         )
         self._forget()
         topic = parameters.controller_topic or self._profile.controller_topic
@@ -504,8 +504,11 @@ class GuardNode(Part[GuardParameters]):
         if not decision.ok:
             return Verdict(Reason.STOPPED, decision.detail)
         verdict = guard.reset(now_s, state)
+        leapt = self._failsafe.cause == "state_jumped"
         if verdict.ok:
             afresh = guard.start_afresh(now_s, state)
+            if self._simulated and leapt:
+                guard.forget_command()
             verdict = Verdict(Reason.OK, decision.detail) if afresh.ok and latched else afresh
         if verdict.ok:
             self._failsafe, self._unsure = decision.state, False

@@ -44,7 +44,7 @@ class SimParameters:
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories come from; empty: as the profile says
     program_running_topic: str = "io_and_status_controller/robot_program_running"  # these three as a UR's driver has them
-    speed_scaling_topic: str = "speed_scaling_state_broadcaster/speed_scaling"  # 1: full speed, 0: the slider stands at 0 %
+    speed_scaling_topic: str = "speed_scaling_state_broadcaster/speed_scaling"  # [%]
     controller_active_topic: str = "controller_active"
     task: str = "reach"  # of the first episode: reach, push, push_object_goal, pick ... (sim.tasks has them all)
     others: int = 0  # objects that can lie beside the cube; push_among and clutter need 2, and get them as the first task
@@ -228,7 +228,7 @@ class SimNode(Part[SimParameters]):
     def _publish_driver(self) -> None:
         """What a UR's driver says of itself."""
         told = self._halted != "protective_stop", self._halted != "controller_inactive"
-        self.publish(self._speed_scaling, Float64(data=0.0 if self._halted == "speed_slider_zero" else 1.0))
+        self.publish(self._speed_scaling, Float64(data=0.0 if self._halted == "speed_slider_zero" else 100.0))
         if told != self._told:
             self.publish(self._program_running, Bool(data=told[0]))
             self.publish(self._controller_active, Bool(data=told[1]))
