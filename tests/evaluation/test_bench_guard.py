@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from foresight import cli
-from foresight.data import Candidate, Reason, Trajectory, Verdict
-from foresight.evaluation.bench_guard import BenchGuardConfig, Sequence, Tally, bench, check_times, summary
-from foresight.evaluation.guard_judge import Judge, broken
+from foresight.data import Box, Candidate, Reason, Trajectory, Verdict
+from foresight.evaluation.bench_guard import BenchGuardConfig, Obstacles, Sequence, Tally, bench, check_times, summary
+from foresight.evaluation.guard_judge import Judge, Touches, broken
 from foresight.evaluation.guard_plans import MUTATIONS, LegalPlans, mutated
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import load_profile
 from foresight.safety.guard import Guard
+from foresight.safety.obstacles import TABLE
 from tests.motions import minimum_jerk
 
 
@@ -32,12 +35,12 @@ class Careless(Guard):
         return Verdict(Reason.MALFORMED, "Cannot be executed."), None
 
 
-def offered(profile, kinematics, make_guard, plans: int) -> Tally:
+def offered(profile, kinematics, make_guard, plans: int, obstacles: Obstacles | None = None) -> Tally:
     judge, tally = Judge("ur5e", kinematics), Tally()
     legal, rng = LegalPlans(profile, kinematics, judge), np.random.default_rng(5)
     with np.errstate(all="ignore"):
         while tally.plans < plans:
-            Sequence(profile, kinematics, judge, legal, rng, tally, make_guard).run(plans)
+            Sequence(profile, kinematics, judge, legal, rng, tally, make_guard, obstacles).run(plans)
     return tally
 
 
@@ -53,6 +56,37 @@ def test_a_guard_that_fails_is_found_out(profile, kinematics):
     """The bench can fail: a careless guard has violations, described with the limit and how much of it was taken."""
     tally = offered(profile, kinematics, Careless, 60)
     assert tally.violations >= 8 and any("acceleration" in line for line in tally.shown)
+
+
+def test_among_obstacles_nothing_is_touched_and_a_guard_that_fails_is_found_out(profile, kinematics):
+    """Some plans are refused for what they would touch, some pass; a guard that looks at nothing touches table, box or itself."""
+    obstacles = Obstacles.drawn(profile, np.random.default_rng(1))
+    tally = offered(profile, kinematics, Guard, 240, obstacles)
+    assert tally.violations == 0, tally.shown
+    assert tally.among == tally.plans and tally.among_passed == tally.passed > 20 and tally.legal == 0
+    assert tally.reasons[Reason.COLLISION.value] + tally.reasons[Reason.KEEP_OUT.value] > 0
+    careless = offered(profile, kinematics, Careless, 60, obstacles)
+    assert any("touch of" in line for line in careless.shown)
+
+
+@pytest.mark.parametrize("robot", ["ur5e", "fr3", "panda", "so101"])
+def test_the_judge_sees_what_each_arm_touches(robot: str):
+    """Nothing at home; a box where its tip is, a table pushed up into it, and itself when it is folded up."""
+    profile = load_profile(robot)
+    home, tip = profile.home[None], MujocoKinematics(profile).tip(profile.home)
+    assert Touches(profile, TABLE).deepest(home) == (0.0, "")
+    box, elsewhere = Box("a box", tip - 0.02, tip + 0.02), Box("another", tip + 1.0, tip + 1.1)
+    far = profile.home + np.eye(len(profile.home))[0] * 0.6
+    touches = Touches(profile, TABLE, (elsewhere, box))
+    depth, what = touches.deepest(np.stack([far, profile.home]))
+    assert 0.0 < depth < 0.1 and "a box" in what
+    assert touches.deepest(far[None]) == (0.0, "")
+    still = np.zeros((2, len(profile.home)))
+    motion = Trajectory(np.array([0.0, 1.0]), np.stack([far, profile.home]), still, still)
+    assert any("touch of" in line and "a box" in line for line in broken(touches.use(motion)))
+    folded = np.random.default_rng(0).uniform(profile.position_min, profile.position_max, (200, len(profile.home)))
+    depth, what = Touches(profile, Box("table", np.array([-0.1, -0.1, -9.0]), np.array([0.1, 0.1, -8.0]))).deepest(folded)
+    assert depth > 0.01 and "box" not in what and "table" not in what
 
 
 def test_legal_plans_are_legal_and_near_the_limits(profile, kinematics, start):

@@ -1,5 +1,7 @@
 """What is returned keeps to the constraints, judged by exact kinematics at the controller's rate; else there is no plan."""
 
+from itertools import count
+
 import numpy as np
 import pytest
 import torch
@@ -171,3 +173,15 @@ def test_what_is_examined_changes_no_plan_that_passes(profile, constraints):
     bare, examined = plan(None), plan(Juncture(constraints, None, RobotState(0.0, q, np.zeros(6)), 0.1))
     np.testing.assert_array_equal(bare.tip_velocity, examined.tip_velocity)
     assert (bare.terms, bare.cost, bare.source) == (examined.terms, examined.cost, examined.source)
+
+
+def test_no_refinement_begins_that_leaves_no_time_to_examine_what_is_found(profile, constraints):
+    """The proposals took 0.05 s: a refinement would end at 0.15 s, in time only where nothing is examined after it."""
+    planner, q = planner_of(profile, deadline_s=0.16), constraints.kinematics.solve(HERE, profile.home)
+    tried = {}
+    for juncture in (None, Juncture(constraints, None, RobotState(0.0, q, np.zeros(6)), 0.1)):
+        ticks, generator = count(), torch.Generator().manual_seed(1)
+        clock = lambda: next(ticks) / 20  # noqa: B023, E731
+        made = planner.plan(belief_at(HERE), goal_at(THERE), Start(np.zeros(3)), generator, clock, None, juncture)
+        tried[juncture is None] = made.candidates
+    assert tried[True] - tried[False] == PlannerConfig.samples

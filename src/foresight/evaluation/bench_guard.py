@@ -1,7 +1,8 @@
 """Does the guard keep its promise? Legal, adversarial, mutated and random plans are offered; a judge looks at all that passes.
 
-Every plan joins a motion that is going on, so joining is part of the test, and every sequence ends with a stop. The judge
-(`guard_judge.py`) shares no code with the guard. Knows no ROS; one process a job, each chunk reproducible from its seed.
+Every plan joins a motion that is going on, so joining is part of the test, and every sequence ends with a stop. A part of the
+sequences happens over a table and among keep-outs, none of which may be touched. The judge (`guard_judge.py`) shares no code with
+the guard. Knows no ROS; one process a job, each chunk reproducible from its seed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from foresight.control.trajectory import hold
-from foresight.data import Candidate, RobotState, Trajectory
-from foresight.evaluation.guard_judge import Controller, Judge, broken, read
+from foresight.data import Box, Candidate, RobotState, Trajectory
+from foresight.evaluation.guard_judge import Controller, Judge, Touches, broken, read
 from foresight.evaluation.guard_plans import LegalPlans, mutated
 from foresight.evaluation.results import git_commit, machine
 from foresight.files import write_atomically
@@ -31,6 +32,7 @@ from foresight.safety.checks import check
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.guard import Guard
+from foresight.safety.obstacles import TABLE
 from foresight.workers import deaf_to_interrupts
 
 CHUNK = 2000  # plans a worker makes before it reports
@@ -40,6 +42,10 @@ MUTANTS = 30  # offered at a join before the legal plan, on average
 EPOCHS_S = (0.0, 1.76e9)  # clocks that begin at zero, and wall clocks, whose seconds have fewer digits left
 ALLOWANCE_S = 0.02  # [s] beyond v/a that a stop may last before it is counted as late
 UNMADE = 1000  # joins without a legal plan, beside as many as plans are wanted, after which a chunk is given up
+AMONG = 0.2  # of the sequences of a robot with a model happen among obstacles
+KEEP_OUTS = 4  # in them at most
+HALF_M = (0.02, 0.15)  # [m] half a keep-out's sides
+STARTS = 100  # draws of a start, or of keep-outs, that touch nothing
 STAYS = 0.15  # of the mutants that pass
 SHOWN = 20  # violations that are described
 SAVE_S = 20.0  # [s] between two savings of what is counted
@@ -81,6 +87,8 @@ class Tally:
     """What has been counted for one profile."""
 
     plans: int = 0
+    among: int = 0  # of them among obstacles
+    among_passed: int = 0
     unmade: int = 0  # joins for which no legal plan was found; nothing was offered
     passed: int = 0
     slowed: int = 0
@@ -111,6 +119,8 @@ class Tally:
     def to_json(self) -> dict[str, object]:
         return {
             "plans": self.plans,
+            "plans_among_obstacles": self.among,
+            "passed_among_obstacles": self.among_passed,
             "violations": self.violations,
             "legal_pass_rate": self.legal_passed / self.legal if self.legal else None,
             "legal": self.legal,
@@ -211,8 +221,9 @@ def summary(found: dict) -> str:
         rate = figures["legal_pass_rate"]
         legal = "no legal plan was made" if rate is None else f"{100 * rate:.2f} % of {figures['legal']} legal plans passed"
         lines.append(
-            f"{name}: {figures['violations']} violations in {figures['plans']} plans and {figures['stops']} stops "
-            f"({figures['late_stops']} of them longer than v/a + {1e3 * ALLOWANCE_S:.0f} ms); "
+            f"{name}: {figures['violations']} violations in {figures['plans']} plans, {figures['plans_among_obstacles']} of them "
+            f"among obstacles, and {figures['stops']} stops ({figures['late_stops']} of them longer than "
+            f"v/a + {1e3 * ALLOWANCE_S:.0f} ms); "
             f"{figures['passed']} passed, {figures['slowed']} of them slowed; {legal}; "
             f"{figures['plan_ms_mean']:.2f} ms of CPU a plan"
         )
@@ -240,10 +251,42 @@ def _chunk(task: tuple[str, int, int, int]) -> Tally:
     profile, kinematics, judge, legal = _robot(name)
     rng = np.random.default_rng([seed, number, *name.encode()])
     with np.errstate(all="ignore"):
+        obstacles = None if kinematics is None else Obstacles.drawn(profile, rng)
         while tally.plans < plans and tally.unmade < UNMADE + plans:  # a robot for which none can be made comes to an end
-            Sequence(profile, kinematics, judge, legal, rng, tally).run(plans)
+            among = obstacles if rng.random() < AMONG else None
+            Sequence(profile, kinematics, judge, legal, rng, tally, obstacles=among).run(plans)
     tally.total_s = time.process_time() - begin
     return tally
+
+
+@dataclass(frozen=True)
+class Obstacles:
+    """A table and keep-outs, as the guard sees them and as the judge does."""
+
+    scene: Scene
+    touches: Touches
+
+    @classmethod
+    def drawn(cls, profile: RobotProfile, rng: np.random.Generator) -> Obstacles:
+        """Keep-outs in the workspace, none of them where the arm is at home."""
+        for _ in range(STARTS):
+            middles = rng.uniform(profile.workspace_min, profile.workspace_max, (int(rng.integers(1, KEEP_OUTS + 1)), 3))
+            halves = rng.uniform(*HALF_M, middles.shape)
+            boxes = [Box(f"keep-out {i}", m - h, m + h) for i, (m, h) in enumerate(zip(middles, halves, strict=True))]
+            nearest = Scene(profile, boxes).clearance(profile.home)
+            if nearest.distance_m > 0 or not nearest.names[1].startswith("keep-out"):
+                break
+        else:
+            boxes = []
+        return cls(Scene(profile, boxes), Touches(profile, TABLE, boxes))
+
+    def start(self, legal: LegalPlans, rng: np.random.Generator) -> np.ndarray:
+        """Where the arm touches nothing."""
+        for _ in range(STARTS):
+            q = legal.start(rng)
+            if not self.touches.deepest(q[None])[0]:
+                return q
+        return legal.profile.home.copy()
 
 
 class Sequence:
@@ -258,11 +301,16 @@ class Sequence:
         rng: np.random.Generator,
         tally: Tally,
         make_guard: Callable[..., Guard] = Guard,
+        obstacles: Obstacles | None = None,
     ) -> None:
+        """What is legal says a judge who sees no obstacles, so among them no plan counts as legal."""
         self.profile, self.judge, self.legal, self.rng, self.tally = profile, judge, legal, rng, tally
         self.now_s = float(rng.choice(EPOCHS_S) + rng.uniform(0, 100))
-        self.guard = make_guard(profile, kinematics, transport_s=TRANSPORT_S)
-        self.controller = Controller(legal.start(rng), self.now_s)
+        self.obstacles = obstacles
+        scene = None if obstacles is None else obstacles.scene
+        self.guard = make_guard(profile, kinematics, transport_s=TRANSPORT_S, scene=scene)
+        start = legal.start(rng) if obstacles is None else obstacles.start(legal, rng)
+        self.controller = Controller(start, self.now_s)
         self.earlier: Trajectory | None = None
         speed = np.minimum(profile.velocity_max, profile.joint_speed_max)
         self.bound_s = float((speed / profile.acceleration_max).max()) + ALLOWANCE_S
@@ -279,7 +327,7 @@ class Sequence:
                 continue
             candidate = Candidate(plan, self.profile.joint_names, self.now_s - 0.1, self.now_s - 0.01)
             if not self._mutants(candidate, plans):
-                self._offer(candidate, legal=True)
+                self._offer(candidate, legal=self.obstacles is None)
             self.earlier = plan
         self.now_s += float(self.rng.uniform(0, 0.3))
         motion = self.guard.stop("the bench", None, self.now_s)
@@ -309,6 +357,7 @@ class Sequence:
         verdict = self.guard.offer(candidate, self._measured(), self.now_s)
         tally.offering_s += time.process_time() - begin
         tally.plans += 1
+        tally.among += self.obstacles is not None
         tally.reasons[verdict.reason.value] += 1
         tally.legal += legal
         if not verdict.ok:
@@ -316,6 +365,7 @@ class Sequence:
                 tally.refused_legal[verdict.reason.value] += 1
             return False
         tally.passed += 1
+        tally.among_passed += self.obstacles is not None
         tally.slowed += verdict.slowed < 1
         tally.legal_passed += legal
         tally.legal_slowed += legal and verdict.slowed < 1
@@ -336,6 +386,8 @@ class Sequence:
         times = self.rng.uniform(self.now_s, after.times_s[-1], 8)
         believed = np.abs(read(self.guard.in_force, times)[0] - read(after, times)[0]).max()
         used["believed"] = 1 + float(believed) if believed > 1e-6 else 0.0  # what the guard holds in force is what is executed
+        if self.obstacles is not None:
+            used |= self.obstacles.touches.use(after)
         wrong = broken(used)
         if wrong:
             self.tally.violations += 1

@@ -1,19 +1,23 @@
 """The judge of `foresight bench guard`: what would the controller have executed, and did it keep the robot's limits?
 
 Shares no code with the guard: its own polynomials, its own controller, limits read straight from the profile's YAML, forward
-kinematics and inverse dynamics by MuJoCo one position at a time. It sees commands, never verdicts.
+kinematics and inverse dynamics by MuJoCo one position at a time, touches by MuJoCo's contacts. It sees commands, never verdicts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import yaml
 
-from foresight.data import Trajectory
+from foresight.data import Box, Trajectory
+from foresight.robots.geometry import collision_spec
 from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import RobotProfile
 
 EPS = 1e-3  # share of a limit that counts as rounding; of the cap where a velocity limit depends on position
 POSITION_EPS = 1e-5  # [rad]
@@ -24,6 +28,8 @@ TIP_S = 0.01  # [s] between two tips whose distance gives the speed; one control
 FASTEST = 6  # of those distances, which are looked at period by period
 TORQUE_S = 0.04  # [s] between two looks at the torque; its rate is taken over one control period
 STEEPEST = 24  # control periods at which the accelerations are locally steepest: the torque is looked at there too
+TOUCH_S = 0.005  # [s] between two looks at what the arm touches
+TOUCH_EPS = 1e-4  # [m] that two may overlap
 INERTIAS = 4  # positions along a motion at which the inertia is taken for that
 
 # Hermite's basis of degree five: rows are powers of s, columns q0, v0 h, a0 h^2, q1, v1 h, a1 h^2.
@@ -169,6 +175,52 @@ class Judge:
         padded = np.pad(share, ((1, 1), (0, 0)), constant_values=-np.inf)
         share[(share < padded[:-2]) | (share <= padded[2:])] = 0.0  # what is no local maximum
         return np.argpartition(share.max(1), -min(count, len(share)))[-count:]
+
+
+class Touches:
+    """What of the arm touches its table, keep-outs or itself, by the contacts that MuJoCo would simulate, without margins."""
+
+    def __init__(self, profile: RobotProfile, table: Box, keep_outs: Sequence[Box] = ()) -> None:
+        spec = collision_spec(profile)
+        for box in (table, *keep_outs):
+            spec.worldbody.add_geom(
+                type=mujoco.mjtGeom.mjGEOM_BOX, pos=(box.low + box.high) / 2, size=(box.high - box.low) / 2, name=box.name
+            )
+        for geom in spec.geoms:
+            geom.contype = geom.conaffinity = 1
+            geom.margin = geom.gap = 0.0
+        self._model = spec.compile()
+        self._data = mujoco.MjData(self._model)
+        self._by_design: frozenset[tuple[int, int]] = frozenset()
+        out = {self._model.geom(box.name).id for box in keep_outs}
+        self._by_design = frozenset(pair for pair in self._at(profile.home) if not out & {*pair})  # a link on its foot
+
+    def deepest(self, q: np.ndarray) -> tuple[float, str]:
+        """The greatest overlap [m] at any of the positions (M, J), and of what; 0 without one."""
+        depth, what = 0.0, ""
+        for row in q:
+            for (a, b), here in self._at(row).items():
+                if here > depth:
+                    depth, what = here, f"{self._name(a)} in {self._name(b)}"
+        return depth, what
+
+    def use(self, motion: Trajectory) -> dict[str, float]:
+        """How deep the arm gets into anything on its way; above 1 + EPS more than TOUCH_EPS."""
+        times = np.append(np.arange(motion.times_s[0], motion.times_s[-1], TOUCH_S), motion.times_s[-1])
+        depth, what = self.deepest(read(motion, times)[0])
+        return {f"touch of {what}" if what else "touch": 1.0 + max(0.0, depth - TOUCH_EPS) / TOUCH_EPS}
+
+    def _at(self, q: np.ndarray) -> dict[tuple[int, int], float]:
+        model, data = self._model, self._data
+        data.qpos[:] = q
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_collision(model, data)
+        pairs, depths = data.contact.geom[: data.ncon].tolist(), (-data.contact.dist[: data.ncon]).tolist()
+        found = zip(map(tuple, map(sorted, pairs)), depths, strict=True)
+        return {pair: depth for pair, depth in found if depth > 0 and pair not in self._by_design}
+
+    def _name(self, geom: int) -> str:
+        return self._model.geom(geom).name or self._model.body(self._model.geom_bodyid[geom]).name
 
 
 def broken(used: dict[str, float]) -> list[str]:

@@ -42,7 +42,7 @@ class PlannerConfig:
     subgoals_beyond: float = 7.0  # blocks from the goal beyond which it is far
     improvement: float = 0.03  # blocks by which a refined motion must beat the best proposal
     agreement: float = 0.0  # [m/s] spread among the elites at which a search ends early; 0 never
-    deadline_s: float = 0.080  # [s] no refinement begins that would end after this
+    deadline_s: float = 0.080  # [s] for a plan, its examination included: no refinement begins that would end too late for it
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ from foresight.planning.subgoals import next_subgoal
 from foresight.robots.profile import RobotProfile
 
 EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates that are examined until one keeps to the constraints
+EXAMINING = 0.6  # of the time that the proposals took is kept for examining what was found
 GRIPPER_SPREAD = 0.5  # first standard deviation of a gripper's command, which is 0 or 1
 
 Chosen = tuple[Imagined, list[str], int]  # the set that holds the best, where each of it comes from, how many were tried
@@ -123,7 +124,7 @@ class Planner:
         )
         if self.config.policy == "both":
             kept = [] if previous is None else [self._shifted(previous, belief.stamp_s)]
-            best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s)
+            best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s, juncture is not None)
         elif self.config.policy in ("actor", "reactive", "dreamt"):
             aim = torch.full((1,), float(np.clip(round(distance), 1, max(self.config.aims))))
             motion = self._actor_motion(aim, torch.zeros(1, self.steps, self.contract.step_size))
@@ -216,8 +217,11 @@ class Planner:
 
     # -- ways to plan -------------------------------------------------------------------------------------------
 
-    def _propose_and_refine(self, imagination: Imagination, kept, generator, clock, began_s) -> Chosen:
-        """The actor's proposals, standing still and the motions kept, judged together; then sampling around the best."""
+    def _propose_and_refine(self, imagination: Imagination, kept, generator, clock, began_s, examined: bool) -> Chosen:
+        """The actor's proposals, standing still and the motions kept, judged together; then sampling around the best.
+
+        On a busy machine all parts of a plan take longer alike: how long the proposals took tells what may still begin.
+        """
         config = self.config
         modes = self.model.modes if isinstance(self.model, Modes) else 1
         aims = torch.tensor(config.aims, dtype=torch.float32).repeat(modes + config.noisy_per_aim)
@@ -228,9 +232,9 @@ class Planner:
         kept = torch.cat([self._rest(closed), *kept])
         names = ["actor"] * len(aims) + ["stay", "last"][: len(kept)]
         proposals = imagination.imagine(len(names), self._beside(self._actor_motion(aims, noise, each), kept))
-        budget = Budget(
-            config.iterations, clock, began_s, config.deadline_s, clock() - began_s, config.improvement, config.agreement
-        )
+        lasted_s = clock() - began_s
+        deadline_s = config.deadline_s - EXAMINING * examined * lasted_s
+        budget = Budget(config.iterations, clock, began_s, deadline_s, lasted_s, config.improvement, config.agreement)
         draws = blockwise(config.horizon, self.contract.block_steps, self.contract.step_size, generator)
         found = run(self.refine, imagination.fixed, draws, self._around_rest(config.refine_noise, closed), budget, proposals)
         sources = ["search"] * len(found.best.cost) if found.improved else names

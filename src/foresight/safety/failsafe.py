@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -126,6 +127,7 @@ class FailsafeParams:
         rules_of(self)
 
 
+@lru_cache(maxsize=16)
 def rules_of(params: FailsafeParams) -> tuple[Rule, ...]:
     """The table with what `params.raised` changes. Raises ValueError where that names nothing, or lowers an action."""
     rules = {rule.condition: rule for rule in TABLE}

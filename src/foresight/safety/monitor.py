@@ -142,11 +142,12 @@ class Monitor:
 
         Reports a leap or a jump once. `stopping`: a stop is on, after which the arm must be measured at rest.
         """
+        old = state_refusal(self.state, self.profile, guard.config, clock_s)
         found = {
             **self._clock(simulated),
             **self._driver(),
-            **self._arm(guard, now, clock_s, stopping),
-            **self._sources(guard, now, clock_s),
+            **self._arm(guard, now, stopping, seen=old is None),
+            **self._sources(guard, now, clock_s, old),
         }
         self._jump_s, self._leap = 0.0, ""
         return Flags(**dict.fromkeys(found, True)), found
@@ -177,13 +178,13 @@ class Monitor:
             )
         return found
 
-    def _arm(self, guard: Guard, now: Moment, clock_s: float, stopping: bool) -> dict[str, str]:
+    def _arm(self, guard: Guard, now: Moment, stopping: bool, seen: bool) -> dict[str, str]:
         """What the measured arm does: leap, go elsewhere, be kept from its command, come near a limit."""
         found = {"state_jumped": self._leap} if self._leap else {}
         if stopping and guard.in_force is not None:
             found["not_at_rest"] = "The arm has not been measured at rest since the stop."
         state = self.state
-        if state is None or state_refusal(state, self.profile, guard.config, clock_s) is not None:
+        if state is None or not seen:
             return found
         if self._astray[0] is not state or self._astray[1] is not guard.in_force:  # asked far more often than either changes
             astray = following_refusal(state, guard.in_force, self.profile, guard.config)
@@ -201,7 +202,8 @@ class Monitor:
             )
         return found
 
-    def _sources(self, guard: Guard, now: Moment, clock_s: float) -> dict[str, str]:
+    def _sources(self, guard: Guard, now: Moment, clock_s: float, old: Verdict | None) -> dict[str, str]:
+        """Who has fallen silent; `old` is what is wrong with the last good joint state."""
         found, in_motion = {}, guard.in_force is not None and clock_s < guard.in_force.times_s[-1]
         silent = {s.name: s for s in self.watchdog.silent(now)}
         if "heartbeat" in silent:
@@ -210,7 +212,6 @@ class Monitor:
             found["graph_inactive"] = _silence("word of the lifecycle manager that every node is active", *silent["graph"][1:])
         if self._bad_state:
             found["state_invalid"] = self._bad_state
-        old = state_refusal(self.state, self.profile, guard.config, clock_s)
         if "state" in silent and self.watchdog.repeats["state"]:
             found["state_stamps_frozen"] = f"Joint states repeat their stamp ({self.watchdog.repeats['state']} times)."
         elif "state" in silent:

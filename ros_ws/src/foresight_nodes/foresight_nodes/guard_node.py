@@ -358,7 +358,8 @@ class GuardNode(Part[GuardParameters]):
         now, before = self._now(), self._failsafe
         stopping = before.action is Action.STOP
         flags, said = self._monitor.flags(self._guard, now, self.now_s(), stopping, self._simulated)
-        action, self._failsafe = failsafe(replace(flags, **conditions), before, self._settings.failsafe, now.time_s)
+        flags = replace(flags, **conditions) if conditions else flags  # 200 times a second there are none
+        action, self._failsafe = failsafe(flags, before, self._settings.failsafe, now.time_s)
         cause = self._failsafe.cause
         if (action, cause) != (before.action, before.cause):
             self._why = said.get(cause, cause.replace("_", " "))

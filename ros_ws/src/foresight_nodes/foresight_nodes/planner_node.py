@@ -324,9 +324,14 @@ class PlannerNode(Part[PlannerParameters]):
             self._finish(Pursue.Result.REFUSED, str(error))
             return
         chase.plans, chase.last = chase.plans + 1, plan
+        outcome = chase.pursuit.update(plan, belief, now_s)
+        if outcome is None:
+            self._offer(plan, belief, now_s, begin_s, join_s)
         self._feed_back(chase, plan, belief, now_s)
-        if self._end(chase.pursuit.update(plan, belief, now_s)):
-            return
+        self._end(outcome)
+
+    def _offer(self, plan: Plan, belief: Belief, now_s: float, begin_s: float, join_s: float) -> None:
+        """To the guard, unless it comes too late; `begin_s` is when its making began, by the processor's clock."""
         trajectory, self._margin_m = plan.trajectory, plan.margin_m
         taken_s = time.perf_counter() - begin_s
         self._took(taken_s)
