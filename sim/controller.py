@@ -13,6 +13,8 @@ from foresight.control.trajectory import derivatives, hold, sample, take_over
 from foresight.data import Trajectory
 from foresight.robots.profile import RobotProfile
 
+END_RAD_S = 1.2e-7  # [rad/s] above which a trajectory does not end at rest; joint_trajectory_controller ignores such a message
+
 
 class TrajectoryController:
     """Follows the last accepted trajectory. A new one replaces what is left of the old one at once, as
@@ -22,8 +24,8 @@ class TrajectoryController:
         self.trajectory = hold(q, now_s)
 
     def accept(self, trajectory: Trajectory, now_s: float) -> bool:
-        """Takes the trajectory over; False, and nothing changes, when it lies wholly in the past."""
-        merged = take_over(self.trajectory, trajectory, now_s)
+        """Takes the trajectory over; False, and nothing changes, when it lies wholly in the past or does not end at rest."""
+        merged = take_over(self.trajectory, trajectory, now_s) if (np.abs(trajectory.dq[-1]) <= END_RAD_S).all() else None
         if merged is None:
             return False
         self.trajectory = merged

@@ -10,8 +10,9 @@ import pytest
 from foresight import cli
 from foresight.data import Box, Candidate, Reason, Trajectory, Verdict
 from foresight.evaluation.bench_guard import BenchGuardConfig, Obstacles, Sequence, Tally, bench, check_times, summary
-from foresight.evaluation.guard_judge import Judge, Touches, broken
+from foresight.evaluation.guard_judge import Judge, broken, touch
 from foresight.evaluation.guard_plans import MUTATIONS, LegalPlans, mutated
+from foresight.robots.contacts import Contacts
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
 from foresight.safety.guard import Guard
@@ -46,7 +47,7 @@ def offered(profile, kinematics, make_guard, plans: int, obstacles: Obstacles | 
 
 def test_the_guard_passes_no_violation_and_the_legal_plans(profile, kinematics):
     """Of three hundred plans nothing illegal passes, nearly all that is legal does, and most kinds of refusal occur."""
-    tally = offered(profile, kinematics, Guard, 320)
+    tally = offered(profile, kinematics, Guard, 400)
     assert tally.violations == 0, tally.shown
     assert tally.legal >= 8 and tally.legal_passed >= 0.9 * tally.legal
     assert len(tally.reasons) >= 6 and tally.stops >= 3
@@ -65,7 +66,7 @@ def test_among_obstacles_nothing_is_touched_and_a_guard_that_fails_is_found_out(
     assert tally.violations == 0, tally.shown
     assert tally.among == tally.plans and tally.among_passed == tally.passed > 20 and tally.legal == 0
     assert tally.reasons[Reason.COLLISION.value] + tally.reasons[Reason.KEEP_OUT.value] > 0
-    careless = offered(profile, kinematics, Careless, 60, obstacles)
+    careless = offered(profile, kinematics, Careless, 150, obstacles)
     assert any("touch of" in line for line in careless.shown)
 
 
@@ -74,18 +75,18 @@ def test_the_judge_sees_what_each_arm_touches(robot: str):
     """Nothing at home; a box where its tip is, a table pushed up into it, and itself when it is folded up."""
     profile = load_profile(robot)
     home, tip = profile.home[None], MujocoKinematics(profile).tip(profile.home)
-    assert Touches(profile, TABLE).deepest(home) == (0.0, "")
+    assert Contacts(profile, TABLE).deepest(home) == (0.0, "")
     box, elsewhere = Box("a box", tip - 0.02, tip + 0.02), Box("another", tip + 1.0, tip + 1.1)
     far = profile.home + np.eye(len(profile.home))[0] * 0.6
-    touches = Touches(profile, TABLE, (elsewhere, box))
-    depth, what = touches.deepest(np.stack([far, profile.home]))
+    contacts = Contacts(profile, TABLE, (elsewhere, box))
+    depth, what = contacts.deepest(np.stack([far, profile.home]))
     assert 0.0 < depth < 0.1 and "a box" in what
-    assert touches.deepest(far[None]) == (0.0, "")
+    assert contacts.deepest(far[None]) == (0.0, "")
     still = np.zeros((2, len(profile.home)))
     motion = Trajectory(np.array([0.0, 1.0]), np.stack([far, profile.home]), still, still)
-    assert any("touch of" in line and "a box" in line for line in broken(touches.use(motion)))
+    assert any("touch of" in line and "a box" in line for line in broken(touch(contacts, motion)))
     folded = np.random.default_rng(0).uniform(profile.position_min, profile.position_max, (200, len(profile.home)))
-    depth, what = Touches(profile, Box("table", np.array([-0.1, -0.1, -9.0]), np.array([0.1, 0.1, -8.0]))).deepest(folded)
+    depth, what = Contacts(profile, Box("table", np.array([-0.1, -0.1, -9.0]), np.array([0.1, 0.1, -8.0]))).deepest(folded)
     assert depth > 0.01 and "box" not in what and "table" not in what
 
 

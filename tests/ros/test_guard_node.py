@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from foresight_msgs.msg import Belief, GraphState, GuardState, Observation
 from foresight_msgs.msg import Plan as PlanMsg
 from foresight_nodes import convert, topics
-from foresight_nodes.guard_node import GuardNode, GuardParameters
+from foresight_nodes.guard_node import SLACK_S, GuardNode, GuardParameters
 from foresight_nodes.lifecycle_manager import LifecycleManager
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import Bool, Float64
@@ -480,6 +480,7 @@ def test_a_stop_that_took_too_long_to_make_is_made_anew(guarded: Guarded, monkey
     assert guarded.bench.call(topics.GUARD_STOP, guarded.node, Trigger.Request()).success
     guarded.bench.until(lambda: len(guarded.commands) > before, "the stop is sent")
     assert len(made) == 2 and len(guarded.commands) == before + 1 and guarded.node._remade == 1
+    assert made[1] > made[0] + SLACK_S, "it begins as much later as making it took"
     assert guarded.node._guard.stopped and guarded.node._guard.in_force.times_s[-1] < guarded.bench.now_s + 0.4
 
 

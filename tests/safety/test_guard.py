@@ -10,6 +10,7 @@ import pytest
 from foresight.control.braking import coming_to
 from foresight.control.trajectory import cut, derivatives, hold, sample
 from foresight.data import Box, Reason, RobotState, Trajectory
+from foresight.evaluation.guard_judge import Controller, Judge, broken
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
 from foresight.safety.collision import Scene
@@ -18,6 +19,7 @@ from foresight.safety.guard import Guard
 from tests.motions import MIDDLE, at_1khz, candidate, drive, extremes, minimum_jerk
 
 WAY = np.array([0.06, -0.03, 0.05, -0.02, 0.03, 0.04])
+REFUSING = (Reason.HELD, Reason.STOPPED)
 SEEN_S = np.arange(0.06, 0.8, 0.01)  # [s] at which the arm is measured
 
 
@@ -153,14 +155,13 @@ def test_reset_waits_for_cooldown_and_rest(moving, profile):
 
 
 def test_reset_is_refused_while_braking(profile, kinematics, start):
-    """A brake that outlasts the cool-down must end before motion is allowed again."""
+    """A motion that outlasts the cool-down, no stop being sooner, must end before motion is allowed again."""
     guard = Guard(profile, kinematics)
     guard.in_force = Trajectory(np.array([0.0, 2.0]), np.stack([start, start + 4.0]), np.zeros((2, 6)), np.zeros((2, 6)))
-    rest = guard.stop("test", None, 1.0)  # from 3.75 rad/s
-    assert rest.times_s[-1] > 1.6
+    assert guard.stop("test", None, 1.0) is None and guard.unbraked(1.6)  # from 3.75 rad/s
     verdict = guard.reset(1.6)
     assert verdict.reason is Reason.STOPPED and "braking" in verdict.detail
-    assert guard.reset(float(rest.times_s[-1]) + 0.01).ok
+    assert guard.reset(2.01).ok
 
 
 def test_arm_moved_by_hand_while_stopped_starts_from_where_it_is(moving, profile, start):
@@ -355,3 +356,87 @@ def test_an_arm_that_hangs_below_its_command_does_not_sink_with_its_reliefs(prof
     there = minimum_jerk(guard.in_force.q[-1], np.zeros(6), 8.001, 0.05)
     assert guard.offer(candidate(there, profile, 8.0), RobotState(8.0, q, np.zeros(6)), 8.0).ok
     assert guard.relieve(RobotState(8.02, q, np.zeros(6)), 8.02) is not None
+
+
+@pytest.mark.parametrize("robot", ["ur5e", "fr3", "so101"])
+def test_a_plan_that_joins_as_far_off_as_it_may_breaks_nothing_however_late_it_arrives(robot):
+    """What a join tolerates is no step that a controller has to make up for in the little time that is left."""
+    profile = load_profile(robot)
+    kinematics, begin, transport_s, config = MujocoKinematics(profile), profile.home, 0.045, GuardConfig()
+    judge, joints = Judge(robot, kinematics), len(profile.joint_names)
+    passed = 0
+    for late_s in (0.0, 0.02, 0.04, 0.044):
+        for step in 0.95 * np.vstack([np.eye(joints), -np.eye(joints)]):
+            guard, controller = Guard(profile, kinematics, transport_s=transport_s), Controller(begin, 0.0)
+            guard.in_force = hold(begin, 0.5)
+            plan = minimum_jerk(begin, np.full(joints, 0.01), 1.0451)
+            plan.q[0] += step * config.join_position_rad
+            plan.dq[0] += step * config.join_velocity_s * profile.acceleration_max
+            if not guard.offer(candidate(plan, profile, 1.0), RobotState(1.0, begin, np.zeros(joints)), 1.0).ok:
+                continue
+            before, passed = controller.points, passed + 1
+            controller.receive(guard.forward, 1.0 + late_s)
+            assert not broken(judge.use(before, controller.points)), f"{late_s} s late, {step}"
+    assert passed >= 4
+
+
+def test_a_trajectory_that_a_controller_would_ignore_is_refused(guard, profile, start):
+    """ros2_controllers ignore, silently, what does not end at rest to 1.2e-7 rad/s: what is sent next would begin elsewhere."""
+    plan = minimum_jerk(start, WAY)
+    plan.dq[-1] = 5e-7
+    verdict = guard.offer(candidate(plan, profile), RobotState(0.0, start, np.zeros(6)), 0.0)
+    assert verdict.reason is Reason.NOT_AT_REST and "5e-07" in verdict.detail
+
+
+@pytest.mark.parametrize("how", ["stop", "brake"])
+def test_where_no_stop_is_found_it_is_sought_again(moving, monkeypatch, how):
+    """What is in force goes on meanwhile, and nothing is sent; a moment later there is one."""
+    ways = moving._ways_to_rest
+    monkeypatch.setattr(moving, "_ways_to_rest", lambda *_: [])
+    ask, in_force = getattr(moving, how), moving.in_force
+    assert ask("test", None, 0.1) is None and moving.in_force is in_force
+    monkeypatch.setattr(moving, "_ways_to_rest", ways)
+    assert ask("test", None, 0.11) is None, "not at once, for each search takes time"
+    assert moving.offer(candidate(in_force, moving.profile, 0.11), following(moving, 0.11), 0.11).reason in REFUSING
+    motion = ask("test", None, 0.125)
+    assert motion is not None and motion.times_s[-1] < 0.45 and moving.in_force.times_s[-1] == motion.times_s[-1]
+    assert ask("test", None, 0.15) is (motion if how == "stop" else None)
+
+
+def test_slow_means_slow_for_plans_that_ask_for_too_much_too(guard, profile, start):
+    """A plan above a limit is slowed twice: to the limit, and to the share that the failsafe asks for."""
+    guard.share_max = 0.5
+    speeds = {}
+    for too_much in (1.0, 1.03):
+        guard.in_force = hold(start, -1.0)
+        way = np.zeros(6)
+        way[5] = 0.99 * too_much * profile.joint_speed_max / 1.875 * 0.9
+        plan = minimum_jerk(start, way, 0.05, 0.9, 40)
+        verdict = guard.offer(candidate(plan, profile), RobotState(0.0, start, np.zeros(6)), 0.0)
+        assert verdict.ok and verdict.slowed < 0.52, verdict
+        speeds[too_much] = np.abs(sample(guard.in_force, np.arange(0.0, 3.0, 0.001))[1]).max()
+    assert speeds[1.03] == pytest.approx(speeds[1.0], rel=0.05) and speeds[1.03] < 0.55 * profile.joint_speed_max
+
+
+def test_a_second_stop_after_a_relief_returns_the_relief(moving):
+    """What is in force, not the motion of the first stop: that one is over."""
+    held = sample(moving.in_force, 0.2)[0]
+    moving.stop("test", None, 0.3)
+    for now_s in np.arange(0.3, 0.6, 0.01):
+        motion = moving.relieve(RobotState(now_s, held, np.zeros(6)), now_s)
+        if motion is not None:
+            break
+    assert motion is not None and moving.stop("again", None, now_s) is motion
+
+
+def test_a_guard_that_succeeds_another_brakes_from_what_is_in_force(moving, profile, kinematics, start):
+    """Not from the measured arm, which lags; once the motion is over it knows where the controller was left, and no more."""
+    heir = Guard(profile, kinematics)
+    heir.succeed(moving, 0.2)
+    lagging = RobotState(0.2, *sample(moving.in_force, 0.17))
+    motion = heir.stop("test", lagging, 0.2)
+    assert motion.q[0] == pytest.approx(sample(moving.in_force, 0.2)[0], abs=1e-9)
+    late = Guard(profile, kinematics)
+    late.succeed(moving, 0.6)
+    pushed = start + WAY + np.array([0.0, 0.0, 0.5, 0.0, 0.0, 0.0])
+    assert late.in_force is None and late.adopt(RobotState(0.6, pushed, np.zeros(6)), 0.6).times_s[-1] > 1.7

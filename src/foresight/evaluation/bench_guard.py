@@ -1,6 +1,7 @@
 """Does the guard keep its promise? Legal, adversarial, mutated and random plans are offered; a judge looks at all that passes.
 
-Every plan joins a motion that is going on, so joining is part of the test, and every sequence ends with a stop. A part of the
+Every plan joins a motion that is going on, so joining is part of the test, and every sequence ends with a stop. Messages take up
+to the transport's time to the controller. A part of the
 sequences happens over a table and among keep-outs, none of which may be touched. The judge (`guard_judge.py`) shares no code with
 the guard. Knows no ROS; one process a job, each chunk reproducible from its seed.
 """
@@ -22,10 +23,11 @@ import numpy as np
 
 from foresight.control.trajectory import hold
 from foresight.data import Box, Candidate, RobotState, Trajectory
-from foresight.evaluation.guard_judge import Controller, Judge, Touches, broken, read
+from foresight.evaluation.guard_judge import Controller, Judge, broken, read, touch
 from foresight.evaluation.guard_plans import LegalPlans, mutated
 from foresight.evaluation.results import git_commit, machine
 from foresight.files import write_atomically
+from foresight.robots.contacts import Contacts
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile, available_robots, load_profile
 from foresight.safety.checks import check
@@ -46,6 +48,7 @@ AMONG = 0.2  # of the sequences of a robot with a model happen among obstacles
 KEEP_OUTS = 4  # in them at most
 HALF_M = (0.02, 0.15)  # [m] half a keep-out's sides
 STARTS = 100  # draws of a start, or of keep-outs, that touch nothing
+ASK_S = 0.02  # [s] after which a stop is asked for again where there was none
 STAYS = 0.15  # of the mutants that pass
 SHOWN = 20  # violations that are described
 SAVE_S = 20.0  # [s] between two savings of what is counted
@@ -264,7 +267,7 @@ class Obstacles:
     """A table and keep-outs, as the guard sees them and as the judge does."""
 
     scene: Scene
-    touches: Touches
+    contacts: Contacts
 
     @classmethod
     def drawn(cls, profile: RobotProfile, rng: np.random.Generator) -> Obstacles:
@@ -278,13 +281,13 @@ class Obstacles:
                 break
         else:
             boxes = []
-        return cls(Scene(profile, boxes), Touches(profile, TABLE, boxes))
+        return cls(Scene(profile, boxes), Contacts(profile, TABLE, boxes))
 
     def start(self, legal: LegalPlans, rng: np.random.Generator) -> np.ndarray:
         """Where the arm touches nothing."""
         for _ in range(STARTS):
             q = legal.start(rng)
-            if not self.touches.deepest(q[None])[0]:
+            if not self.contacts.deepest(q[None])[0]:
                 return q
         return legal.profile.home.copy()
 
@@ -314,12 +317,13 @@ class Sequence:
         self.earlier: Trajectory | None = None
         speed = np.minimum(profile.velocity_max, profile.joint_speed_max)
         self.bound_s = float((speed / profile.acceleration_max).max()) + ALLOWANCE_S
+        self.arrives_s = self.now_s  # when the controller gets the last message
 
     def run(self, plans: int) -> None:
         for _ in range(STEPS):
             if self.tally.plans >= plans:
                 return
-            self.now_s += float(self.rng.uniform(0.01, 0.3))
+            self.now_s = max(self.now_s, self.arrives_s) + float(self.rng.uniform(0.01, 0.3))
             ahead_s = float(10 ** self.rng.uniform(-2.5, -0.7)) + (TRANSPORT_S if self.guard.in_force is None else 0.0)
             plan = self.legal.make(self.controller.points, self.now_s + ahead_s, self.rng)
             if plan is None:
@@ -329,13 +333,16 @@ class Sequence:
             if not self._mutants(candidate, plans):
                 self._offer(candidate, legal=self.obstacles is None)
             self.earlier = plan
-        self.now_s += float(self.rng.uniform(0, 0.3))
-        motion = self.guard.stop("the bench", None, self.now_s)
+        self.now_s = max(self.now_s, self.arrives_s) + float(self.rng.uniform(0, 0.3))
+        began_s, motion = self.now_s, self.guard.stop("the bench", None, self.now_s)
+        while motion is None and self.guard.unbraked(self.now_s):
+            self.now_s += ASK_S
+            motion = self.guard.stop("the bench", None, self.now_s)
         if motion is not None:
             self.tally.stops += 1
-            late = float(motion.times_s[-1]) - self.now_s > TRANSPORT_S + self.bound_s
+            late = float(motion.times_s[-1]) - began_s > TRANSPORT_S + self.bound_s
             self.tally.late_stops += late and float(np.abs(motion.dq).max()) > 0  # a hold has no duration of its own
-            self._execute(motion, "stop")
+            self._execute(motion, "stop", self.now_s + TRANSPORT_S)
 
     def _mutants(self, candidate: Candidate, plans: int) -> bool:
         """Offers mutants; of those that pass some stay in force, and the arm then has another motion than the one the legal plan
@@ -369,7 +376,8 @@ class Sequence:
         tally.slowed += verdict.slowed < 1
         tally.legal_passed += legal
         tally.legal_slowed += legal and verdict.slowed < 1
-        self._execute(self.guard.forward, f"{'legal' if legal else 'mutant'}, slowed to {verdict.slowed:.2f}")
+        what = f"{'legal' if legal else 'mutant'}, slowed to {verdict.slowed:.2f}"
+        self._execute(self.guard.forward, what, max(self.now_s, float(candidate.trajectory.times_s[0])))
         return True
 
     def _measured(self) -> RobotState:
@@ -378,16 +386,18 @@ class Sequence:
         q, dq, _ = (value[0] for value in read(self.controller.points, np.array([self.now_s - lag_s])))
         return RobotState(self.now_s - 0.01, q + self.rng.normal(0, 1e-5, len(q)), dq)
 
-    def _execute(self, message: Trajectory, what: str) -> None:
+    def _execute(self, message: Trajectory, what: str, begins_s: float) -> None:
+        """The controller gets it before the motion `begins_s`, within the transport's time."""
         before = self.controller.points
-        self.controller.receive(message, self.now_s)
+        self.arrives_s = self.now_s + float(self.rng.uniform(0, min(TRANSPORT_S, max(0.0, begins_s - self.now_s))))
+        self.controller.receive(message, self.arrives_s)
         after = self.controller.points
         used = self.judge.use(before, after, float(self.rng.uniform(0, 1)) / self.judge.rate_hz)
-        times = self.rng.uniform(self.now_s, after.times_s[-1], 8)
+        times = self.rng.uniform(self.arrives_s, max(self.arrives_s, after.times_s[-1]), 8)
         believed = np.abs(read(self.guard.in_force, times)[0] - read(after, times)[0]).max()
         used["believed"] = 1 + float(believed) if believed > 1e-6 else 0.0  # what the guard holds in force is what is executed
         if self.obstacles is not None:
-            used |= self.obstacles.touches.use(after)
+            used |= touch(self.obstacles.contacts, after)
         wrong = broken(used)
         if wrong:
             self.tally.violations += 1

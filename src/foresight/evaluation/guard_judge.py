@@ -6,24 +6,21 @@ kinematics and inverse dynamics by MuJoCo one position at a time, touches by MuJ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import mujoco
 import numpy as np
 import yaml
 
-from foresight.data import Box, Trajectory
-from foresight.robots.geometry import collision_spec
+from foresight.data import Trajectory
+from foresight.robots.contacts import Contacts
 from foresight.robots.kinematics import MujocoKinematics
-from foresight.robots.profile import RobotProfile
 
 EPS = 1e-3  # share of a limit that counts as rounding; of the cap where a velocity limit depends on position
 POSITION_EPS = 1e-5  # [rad]
 WORKSPACE_EPS = 2e-4  # [m]
 ROUNDING = 1e-6  # [rad, m]
-REST = 1e-3  # [rad/s]
+REST = 1.2e-7  # [rad/s] above which a joint_trajectory_controller ignores a trajectory that ends so
 TIP_S = 0.01  # [s] between two tips whose distance gives the speed; one control period where it is greatest
 FASTEST = 6  # of those distances, which are looked at period by period
 TORQUE_S = 0.04  # [s] between two looks at the torque; its rate is taken over one control period
@@ -65,7 +62,10 @@ def read(points: Trajectory, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 class Controller:
-    """A joint_trajectory_controller: from its present command straight to the first point of a new message that lies ahead."""
+    """A joint_trajectory_controller: from its present command straight to the first point of a new message that lies ahead.
+
+    It ignores a message that is past, or does not end at rest.
+    """
 
     def __init__(self, q: np.ndarray, start_s: float) -> None:
         still = np.zeros((2, len(q)))
@@ -73,7 +73,7 @@ class Controller:
 
     def receive(self, message: Trajectory, now_s: float) -> None:
         ahead = message.times_s > now_s
-        if ahead.any():
+        if ahead.any() and not (np.abs(message.dq[-1]) > REST).any():
             here = read(self.points, np.array([now_s]))
             self.points = Trajectory(
                 np.append(now_s, message.times_s[ahead]),
@@ -116,7 +116,7 @@ class Judge:
             "velocity": self._velocity(q, dq, period),
             "acceleration": self._greatest([ddq, np.diff(dq, axis=0) / period], self.limits["acceleration_max"]),
             "jerk": self._greatest([np.diff(ddq, axis=0) / period], self.limits["jerk_max"]),
-            "rest": 1.0 + max(0.0, float(np.abs(after.dq[-1]).max()) - REST),
+            "rest": 1.0 + max(0.0, float(np.abs(after.dq[-1]).max()) - REST) / REST,
         }
         if self.kinematics is not None:
             used |= self._tip(q, period) | self._torques(q, dq, ddq, period)
@@ -177,50 +177,11 @@ class Judge:
         return np.argpartition(share.max(1), -min(count, len(share)))[-count:]
 
 
-class Touches:
-    """What of the arm touches its table, keep-outs or itself, by the contacts that MuJoCo would simulate, without margins."""
-
-    def __init__(self, profile: RobotProfile, table: Box, keep_outs: Sequence[Box] = ()) -> None:
-        spec = collision_spec(profile)
-        for box in (table, *keep_outs):
-            spec.worldbody.add_geom(
-                type=mujoco.mjtGeom.mjGEOM_BOX, pos=(box.low + box.high) / 2, size=(box.high - box.low) / 2, name=box.name
-            )
-        for geom in spec.geoms:
-            geom.contype = geom.conaffinity = 1
-            geom.margin = geom.gap = 0.0
-        self._model = spec.compile()
-        self._data = mujoco.MjData(self._model)
-        self._by_design: frozenset[tuple[int, int]] = frozenset()
-        out = {self._model.geom(box.name).id for box in keep_outs}
-        self._by_design = frozenset(pair for pair in self._at(profile.home) if not out & {*pair})  # a link on its foot
-
-    def deepest(self, q: np.ndarray) -> tuple[float, str]:
-        """The greatest overlap [m] at any of the positions (M, J), and of what; 0 without one."""
-        depth, what = 0.0, ""
-        for row in q:
-            for (a, b), here in self._at(row).items():
-                if here > depth:
-                    depth, what = here, f"{self._name(a)} in {self._name(b)}"
-        return depth, what
-
-    def use(self, motion: Trajectory) -> dict[str, float]:
-        """How deep the arm gets into anything on its way; above 1 + EPS more than TOUCH_EPS."""
-        times = np.append(np.arange(motion.times_s[0], motion.times_s[-1], TOUCH_S), motion.times_s[-1])
-        depth, what = self.deepest(read(motion, times)[0])
-        return {f"touch of {what}" if what else "touch": 1.0 + max(0.0, depth - TOUCH_EPS) / TOUCH_EPS}
-
-    def _at(self, q: np.ndarray) -> dict[tuple[int, int], float]:
-        model, data = self._model, self._data
-        data.qpos[:] = q
-        mujoco.mj_kinematics(model, data)
-        mujoco.mj_collision(model, data)
-        pairs, depths = data.contact.geom[: data.ncon].tolist(), (-data.contact.dist[: data.ncon]).tolist()
-        found = zip(map(tuple, map(sorted, pairs)), depths, strict=True)
-        return {pair: depth for pair, depth in found if depth > 0 and pair not in self._by_design}
-
-    def _name(self, geom: int) -> str:
-        return self._model.geom(geom).name or self._model.body(self._model.geom_bodyid[geom]).name
+def touch(contacts: Contacts, motion: Trajectory) -> dict[str, float]:
+    """How deep the arm gets into anything on its way; above 1 + EPS more than TOUCH_EPS."""
+    times = np.append(np.arange(motion.times_s[0], motion.times_s[-1], TOUCH_S), motion.times_s[-1])
+    depth, what = contacts.deepest(read(motion, times)[0])
+    return {f"touch of {what}" if what else "touch": 1.0 + max(0.0, depth - TOUCH_EPS) / TOUCH_EPS}
 
 
 def broken(used: dict[str, float]) -> list[str]:

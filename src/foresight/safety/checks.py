@@ -8,6 +8,7 @@ those who made the trajectory.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def commanded(
     near to that as a motion must join another, it is told to stay at its beginning.
     """
     if in_force is not None and trajectory.times_s[0] > now_s:
-        return splice(in_force, trajectory, now_s)
+        return splice(in_force, _joined(trajectory, in_force), now_s)
     begin_s = now_s + transport_s
     if in_force is not None or trajectory.times_s[-1] <= begin_s:
         begin_s = now_s
@@ -121,6 +122,14 @@ def commanded(
     motion = take_over(before, trajectory, begin_s)
     assert motion is not None  # the end lies ahead
     return motion if begin_s == now_s else splice(hold(before.q[0], now_s), motion, now_s)
+
+
+def _joined(trajectory: Trajectory, in_force: Trajectory) -> Trajectory:
+    """The trajectory from exactly what is commanded at its begin: what a join tolerates is taken up by its first segment."""
+    parts = {"q": trajectory.q, "dq": trajectory.dq, "ddq": trajectory.ddq}
+    here = derivatives(in_force, float(trajectory.times_s[0]))[:3]
+    joined = {name: np.vstack([now, part[1:]]) for (name, part), now in zip(parts.items(), here, strict=True)}
+    return replace(trajectory, **joined)
 
 
 def state_refusal(state: RobotState | None, profile: RobotProfile, config: GuardConfig, now_s: float) -> Verdict | None:

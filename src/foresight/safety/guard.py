@@ -27,6 +27,8 @@ from foresight.safety.limits import Finding, findings
 from foresight.safety.slowing import graded_share, mended, slowed, stop_along
 
 SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
+SOON_S = 0.005  # [s] by which a stop must rest sooner than what is in force, to be one
+ASK_S = 0.02  # [s] after which a stop is sought again where none was found
 RAMPS = 1.0, 2.0, 4.0  # of the usual time in which a candidate is slowed; the next where the last would need too much of a joint
 RELIEF_SHARES = 1.0, 0.5, 0.25  # of the joints' speed in a relief; the next where the last would be too fast for the tip
 RELIEF_RAD = 0.05  # [rad] that reliefs after the first go in all without a new plan: what hangs below its command would sink
@@ -96,7 +98,17 @@ class Guard:
         self._stopped_at_s = 0.0
         self._stop_motion: Trajectory | None = None
         self._braked = False
+        self._sought_s = -np.inf  # when a stop was last sought and none was found that rests sooner than what is in force
         self._remember()
+
+    def succeed(self, other: Guard, now_s: float) -> None:
+        """Takes over what another guard of the same robot has in force, while it goes on, and where it left the controller."""
+        motion = other.in_force
+        if motion is not None and now_s < motion.times_s[-1] <= now_s + self.config.duration_max_s / self.config.share_min:
+            self.in_force, self._left = motion, other._left
+        else:
+            self._left = other._left if motion is None else motion.q[-1]
+        self.gripped = other.gripped
 
     def offer(self, candidate: Candidate, state: RobotState | None, now_s: float) -> Verdict:
         """Judges a candidate; when it is OK it, or itself slowed, joins the motion in force from its first point on."""
@@ -149,14 +161,15 @@ class Guard:
     def _remember(self) -> None:
         self._before = (
             self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked,
-            self.gripping,
+            self.gripping, self._yielded_rad,
         )  # fmt: skip
 
     def retract(self) -> None:
-        """As before the last `offer`, `brake` or `stop`, whose motion was not sent: it would have come too late."""
+        """As before the last `offer`, `brake`, `stop` or relief, whose motion was not sent: it would have come too late."""
+        self._sought_s = -np.inf
         (
             self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked,
-            self.gripping,
+            self.gripping, self._yielded_rad,
         ) = self._before  # fmt: skip
 
     def _latched(self, candidate: Candidate, now_s: float) -> Verdict | None:
@@ -174,32 +187,32 @@ class Guard:
 
     def _judge(self, candidate: Candidate, state: RobotState | None, now_s: float) -> tuple[Verdict, Trajectory | None]:
         """The verdict, and the motion to put in force when it is OK."""
-        found = self._examine(candidate, state, now_s)
-        if found.verdict.ok:
-            # Of a trajectory that began already only what is left was examined: its past may hold any numbers.
-            motion = found.motion if candidate.trajectory.times_s[0] < now_s else candidate.trajectory
-            near, delay_s = self._graded_share(motion)
-            share = min(near, self.share_max)
-            if share >= 1:
-                return found.verdict, found.motion
-            if self.share_max < 1:
-                delay_s = 0.0
-            longer = replace(self.config, duration_max_s=self.config.duration_max_s / share)  # it is slower by our own word
-            judge = lambda motion: self._examine(replace(candidate, trajectory=motion), state, now_s, longer)  # noqa: E731
-            slower, share = self._gentler(motion, share, delay_s, judge)
-            why = "near a joint limit or an obstacle" if near < self.share_max else "as long as the failsafe asks for it"
+        config = replace(self.config, points_max=2 * self.config.points_max)  # slowing adds some
+        judge = lambda motion: self._examine(replace(candidate, trajectory=motion), state, now_s, config)  # noqa: E731
+        found, trajectory, kept, why = self._examine(candidate, state, now_s), candidate.trajectory, 1.0, ""
+        if not found.verdict.ok:
+            slower = mended(trajectory, found, judge, self.config)
+            if slower is None:
+                return found.verdict, None
+            why = found.verdict.detail
+            trajectory, found, kept = slower
+        # Of a trajectory that began already only what is left was examined: its past may hold any numbers.
+        motion = found.motion if trajectory.times_s[0] < now_s else trajectory
+        near, delay_s = self._graded_share(motion)
+        share = min(near, self.share_max / kept)
+        if share < 1:
+            config = replace(config, duration_max_s=config.duration_max_s / share)  # it is slower by our own word
+            asked = self.share_max / kept < 1
+            slower, share = self._gentler(motion, share, 0.0 if asked else delay_s, judge)
+            where = "near a joint limit or an obstacle" if near < self.share_max else "as long as the failsafe asks for it"
             if slower.verdict.ok:
-                return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed {why}.", share), slower.motion
-            why = f"Slowed to {share:.2f} of its speed {why}: {slower.verdict.detail}"
-            if self.share_max < 1:
+                found, kept, why = slower, kept * share, f"{where}. {why}" if why else f"{where}."
+                return Verdict(Reason.OK, f"Slowed to {kept:.2f} of its speed {why}", kept), found.motion
+            why = f"Slowed to {kept * share:.2f} of its speed {where}: {slower.verdict.detail}"
+            if asked:
                 return replace(slower.verdict, detail=why), None
-            return Verdict(Reason.OK, f"Not slowed. {why}"), found.motion  # a joint has nothing left for it; all limits hold
-        judge = lambda motion: self._examine(replace(candidate, trajectory=motion), state, now_s)  # noqa: E731
-        slower = mended(candidate.trajectory, found, judge, self.config)
-        if slower is not None:
-            _, passed, share = slower
-            return Verdict(Reason.OK, f"Slowed to {share:.2f} of its speed. {found.verdict.detail}", share), passed.motion
-        return found.verdict, None
+            return Verdict(Reason.OK, f"Not slowed. {why}", kept), found.motion  # a joint has nothing left for it
+        return (Verdict(Reason.OK, f"Slowed to {kept:.2f} of its speed. {why}", kept) if why else found.verdict), found.motion
 
     def _gentler(
         self, motion: Trajectory, share: float, delay_s: float, judge: Callable[[Trajectory], Finding]
@@ -235,41 +248,48 @@ class Guard:
             return np.zeros(len(q))
         return np.linalg.norm(self.kinematics.tip_motion(q, dq)[1], axis=1)
 
-    def stop(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
+    def stop(
+        self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False, ahead_s: float | None = None
+    ) -> Trajectory | None:
         """Refuses all motion from now on and returns what brings the arm to rest, to be sent.
 
         It brakes from the command in force (holds when that is at rest). With nothing in force it brakes the measured
         motion if there is any; with neither there is nothing to stop and None is returned. A second stop returns the
-        motion of the first. `on_sight`: as for `brake`.
+        motion of the first. `on_sight`, `ahead_s`, and to be asked again: as for `brake`.
         """
-        if self.stopped is not None and not self.unbraked(now_s):
+        if self.stopped is not None and (not self.unbraked(now_s) or now_s < self._sought_s + ASK_S):
             return self._stop_motion
         self._remember()
         if self.stopped is None:
             self.stopped, self._stopped_at_s, self.gripping = detail, now_s, None
         seen = not on_sight or self._in_sight(state, now_s)
-        self._stop_motion = self._begin(self._motion_to_rest(state, now_s), now_s) if seen else None
+        self._stop_motion = self._begin(self._motion_to_rest(state, now_s, ahead_s), now_s) if seen else None
         return self._stop_motion
 
     def unbraked(self, now_s: float) -> bool:
-        """Whether a stop holds that has not braked, since the arm was not in sight, and what is in force goes on."""
+        """Whether a stop holds that has not braked, out of sight or for want of one, and what is in force goes on."""
         moves = self.in_force is not None and now_s < self.in_force.times_s[-1]
         return self.stopped is not None and self._stop_motion is None and bool(moves)
 
-    def brake(self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False) -> Trajectory | None:
+    def brake(
+        self, detail: str, state: RobotState | None, now_s: float, on_sight: bool = False, ahead_s: float | None = None
+    ) -> Trajectory | None:
         """Refuses all motion until `resume`, and returns what brings the arm to rest, to be sent.
 
         None when nothing needs to be sent: at rest, braking already, or stopped. `on_sight`: only once the arm is measured
-        where it is commanded, since it may have been put elsewhere; until then it goes on to the end of what is in force.
+        where it is commanded, since it may have been put elsewhere; until then it goes on to the end of what is in force. So it
+        does where no stop was found that rests sooner: ask again, one may be found a little later. The motion begins after
+        `ahead_s` [s], by default `transport_s`.
         """
-        if self.stopped is not None or self._braked:
+        if self.stopped is not None or self._braked or now_s < self._sought_s + ASK_S:
             return None
         self._remember()
         self.held, self.gripping = detail, None
         if self.in_force is None or now_s >= self.in_force.times_s[-1] or (on_sight and not self._in_sight(state, now_s)):
             return None
-        self._braked = True
-        return self._begin(self._motion_to_rest(state, now_s), now_s)
+        motion = self._motion_to_rest(state, now_s, ahead_s)
+        self._braked = motion is not None
+        return self._begin(motion, now_s)
 
     def _begin(self, motion: Trajectory | None, now_s: float) -> Trajectory | None:
         """Puts the guard's own motion in force; returns what the controller is to execute from now on."""
@@ -304,7 +324,7 @@ class Guard:
 
     def resume(self) -> None:
         """Allows motion again after `brake` or `wait`."""
-        self.held, self._braked = None, False
+        self.held, self._braked, self._sought_s = None, False, -np.inf
 
     def settle(self, state: RobotState | None, now_s: float) -> bool:
         """Whether the arm is measured at rest and nothing is in force; forgets a commanded motion that has ended.
@@ -362,10 +382,19 @@ class Guard:
         if self.gripping is not None:
             self.gripping = self.gripping[0], self.gripping[1] + by_s
         self._stopped_at_s += by_s
+        self._sought_s += by_s
         self._deviation = replace(self._deviation, stamp_s=self._deviation.stamp_s + by_s)
 
-    def _motion_to_rest(self, state: RobotState | None, now_s: float) -> Trajectory | None:
-        return self.stopping(now_s + self.transport_s) or self._brake_measured(state, now_s)
+    def _motion_to_rest(self, state: RobotState | None, now_s: float, ahead_s: float | None) -> Trajectory | None:
+        """None where there is none that rests sooner than what is in force."""
+        if self.in_force is None:
+            return self._brake_measured(state, now_s)
+        begin_s, end_s = now_s + (self.transport_s if ahead_s is None else ahead_s), self.in_force.times_s[-1]
+        motion = self.stopping(begin_s)
+        if begin_s >= end_s or motion.times_s[-1] <= end_s - SOON_S:
+            return motion
+        self._sought_s = now_s
+        return None
 
     def stopping(self, now_s: float) -> Trajectory | None:
         """The motion that would bring the arm to rest if it had to stop now; None with nothing in force. Changes nothing.
@@ -385,6 +414,8 @@ class Guard:
                 continue
             gentle = 0.0
             for motion in self._ways_to_rest(q, dq, ddq, now_s, jerk_share):
+                if motion.times_s[-1] > self.in_force.times_s[-1] - SOON_S:
+                    continue  # what is in force does as well
                 found = self._examine_own(motion, now_s)
                 if found.verdict.ok:
                     return motion
@@ -440,6 +471,7 @@ class Guard:
         begin_s = now_s + self.transport_s
         q, dq, ddq, _ = derivatives(self.in_force, begin_s)
         back_rad = float(np.abs(state.q - q).max())
+        self._remember()
         if self._yielded_rad and self._yielded_rad + back_rad > RELIEF_RAD:
             return None
         gentle = self.profile
@@ -453,7 +485,10 @@ class Guard:
             if self._examine_own(motion, now_s).verdict.ok:
                 self.reliefs += 1
                 self._yielded_rad += back_rad
-                return self._begin(motion, now_s)
+                self._begin(motion, now_s)
+                if self.stopped is not None:
+                    self._stop_motion = self.forward
+                return self.forward
         return None
 
     def reset(self, now_s: float, state: RobotState | None = None) -> Verdict:

@@ -21,6 +21,7 @@ TIP_SPACING_S, TIP_RISE = 0.01, 0.05  # [s] at most between two looks at the tip
 SAMPLES_HZ = (100.0, 250.0)  # at least, of a gentle motion, and of a slow controller's: its phase is not known
 NEAR_RAD = 1e-3  # [rad] from a joint's margin within which positions between samples matter
 SAMPLE_ERROR = 2e-4  # [rad/s] by which a speed may rise between two samples
+END_RAD_S = 1e-7  # [rad/s] at a trajectory's end; ros2_controllers ignores, silently, one that ends above 1.2e-7
 ROUNDING = 1e-6  # [rad, m] by which a motion that begins beyond a margin or wall may seem to go further
 LAW_SLOPE = 40.0  # [1/s] by which a velocity limit that depends on position falls at most, per rad
 SURE = 0.99  # share of a torque or torque rate limit that is granted: inertia and gravity are known between looks only nearly
@@ -81,14 +82,14 @@ def _rate_hz(polynomials: Motion, profile: RobotProfile) -> float:
 
 def _rest(motion: Trajectory, profile: RobotProfile, config: GuardConfig) -> Iterator[Finding]:
     allowed = profile.jerk_max * config.join_acceleration_s
-    for value, limit, unit in ((motion.dq[-1], config.rest_rad_s, "rad/s"), (motion.ddq[-1], allowed, "rad/s^2")):
+    for value, limit, unit in ((motion.dq[-1], END_RAD_S, "rad/s"), (motion.ddq[-1], allowed, "rad/s^2")):
         size = np.abs(value)
         if not (size <= limit).all():
             j = int(np.argmax(size / limit))
             yield Finding(
                 Verdict(
                     Reason.NOT_AT_REST,
-                    f"{profile.joint_names[j]} would end at {size[j]:.5f} {unit}, "
+                    f"{profile.joint_names[j]} would end at {size[j]:.3g} {unit}, "
                     f"allowed {np.broadcast_to(limit, size.shape)[j]:.5g} {unit}.",
                 )
             )

@@ -82,7 +82,8 @@ def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile, jerk_s
     at_most_s = float(np.max(np.abs(dq) / profile.acceleration_max))
     rise_s = max(RISE_S, float(np.max(profile.acceleration_max / (jerk_share * profile.jerk_max))))
     duration_s, short_s = max(at_most_s + rise_s, 4 * NEAR_S), 0.0
-    lasting = lambda s: _Slowing(0.0, s, min(rise_s, s / 2) / s)  # noqa: E731
+    rise = rise_s / duration_s  # in longer stops as much longer: a path at its jerk's limit leaves a deceleration little to begin
+    lasting = lambda s: _Slowing(0.0, s, min(rise, 0.5))  # noqa: E731
     for _ in range(TRIES):
         if lasting(duration_s).path_s >= remaining_s:
             return left

@@ -228,7 +228,7 @@ class GuardNode(Part[GuardParameters]):
             self._guard = Guard(
                 old.profile, old.kinematics, old.config, old.expected_model_id, scene=old.scene, transport_s=old.transport_s
             )
-            self._guard.gripped = old.gripped  # whatever holds, holds on
+            self._guard.succeed(old, self.now_s())  # whatever holds holds on, and the arm may still be on its way
             settings = self._settings
             self._monitor = Monitor(
                 self._profile, settings.monitor, settings.guard.state_age_max_s, self._driver, settings.transport_s + TICK_S
@@ -236,7 +236,7 @@ class GuardNode(Part[GuardParameters]):
             self._clock_watch = ClockWatch(self._simulated, settings.monitor.clock_jump_s)
             self._unsure, self._ticked_s, self._late = False, time.monotonic(), False
             if self._failsafe.latched:
-                self._guard.stop(self._why, None, self.now_s())
+                self._guard.stop(self._why, None, self.now_s(), on_sight=True)
             else:
                 self._failsafe, self._why = FailsafeState(), ""
         self._verdict = Verdict(Reason.STOPPED, self._why or "The guard is not active.")
@@ -266,8 +266,11 @@ class GuardNode(Part[GuardParameters]):
 
     def _yield(self, now: Moment) -> None:
         """Takes the command back to an arm that something holds; at each joint state, since it presses meanwhile."""
+        began_s = time.monotonic()
         motion = self._guard.relieve(self._monitor.state, self.now_s())
-        if motion is not None:
+        if motion is not None and self._took_s(began_s) > SLACK_S:
+            self._guard.retract()
+        elif motion is not None:
             self._command(motion)
             self._monitor.relieved(now)
             self._evaluate()
@@ -404,15 +407,22 @@ class GuardNode(Part[GuardParameters]):
         return message.header.stamp
 
     def _in_time(self, way: Callable[..., Trajectory | None]) -> Trajectory | None:
-        """The guard's own motion, made anew where this process was kept waiting while it was made."""
-        for attempt in range(1 + AGAIN):
+        """The guard's own motion, made anew and to begin later where making it took so long that it would come late.
+
+        None where it still would after some attempts: what is in force goes on until the next look.
+        """
+        ahead_s, least_s = self._settings.transport_s, self._settings.transport_s - SLACK_S
+        for _ in range(1 + AGAIN):
             began_s = time.monotonic()
-            motion = way(self._why, self._monitor.state, self.now_s(), on_sight=self._unsure)
-            if motion is None or self._took_s(began_s) <= SLACK_S or attempt == AGAIN:
-                break
+            motion = way(self._why, self._monitor.state, self.now_s(), on_sight=self._unsure, ahead_s=ahead_s)
+            took_s = self._took_s(began_s)
+            if motion is None or ahead_s - took_s >= least_s:
+                return motion
             self._remade += 1
             self._guard.retract()
-        return motion
+            ahead_s = least_s + SLACK_S + 2 * took_s
+        self._guard.wait(self._why)
+        return None
 
     def _took_s(self, began_s: float) -> float:
         """Time [s] that has passed for the arm; simulated time stands still while this process decides, as far as it knows."""
