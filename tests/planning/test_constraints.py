@@ -1,5 +1,6 @@
 """What is returned keeps to the constraints, judged by exact kinematics at the controller's rate; else there is no plan."""
 
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 
 from foresight.control.motion import start_of
 from foresight.control.trajectory import sample
-from foresight.data import Box, Candidate, Goal, Reason, RobotState, Start
+from foresight.data import Box, Candidate, Goal, Plan, Reason, RobotState, Start, Verdict
 from foresight.planning.config import PlannerConfig
-from foresight.planning.constraints import Constraints, Juncture, NoPlan
+from foresight.planning.constraints import Constraints, Examined, Juncture, NoPlan
 from foresight.planning.planner import Planner
 from foresight.robots.proximity import Proximity
 from foresight.safety.config import GuardConfig
@@ -185,3 +186,26 @@ def test_no_refinement_begins_that_leaves_no_time_to_examine_what_is_found(profi
         made = planner.plan(belief_at(HERE), goal_at(THERE), Start(np.zeros(3)), generator, clock, None, juncture)
         tried[juncture is None] = made.candidates
     assert tried[True] - tried[False] == PlannerConfig.samples
+
+
+@dataclass(frozen=True)
+class Hindered(Juncture):
+    """Refuses all but coming to rest."""
+
+    looks: list[str]
+
+    def examine(self, plan: Plan) -> Examined:
+        self.looks.append(plan.source)
+        found = super().examine(plan)
+        return found if plan.source == "stay" else replace(found, verdict=Verdict(Reason.KEEP_OUT, "Hindered."))
+
+
+@pytest.mark.parametrize(("deadline_s", "looked_at"), [(float("inf"), 7), (0.08, 3), (1e-6, 1)])
+def test_after_the_deadline_no_further_candidate_is_examined(profile, constraints, deadline_s, looked_at):
+    """With examinations of 0.03 s, all in vain, the arm comes to rest when the time is up; the cheapest always has its turn."""
+    q, looks, ticks = constraints.kinematics.solve(HERE, profile.home), [], count()
+    planner = planner_of(profile, policy="search", search_iterations=1, deadline_s=deadline_s)
+    juncture = Hindered(constraints, None, RobotState(0.0, q, np.zeros(6)), 0.1, looks)
+    clock = lambda: 0.03 * len(looks) + 1e-4 * next(ticks)  # noqa: E731
+    plan = planner.plan(belief_at(HERE), goal_at(THERE), Start(np.zeros(3)), torch.Generator(), clock, None, juncture)
+    assert looks == ["search"] * looked_at + ["stay"] and (plan.source, plan.refused) == ("stay", "Hindered.")

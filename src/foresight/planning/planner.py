@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, takewhile
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from foresight.planning.search.state import State
 from foresight.planning.subgoals import next_subgoal
 from foresight.robots.profile import RobotProfile
 
-EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates that are examined until one keeps to the constraints
+EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates examined until one keeps to the constraints or the time is up
 EXAMINING = 0.6  # of the time that the proposals took is kept for examining what was found
 GRIPPER_SPREAD = 0.5  # first standard deviation of a gripper's command, which is 0 or 1
 
@@ -92,9 +92,9 @@ class Planner:
 
         `previous` (the last plan for the same goal) is shifted by the time passed since and tried again. With a `juncture` the
         plan carries its joint trajectory, which keeps to the constraints from the juncture to rest: it is the cheapest
-        candidate of those examined that does, and NoPlan is raised where none does. Raises ValueError for a belief of another
-        model or with values that are not finite, for a goal that lacks what the objective looks at, and when no candidate has a
-        finite cost.
+        candidate of those examined in time that does, else coming to rest, and NoPlan is raised where that does not. Raises
+        ValueError for a belief of another model or with values that are not finite, for a goal that lacks what the objective
+        looks at, and when no candidate has a finite cost.
         """
         began_s = clock()
         objective = self.objective_of(goal)
@@ -153,7 +153,8 @@ class Planner:
         )
         if juncture is None:
             return describe(best, best.best(), sources[best.best()])
-        return replace(self._keeping(best, sources, describe, imagination, juncture), planning_s=clock() - began_s)
+        in_time = lambda: clock() - began_s <= self.config.deadline_s  # noqa: E731
+        return replace(self._keeping(best, sources, describe, imagination, juncture, in_time), planning_s=clock() - began_s)
 
     def _keeping(
         self,
@@ -162,10 +163,15 @@ class Planner:
         describe: Callable[[Imagined, int, str], Plan],
         imagination: Imagination,
         juncture: Juncture,
+        in_time: Callable[[], bool],
     ) -> Plan:
-        """The cheapest candidate examined that keeps to the constraints, or coming to rest; raises NoPlan where that does not."""
+        """The cheapest candidate examined that keeps to the constraints, or coming to rest; raises NoPlan where that does not.
+
+        The cheapest of all is examined however late it is, no other one after the deadline.
+        """
         ranked = best.cost.nan_to_num(nan=float("inf")).argsort(stable=True).tolist()
-        ways = ((best, ranked[rank], sources[ranked[rank]]) for rank in EXAMINED if rank < len(ranked))
+        looked_at = takewhile(lambda rank: rank == 0 or in_time(), EXAMINED)
+        ways = ((best, ranked[rank], sources[ranked[rank]]) for rank in looked_at if rank < len(ranked))
         rest = ((imagination.fixed(self._rest(imagination.start.closed)), 0, "stay") for _ in range(1))  # imagined where needed
         refused: list[Verdict] = []
         for found, i, source in chain(ways, rest):
