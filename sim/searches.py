@@ -2,8 +2,9 @@
 
     foresight bench search --scenes 50 --json F
 
-Every method begins with the same candidates, from rest and without the actor, in the same held-out scenes with their goal images,
-and is judged by the planner's own objective through the same imagination. Beside them: standing still, the planner as shipped.
+Every method begins with the same candidates (iCEM too, for which the planner draws coloured noise), from rest and without the
+actor, in the same held-out scenes with their goal images, and is judged by the planner's own objective through the same
+imagination. Beside them: standing still, the planner as shipped.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The planner in a world whose best plan is known."""
 
+from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -50,6 +51,19 @@ def test_any_way_to_search_can_refine_and_search(profile, method):
     searched = run(profile, policy="search", search_method=method, search_iterations=8)
     left = np.linalg.norm(positions(searched)[-1] - AHEAD)
     assert left < 0.8 * np.linalg.norm(TIP - AHEAD)
+
+
+def test_icem_draws_coloured_noise_the_others_blockwise(profile):
+    """Hardly anything of it changes from step to step, in refinements as in searches; else a fifth of the variance does."""
+    shares = {}
+    for method, policy in product(("icem", "cem"), ("both", "search")):
+        noisy = {"refine_method": method, "search_method": method, "refine_noise": 0.01, "search_noise": 0.01}
+        planner, seen = Planner(ToyModel(profile), profile, PlannerConfig(policy=policy, search_iterations=1, **noisy)), []
+        planner.watch = lambda objective, foreseen, imagined, seen=seen: seen.append(foreseen.velocities)
+        planner.plan(belief_at(TIP), goal_at(TIP), Start(np.zeros(3)), torch.Generator().manual_seed(0), lambda: 0.0)
+        power = torch.fft.rfft(seen[-1], dim=1).abs().square().mean((0, 2))
+        shares[method, policy] = float(power[-3:].sum() / power.sum())
+    assert max(shares["icem", p] for p in ("both", "search")) < 0.02 < 0.1 < min(shares["cem", p] for p in ("both", "search"))
 
 
 def test_random_motion_ignores_the_goal(profile):

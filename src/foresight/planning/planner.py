@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foresight.data import Belief, Goal, Plan, Start, Verdict
-from foresight.interfaces import Modes
+from foresight.interfaces import Draws, Modes
 from foresight.planning.config import PlannerConfig, fitting
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.imagination import Imagination, Imagined, Model, Source, Watch
@@ -28,8 +28,9 @@ from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective, parse
 from foresight.planning.pursuit import refusal as outside
 from foresight.planning.pursuit import unmet
+from foresight.planning.search import Method
 from foresight.planning.search.anytime import Budget, run
-from foresight.planning.search.draws import blockwise
+from foresight.planning.search.draws import blockwise, coloured
 from foresight.planning.search.methods import METHODS
 from foresight.planning.search.state import State
 from foresight.planning.subgoals import next_subgoal
@@ -241,8 +242,8 @@ class Planner:
         lasted_s = clock() - began_s
         deadline_s = config.deadline_s - EXAMINING * examined * lasted_s
         budget = Budget(config.iterations, clock, began_s, deadline_s, lasted_s, config.improvement, config.agreement)
-        draws = blockwise(config.horizon, self.contract.block_steps, self.contract.step_size, generator)
-        found = run(self.refine, imagination.fixed, draws, self._around_rest(config.refine_noise, closed), budget, proposals)
+        draws, around = self._draws(config.refine_method, generator), self._around_rest(config.refine_noise, closed)
+        found = run(self.refine, imagination.fixed, draws, around, budget, proposals)
         sources = ["search"] * len(found.best.cost) if found.improved else names
         return found.best, sources, len(names) + found.tried
 
@@ -250,9 +251,8 @@ class Planner:
         """From nothing: no actor, the critic's cost."""
         config = self.config
         budget = Budget(config.search_iterations, clock, began_s, config.deadline_s, agreement=config.agreement)
-        draws = blockwise(config.horizon, self.contract.block_steps, self.contract.step_size, generator)
         around = self._around_rest(config.search_noise, imagination.start.closed)
-        found = run(self.search, imagination.fixed, draws, around, budget)
+        found = run(self.search, imagination.fixed, self._draws(config.search_method, generator), around, budget)
         return found.best, ["search"] * len(found.best.cost), found.tried
 
     # -- what they start from -----------------------------------------------------------------------------------
@@ -264,6 +264,12 @@ class Planner:
     def _around_rest(self, spread: float, closed: float) -> State:
         spreads = F.pad(torch.full((self.steps, 3), spread), (0, self.contract.step_size - 3), value=GRIPPER_SPREAD)
         return State(self._rest(closed)[0], spreads)
+
+    def _draws(self, method: Method, generator: torch.Generator) -> Draws:
+        """Coloured for iCEM, as its authors have it; constant over a block for the most part for the others."""
+        if method == "icem":
+            return coloured(self.steps, self.contract.step_size, generator)
+        return blockwise(self.config.horizon, self.contract.block_steps, self.contract.step_size, generator)
 
     def _block_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "S N U"]:
         """Unit noise of the tip's velocity that is constant over a block; none of the gripper."""

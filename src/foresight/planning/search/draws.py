@@ -1,6 +1,6 @@
 """Where searches get their chance from: unit noise by the candidate, from a generator that is passed in.
 
-A source belongs to a seed, not to a method: with the same seed every method sees the same first candidates. `white` draws where
+A method takes any source: with the same one and the same seed every method sees the same first candidates. `white` draws where
 its generator is, the others on the CPU.
 """
 
@@ -29,7 +29,7 @@ def blockwise(blocks: int, per_block: int, numbers: int, generator: torch.Genera
     return draw
 
 
-def coloured(steps: int, numbers: int, generator: torch.Generator, exponent: float = 2.0) -> Draws:
+def coloured(steps: int, numbers: int, generator: torch.Generator, exponent: float = 3.0) -> Draws:
     """Noise whose power falls with frequency as f^-exponent, of unit variance (iCEM uses 2 to 4)."""
     frequency = torch.fft.rfftfreq(steps).clamp_min(1 / steps)
     amplitude = frequency ** (-exponent / 2)

@@ -1,6 +1,7 @@
 """Improved CEM (Pinneri 2020): elites stay in the population, moments move slowly, the population shrinks.
 
-Its coloured noise is a matter of the draws (`draws.coloured`), so that any method can have it.
+Its coloured noise is a matter of the draws (`draws.coloured`, which the planner takes for it), so that methods can be compared on
+equal ones.
 """
 
 from __future__ import annotations
