@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from foresight_msgs.action import Pursue
 from foresight_msgs.msg import GuardState
-from foresight_nodes import composed, convert, topics
+from foresight_nodes import composed, convert, planner_node, topics
 from foresight_nodes.guard_node import GuardNode
 from foresight_nodes.mock_driver_node import MockDriverNode
 from foresight_nodes.mock_driver_node import test_pattern as picture
@@ -266,6 +268,32 @@ def test_a_bad_edit_of_the_objective_is_refused_and_changes_nothing(line: Line, 
     if objective:
         result = line.result(line.pursue(objective=objective))
         assert result.reason == Pursue.Result.REFUSED and said in result.detail
+
+
+def test_diagnostics_tell_how_long_plans_took_and_which_took_too_long(line: Line, monkeypatch: pytest.MonkeyPatch):
+    """By the processor's time: of plans of 20 ms one takes 90 ms, past `planner.deadline_s`, and one 150 ms, past a cycle too."""
+    plan, took_s, heard = line.planner._planner.plan, [], line.bench.listen(topics.DIAGNOSTICS)
+
+    def take(*arguments):
+        took_s.append({3: 0.09, 5: 0.15}.get(len(took_s), 0.02))
+        return replace(plan(*arguments), planning_s=took_s[-1])
+
+    monkeypatch.setattr(planner_node, "time", SimpleNamespace(perf_counter=lambda: sum(took_s)))
+    monkeypatch.setattr(line.planner._planner, "plan", take)
+    line.pursue()
+
+    def told() -> dict[str, str]:
+        of_planner = [status for message in heard for status in message.status if status.name == "/planner"]
+        figures = {value.key: value.value for value in of_planner[-1].values} if of_planner else {}
+        return figures if int(figures.get("cycles", 0)) > 10 else {}
+
+    line.bench.until(told, "it is told", advance_s=0.02)
+    figures = told()
+    taken_ms = 1e3 * np.array(took_s[: int(figures["cycles"])])
+    for percent in (50, 99):
+        assert float(figures[f"planning_ms_p{percent}"]) == pytest.approx(np.percentile(taken_ms, percent), abs=1e-3)
+    counts = {name: int(figures[name]) for name in ("cycles_too_long", "deadline_overruns", "deadline_misses", "without_plan")}
+    assert counts == {"cycles_too_long": 1, "deadline_overruns": 2, "deadline_misses": 0, "without_plan": 0}
 
 
 BOX = [0.40, -0.25, 0.0, 0.44, -0.21, 0.2]  # [m]

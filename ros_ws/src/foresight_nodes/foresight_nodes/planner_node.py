@@ -158,6 +158,7 @@ class PlannerNode(Part[PlannerParameters]):
             "cycles": self._cycles,
             "cycles_too_long": self._too_long,
             "deadline_misses": self._misses,
+            "deadline_overruns": self._overruns,
             "without_plan": self._without_plan,
             "margin_m": self._margin_m,
             "pursuing": self._chase is not None,
@@ -169,9 +170,10 @@ class PlannerNode(Part[PlannerParameters]):
         self._offered: dict[int, Trajectory] = {}  # by plan id, what the guard has not yet decided on
         self._accepted_id = 0
         self._closed = self._offered_closed = float("nan")  # the gripper's last command, by the guard's word and as last offered
-        self._plans, self._misses, self._without_plan, self._margin_m = Rate(self.now_s()), 0, 0, float("nan")
+        self._plans, self._margin_m = Rate(self.now_s()), float("nan")
         self._durations, self._searches, self._ages = Durations(), Durations(), Durations()
-        self._cycles = self._too_long = 0
+        self._cycles = self._too_long = self._without_plan = 0
+        self._misses = self._overruns = 0  # plans after their motion was to begin, and plans past planner.deadline_s
         # planning, and the way from there to the guard, on the node's clock
         self._recent, self._ways = Durations(30), Durations(30)
 
@@ -336,6 +338,7 @@ class PlannerNode(Part[PlannerParameters]):
         taken_s = time.perf_counter() - begin_s
         self._took(taken_s)
         self._searches.add(plan.planning_s)
+        self._overruns += plan.planning_s > self._settings.planner.deadline_s
         self._ages.add(now_s - belief.stamp_s)
         ready_s = self.now_s()
         self._recent.add(ready_s - now_s)
