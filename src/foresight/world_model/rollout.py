@@ -2,7 +2,8 @@
 
 What does not depend on the candidates is done once: frames before the last through all layers (per plan), batch
 normalisation and affine parts folded into the linear layers beside them (per model). The results are those of
-`LatentTransformer.forward` on the whole sequence. Knows no objective and no search.
+`LatentTransformer.forward` on the whole sequence. Each step makes new tensors on the CPU, for which next to nothing is asked
+of the system after the first plans where the process keeps what it frees (`memory.py`). Knows no objective and no search.
 
 Shape letters: S candidates, R robots, C frames of context, H blocks ahead, D latent, A action block, I all heads together.
 """

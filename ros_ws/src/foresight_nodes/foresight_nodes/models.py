@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from foresight.data import Observation
+from foresight.memory import keep_freed_memory
 from foresight.robots.profile import RobotProfile, load_profile
 from foresight.world_model.model import WorldModel
 
@@ -15,7 +16,11 @@ LoadModel = Callable[[str, str], WorldModel]  # checkpoint folder, device -> mod
 
 
 def load_for(robot: str, path: str, device: str, threads: int, load: LoadModel) -> tuple[WorldModel, RobotProfile]:
-    """The model and the robot it was trained for; raises ValueError when that is another robot, or lacks a gripper to move."""
+    """The model and the robot it was trained for; raises ValueError when that is another robot, or lacks a gripper to move.
+
+    From now on the process keeps the memory that it frees, so that later plans and beliefs ask the system for none.
+    """
+    keep_freed_memory()
     if threads > 0:
         torch.set_num_threads(threads)
     model, profile = load(path, device), load_profile(robot)
