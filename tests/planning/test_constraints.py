@@ -72,6 +72,19 @@ def test_untold_or_by_the_actor_alone_the_arm_goes_through(profile, constraints,
     assert all(plan.refused == "" for plan, _ in plans if plan.source != "stay")
 
 
+def test_told_of_a_low_wall_the_planner_goes_over_it_and_arrives(profile, constraints):
+    """As wide as the workspace, so that there is no way round; untold the arm goes through it."""
+    (left, _, _), (right, _, _) = profile.workspace_min, profile.workspace_max
+    wall = Box("wall", np.array([left, -0.02, 0.0]), np.array([right, 0.02, 0.12]))
+    near_wall, goal = Proximity(profile, (wall,)), Goal(tip=THERE, keep_outs=(wall,))
+    untold = drive(planner_of(profile), constraints, HERE, goal_at(THERE), 25)
+    assert min(to_post(near_wall, plan.trajectory) for plan, _ in untold) < 0
+    plans = list(drive(planner_of(profile), constraints.of(goal), HERE, goal, 50))
+    assert min(to_post(near_wall, plan.trajectory) for plan, _ in plans) >= GuardConfig().margins.keep_out_m - 1e-6
+    over, end = max(constraints.kinematics.tips(motion.q)[:, 2].max() for _, motion in plans), plans[-1][1].q[-1]
+    assert over > 0.15 and np.linalg.norm(constraints.kinematics.tip(end) - THERE) < 0.02
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_returned_plans_break_no_limit_by_exact_kinematics(profile, constraints, seed):
     """Scenes at random, walls, table and keep-outs near: joints, tip, workspace and distances at the controller's rate."""

@@ -1,6 +1,7 @@
 """The planner in a world whose best plan is known."""
 
 from itertools import product
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -139,6 +140,14 @@ def test_no_refinement_begins_after_the_deadline(profile):
     assert np.isfinite(late.cost)
 
 
+@pytest.mark.parametrize("policy", ["both", "search"])
+def test_a_search_whose_elites_agree_tries_fewer_candidates(profile, policy):
+    """`agreement` ends refinements as it ends searches; at 0 all rounds are made."""
+    rounds = {"policy": policy, "refine_method": "cem", "iterations": 5, "search_iterations": 5}
+    all_of_them, fewer = (run(profile, agreement=agreement, **rounds).candidates for agreement in (0.0, 10.0))
+    assert all_of_them - fewer == 4 * (PlannerConfig.samples if policy == "both" else PlannerConfig.search_samples)
+
+
 def test_distance_is_seconds_to_go(profile):
     """The critic's blocks come out in seconds."""
     assert run(profile).distance == pytest.approx(0.15 / BLOCK_M * 0.3, rel=1e-4)
@@ -164,6 +173,15 @@ def test_nonsense_configuration_is_refused(field, value):
     """The message names the field."""
     with pytest.raises(ValueError, match="(?i)" + field):
         PlannerConfig(**{field: value})
+
+
+def test_a_horizon_longer_than_the_models_critic_counts_is_refused(profile):
+    """Both numbers stand in the message; as long as that is allowed."""
+    model = ToyModel(profile)
+    model.config = SimpleNamespace(max_blocks=3)
+    with pytest.raises(ValueError, match=r"at most 3 blocks.*got 4"):
+        Planner(model, profile, PlannerConfig(horizon=4))
+    assert Planner(model, profile, PlannerConfig(horizon=3)).steps == 9
 
 
 class Blind(ToyModel):

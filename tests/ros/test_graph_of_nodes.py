@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from foresight_msgs.action import Pursue
 from foresight_msgs.msg import GuardState
 from foresight_nodes import composed, convert, planner_node, topics
@@ -24,6 +25,8 @@ from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
+from foresight.data import Reason, Verdict
+from foresight.planning.constraints import NoPlan
 from tests.ros.conftest import Bench, parameters
 
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
@@ -268,6 +271,58 @@ def test_a_bad_edit_of_the_objective_is_refused_and_changes_nothing(line: Line, 
     if objective:
         result = line.result(line.pursue(objective=objective))
         assert result.reason == Pursue.Result.REFUSED and said in result.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NoPlan(Verdict(Reason.KEEP_OUT, "In the way."), 8), "the cheapest: In the way."),
+        (torch.OutOfMemoryError("CUDA out of memory"), "The model failed: CUDA out of memory"),
+        (RuntimeError("CUDA error: no device"), "The model failed: CUDA error: no device"),
+    ],
+)
+def test_without_plans_the_arm_comes_to_rest_and_the_goal_ends_as_infeasible(
+    bench: Bench, checkpoint: Path, start: np.ndarray, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+):
+    """Nothing is published, every cycle without a plan is counted, and the goal is given up after a while, not at once."""
+    line, failed = Line(bench, checkpoint, start, pursuit__infeasible_s=1.5), []
+
+    def fail(*arguments):
+        failed.append(line.planner.now_s())
+        raise error
+
+    handle = line.pursue()
+    line.move()
+    before = line.planner.report()
+    monkeypatch.setattr(line.planner._planner, "plan", fail)
+    result, after = line.result(handle, advance_s=0.02), line.planner.report()
+    assert (result.success, result.reason) == (False, Pursue.Result.INFEASIBLE) and said in result.detail
+    assert after["plans"] == before["plans"] and after["without_plan"] == len(failed) >= 5
+    assert after["cycles"] - before["cycles"] == len(failed) and 1.5 <= failed[-1] - failed[0] < 2.0
+    bench.advance(0.5, step_s=0.02)
+    assert line.speed() == 0.0
+
+
+def test_a_plan_that_comes_later_than_its_motion_is_dropped_and_the_next_one_is_not(line: Line, monkeypatch: pytest.MonkeyPatch):
+    """The clock passes the time at which the motion was to begin while it is planned: a miss, and nothing is published."""
+    line.pursue()
+    line.move()
+    plan, now_s, late_s = line.planner._planner.plan, line.planner.now_s, []
+
+    def linger(*arguments):
+        late_s.append(0.3)
+        return plan(*arguments)
+
+    before = line.planner.report()
+    assert before["deadline_misses"] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(line.planner, "now_s", lambda: now_s() + sum(late_s))
+        patch.setattr(line.planner._planner, "plan", linger)
+        line.bench.until(lambda: late_s, "a plan is made", advance_s=0.02)
+        late = line.planner.report()
+    assert (len(late_s), late["deadline_misses"], late["plans"]) == (1, 1, before["plans"])
+    line.bench.until(lambda: line.planner.report()["plans"] > before["plans"], "the next plan is offered", advance_s=0.02)
+    assert line.planner.report()["deadline_misses"] == 1
 
 
 def test_diagnostics_tell_how_long_plans_took_and_which_took_too_long(line: Line, monkeypatch: pytest.MonkeyPatch):

@@ -65,6 +65,23 @@ def test_an_observation_for_another_model_is_refused(bench: Bench, believing):
     assert beliefs == []
 
 
+def test_an_observation_on_which_the_device_fails_is_dropped_and_the_next_one_believed(
+    bench: Bench, believing, monkeypatch: pytest.MonkeyPatch
+):
+    """No belief; the diagnostics say what failed and where; the node goes on."""
+    node, beliefs, observe, contract = believing
+    diagnostics = bench.listen(topics.DIAGNOSTICS)
+    with monkeypatch.context() as patch:
+        patch.setattr(node._filter, "update", lambda _: (_ for _ in ()).throw(RuntimeError("CUDA error: no device")))
+        observe.publish(convert.observation_to_msg(observation(bench.now_s), contract, "base_link"))
+        said = "The model failed on cpu; this observation is dropped. CUDA error: no device"
+        bench.until(lambda: any(said in s.message for m in diagnostics for s in m.status), "it is told")
+    assert beliefs == []
+    observe.publish(convert.observation_to_msg(observation(bench.now_s + 0.1), contract, "base_link"))
+    bench.until(lambda: beliefs, "a belief arrives")
+    assert convert.belief_from_msg(beliefs[0]).stamp_s == pytest.approx(bench.now_s + 0.1, abs=1e-6)
+
+
 def test_a_truncated_checkpoint_is_refused(bench: Bench, checkpoint: Path, tmp_path: Path):
     """Half a weights file is no model: one line, no traceback."""
     broken = shutil.copytree(checkpoint, tmp_path / "broken")
