@@ -222,10 +222,12 @@ class Reason(StrEnum):
     TORQUE_RATE_LIMIT = "torque_rate_limit"
     TIP_SPEED_LIMIT = "tip_speed_limit"
     GRIPPER_FORCE = "gripper_force"
-    SINGULAR = "singular"  # by the planner alone
+    # By the planner alone, for good motion, not for safety: near a singularity joints would have to be fast, and the guard looks
+    # at the joints' limits themselves.
+    SINGULAR = "singular"
     WORKSPACE = "workspace"
     COLLISION = "collision"
-    KEEP_OUT = "keep_out"
+    KEEP_OUT = "keep_out"  # by the guard of its own boxes, by the planner of a goal's too
     NOT_AT_REST = "not_at_rest"
     STALE_OBSERVATION = "stale_observation"
     STALE_PLAN = "stale_plan"
