@@ -21,7 +21,6 @@ from foresight.planning.config import PlannerConfig, Policy
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.planner import Planner
 from foresight.planning.pursuit import End, Outcome, Pursuit, PursuitConfig
-from foresight.robots.geometry import OPEN
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
 from foresight.safety.collision import Scene
@@ -72,13 +71,12 @@ class Agent:
         self.kinematics = MujocoKinematics(self.profile)
         if model.contract.moves_gripper:
             self.profile.gripper_moved()
-        gripper = OPEN if model.contract.moves_gripper else None  # as wide as it can be; None: closed
-        self.scene = Scene(self.profile, gripper_command=gripper)
+        self.scene = Scene(self.profile, gripper_moves=model.contract.moves_gripper)
         spare = tuple(camera.name for camera in model.contract.cameras) if model.config.spare_cameras else ()
         self.perception = Perception(model.contract, self.profile, self.kinematics, spare_cameras=spare)
         self.filter = BeliefFilter(model)
         self.planner = Planner(model, self.profile, config)
-        self.constraints = Constraints(self.profile, self.kinematics, gripper_command=gripper)
+        self.constraints = Constraints(self.profile, self.kinematics, gripper_moves=model.contract.moves_gripper)
         self.reset()
 
     @classmethod

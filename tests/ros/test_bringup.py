@@ -136,7 +136,7 @@ def test_a_real_arms_controller_is_asked_where_it_starts_trajectories_from():
 
 
 def test_a_model_that_moves_the_gripper_is_told_to_the_guard_and_its_topic_to_whom_it_concerns():
-    """The guard must look for collisions with the gripper open; nothing else changes, and without it nothing at all."""
+    """The guard must look for collisions with a gripper that moves; nothing else changes, and without it nothing at all."""
     given = {"gripper": "true", "gripper_topic": "/grip/joint_trajectory", "use_mock_hardware": "true"}
     built, before = (by_name(graph("robot", Arguments(**g))) for g in (given, {"use_mock_hardware": "true"}))
     told = {name: dict(p.parameters).keys() - dict(before[name].parameters).keys() for name, p in built.items()}

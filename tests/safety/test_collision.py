@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 
+import mujoco
 import numpy as np
 import pytest
 
 from foresight.control.trajectory import hold, sample
 from foresight.data import Box, Reason, RobotState, Trajectory
-from foresight.robots.geometry import OPEN
+from foresight.robots.geometry import OPEN, ROBOTIQ_CLOSED, _settled, collision_spec, corners
 from foresight.robots.profile import load_profile
 from foresight.safety.checks import check
 from foresight.safety.collision import Scene, scene_from, speed_bounds
@@ -355,16 +356,83 @@ def test_scene_comes_back_from_its_text(profile):
         scene_from('{"boxes": []}', profile, GuardConfig())
 
 
-def test_an_open_gripper_comes_back_from_the_scenes_text_and_is_wider(profile, at):
+BESIDE = Box("beside", np.array([0.44, 0.05, 0.0]), np.array([0.46, 0.07, 0.11]))
+BETWEEN = Box("between", np.array([0.445, -0.005, 0.0]), np.array([0.455, 0.005, 0.06]))  # the fingers, when they are open
+BELOW = Box("below", np.array([0.35, -0.10, 0.0]), np.array([0.55, 0.10, 0.03]))
+
+
+def test_a_gripper_that_moves_comes_back_from_the_scenes_text(profile, at):
     """A post beside the tip that closed fingers pass and open ones would hit. A text that tells nothing means closed, as ever."""
-    post = Box("post", np.array([0.44, 0.05, 0.0]), np.array([0.46, 0.07, 0.11]))
     down = towards(at(0.45, 0.0, 0.20), at(0.45, 0.0, 0.10))
     found = {}
-    for command in (None, OPEN):
-        text = to_text(TABLE, (post,), command)
-        assert ("gripper" in text) == (command is not None)
-        found[command] = scene_from(text, profile, GuardConfig()).first_contact(down, 0.0)
-    assert found[None] is None and found[OPEN].names[1] == "post"
+    for moves in (False, True):
+        text = to_text(TABLE, (BESIDE,), moves)
+        assert ("gripper" in text) == moves
+        found[moves] = scene_from(text, profile, GuardConfig()).first_contact(down, 0.0)
+    assert found[False] is None and found[True].names[1] == "beside"
+    told_open = to_text(TABLE, (BESIDE,))[:-1] + ', "gripper": 0.0}'  # as it was told once
+    assert scene_from(told_open, profile, GuardConfig()).first_contact(down, 0.0) is not None
+
+
+def at_many_openings(profile, box: Box, q: np.ndarray):
+    """The arm at q beside the box, with its gripper at 25 openings from open to closed, as physics settles it."""
+    spec = collision_spec(profile)
+    spec.worldbody.add_geom(
+        name="box", type=mujoco.mjtGeom.mjGEOM_BOX, pos=(box.low + box.high) / 2, size=(box.high - box.low) / 2
+    )
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    data.qpos[:] = q
+    for poses in _settled(profile, np.linspace(OPEN, ROBOTIQ_CLOSED, 25)):
+        for name, pose in poses.items():
+            model.body(name).pos, model.body(name).quat = pose
+        mujoco.mj_kinematics(model, data)
+        yield model, data
+
+
+def gripper_pieces(model: mujoco.MjModel, data: mujoco.MjData) -> dict[str, np.ndarray]:
+    """Corners [m] of each."""
+    names = {i: model.geom(i).name for i in range(model.ngeom)}
+    return {
+        name: data.geom_xpos[i] + corners(model, i) @ data.geom_xmat[i].reshape(3, 3).T
+        for i, name in names.items()
+        if name.startswith("gripper/")
+    }
+
+
+def test_a_gripper_that_moves_holds_all_its_openings(profile):
+    """No piece leaves the hull that stands for it by more than 0.2 mm, in any direction, however far the gripper is open."""
+    directions = np.random.default_rng(9).normal(size=(2000, 3))
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    model = collision_spec(profile, gripper_moves=True).compile()
+    data = mujoco.MjData(model)
+    data.qpos[:] = profile.home
+    mujoco.mj_kinematics(model, data)
+    held = {name: (directions @ places.T).max(axis=1) for name, places in gripper_pieces(model, data).items()}
+    for opened in at_many_openings(profile, POST, profile.home):
+        for name, places in gripper_pieces(*opened).items():
+            assert ((directions @ places.T).max(axis=1) - held[name]).max() < 2e-4, name
+
+
+@pytest.mark.parametrize("box", [BESIDE, BETWEEN, BELOW], ids=lambda box: box.name)
+def test_no_opening_of_a_gripper_that_moves_comes_too_near(profile, at, box):
+    """Where the arm may come down to, the gripper keeps its margin from open to closed, and keeps hardly more than that."""
+    motion = towards(at(0.45, 0.0, 0.25), at(0.45, 0.0, 0.05), 2.0)
+    contact = Scene(profile, (box,), gripper_moves=True).first_contact(motion, 0.0)
+    assert contact is not None and contact.names[1] == box.name
+    q, least_m = sample(motion, np.array([contact.time_s]))[0][0], np.inf
+    for model, data in at_many_openings(profile, box, q):
+        stands = model.geom("box").id
+        others = (i for i in range(model.ngeom) if i != stands)
+        least_m = min(least_m, *(mujoco.mj_geomDistance(model, data, i, stands, 1.0, None) for i in others))
+    assert Margins().keep_out_m - 2e-4 < least_m < Margins().keep_out_m + 2e-3
+
+
+def test_a_gripper_that_moves_has_the_pairs_and_fingertips_of_a_closed_one(profile, scene):
+    """What may touch, and what may come as near to the table as a fingertip, does not depend on its moving."""
+    moving = Scene(profile, gripper_moves=True).proximity
+    assert moving.names == scene.proximity.names and moving.ignored == scene.proximity.ignored
+    assert (moving.finger == scene.proximity.finger).all()
 
 
 def test_guard_slows_beside_a_keep_out(profile, kinematics, at):

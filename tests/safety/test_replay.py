@@ -13,7 +13,6 @@ import yaml
 from foresight.data import Candidate, Grip, Reason, RobotState, Trajectory
 from foresight.incidents.pack import IncidentError, Pack
 from foresight.incidents.replay import replay
-from foresight.robots.geometry import OPEN
 from foresight.robots.profile import profile_text
 from foresight.safety.collision import scene_from
 from foresight.safety.config import GuardConfig
@@ -121,10 +120,10 @@ def test_what_a_plan_does_to_the_gripper_is_judged_again(tmp_path, profile, kine
     assert row.replayed_reason == "gripper_force" and "a number of the record" in row.differences
 
 
-def test_a_guard_that_looked_with_the_gripper_open_replays_so(tmp_path, profile, kinematics):
+def test_a_guard_whose_gripper_moves_replays_so(tmp_path, profile, kinematics):
     """A motion that open fingers would take into a post is refused again; the same record without its gripper is noticed."""
     boxes = boxes_of([0.44, 0.05, 0.0, 0.46, 0.07, 0.11])
-    setup = Setup(profile_text("ur5e"), scene=to_text(TABLE, boxes, OPEN))
+    setup = Setup(profile_text("ur5e"), scene=to_text(TABLE, boxes, True))
     guard = RecordedGuard(Guard(profile, kinematics, scene=scene_from(setup.scene, profile, setup.config)), setup)
     begin, end = (kinematics.solve(np.array([0.45, 0.0, height]), profile.home) for height in (0.20, 0.10))
     motion = minimum_jerk(begin, end - begin, 0.1, 1.5, points=20)

@@ -80,13 +80,13 @@ class Constraints:
         tip_speed_max: float | None = None,
         hand: Slices | None = None,
         dexterity_min: float = DEXTERITY_MIN,
-        gripper_command: float | None = None,
+        gripper_moves: bool = False,
     ) -> None:
         """`config`, `keep_outs`, `table` and `collision` are the guard's; without `collision` nothing is looked for.
 
         `hand` is what `hand_slices` makes of the profile, where it is known already. `dexterity_min` [m/rad] is the distance
-        from singularities that plans keep (`singularity.py`). Raises ValueError where it is none. `gripper_command` is where
-        the gripper stands when collisions are looked for, as `Scene` has it.
+        from singularities that plans keep (`singularity.py`). Raises ValueError where it is none. `gripper_moves` as `Scene`
+        has it.
         """
         if not (np.isfinite(dexterity_min) and dexterity_min >= 0):
             raise ValueError(f"dexterity_min must be a finite number of at least 0 m/rad, got {dexterity_min}.")
@@ -96,10 +96,10 @@ class Constraints:
         )
         self.kinematics, self.config, self.keep_outs = kinematics, config, tuple(keep_outs)
         self._table, self._collision = table, collision
-        self._gripper = gripper_command
+        self._gripper_moves = gripper_moves
         self.grip_limit = GripLimit.of(profile)
         resolution_m = config.sweep_resolution_m
-        self.scene = Scene(profile, self.keep_outs, config.margins, table, resolution_m, gripper_command) if collision else None
+        self.scene = Scene(profile, self.keep_outs, config.margins, table, resolution_m, gripper_moves) if collision else None
         self._hand = hand
 
     def of(self, goal: Goal) -> Constraints:
@@ -117,7 +117,7 @@ class Constraints:
             goal.tip_speed_max,
             self.hand if boxes else None,
             self.dexterity_min,
-            self._gripper,
+            self._gripper_moves,
         )
         return made._ready()
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
-from foresight.robots.geometry import collision_spec
+from foresight.robots.geometry import collision_spec, corners
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.model import model_source
 from foresight.robots.profile import RobotProfile
@@ -64,21 +64,8 @@ def _hulls(profile: RobotProfile, kinematics: MujocoKinematics) -> list[Float[np
     hulls = []
     for geom in np.flatnonzero(model.body_weldid[model.geom_bodyid] == link).tolist():
         place, rotation = from_link(int(model.geom_bodyid[geom]), model.geom_pos[geom], _matrix(model.geom_quat[geom]))
-        hulls.append((place - tip + _corners(model, geom) @ rotation.T) @ to_base.T)
+        hulls.append((place - tip + corners(model, geom) @ rotation.T) @ to_base.T)
     return hulls
-
-
-def _corners(model, geom: int) -> Float[np.ndarray, "V 3"]:
-    """In the geom's own frame."""
-    mesh = int(model.geom_dataid[geom])
-    start = -1 if mesh < 0 else int(model.mesh_graphadr[mesh])
-    if start >= 0:  # MuJoCo's graph of a hull: numbers of its vertices and faces, their edges' begins, then the vertices
-        count = int(model.mesh_graph[start])
-        return model.mesh_vert[model.mesh_vertadr[mesh] + model.mesh_graph[start + 2 + count : start + 2 + 2 * count]].astype(
-            float
-        )
-    signs = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij"), -1).reshape(-1, 3)
-    return model.geom_aabb[geom, :3] + signs * model.geom_aabb[geom, 3:]
 
 
 def _matrix(quaternion: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3 3"]:

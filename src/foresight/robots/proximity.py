@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from foresight.data import Box
-from foresight.robots.geometry import collision_spec
+from foresight.robots.geometry import collision_spec, corners
 from foresight.robots.model import model_source
 from foresight.robots.profile import RobotProfile
 
@@ -36,10 +36,10 @@ class Proximity:
         obstacles: Sequence[Box] = (),
         mounted_on: int = -1,  # the obstacle that the robot stands on
         touching_m: float = 0.005,  # [m] links nearer than this at home are taken to touch by design
-        gripper_command: float | None = None,
+        gripper_moves: bool = False,
     ) -> None:
         self.profile, self.obstacles, self._mounted_on = profile, tuple(obstacles), mounted_on
-        spec = collision_spec(profile, gripper_command)
+        spec = collision_spec(profile, gripper_moves)
         for i, box in enumerate(self.obstacles):
             centre, half = (box.low + box.high) / 2, (box.high - box.low) / 2
             spec.worldbody.add_geom(name=f"obstacle {i}", type=mujoco.mjtGeom.mjGEOM_BOX, pos=centre, size=half)
@@ -154,11 +154,14 @@ class Proximity:
         """Geometry of the link that carries the tool centre point, and what of it reaches within FINGER_M of that point."""
         source, model = model_source(self.profile), self._model
         site = model.site(source.gripper_prefix + source.tip_site).id
-        low, high = self._boxes(self.profile.home[None])
-        tip = self._data.site_xpos[site]
-        away = np.linalg.norm(np.maximum(0.0, np.maximum(low[0] - tip, tip - high[0])), axis=1)
+        self._place(self.profile.home)
+        tip, place, rotation = self._data.site_xpos[site], self._data.geom_xpos, self._data.geom_xmat.reshape(-1, 3, 3)
         hand = model.body_weldid[model.geom_bodyid] == model.body_weldid[model.site_bodyid[site]]
-        return hand, hand & (away <= FINGER_M)
+        finger = np.zeros_like(hand)
+        for geom in np.flatnonzero(hand).tolist():
+            at = place[geom] + corners(model, geom) @ rotation[geom].T
+            finger[geom] = np.linalg.norm(np.maximum(0.0, np.maximum(at.min(0) - tip, tip - at.max(0)))) <= FINGER_M
+        return hand, finger
 
     def _name(self, geom: int) -> str:
         return self.obstacles[self._obstacle[geom]].name if self._obstacle[geom] >= 0 else self._body[geom]

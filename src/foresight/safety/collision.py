@@ -57,7 +57,7 @@ def _bent(profile: RobotProfile) -> Float[np.ndarray, "J"]:
 
 
 class Scene:
-    """The arm among what it must not touch, its gripper closed or where `gripper_command` (of its actuator) puts it."""
+    """The arm among what it must not touch, its gripper closed, or wherever it can be where it moves."""
 
     def __init__(
         self,
@@ -66,14 +66,14 @@ class Scene:
         margins: Margins = Margins(),
         table: Box | None = TABLE,
         resolution_m: float = 1e-3,
-        gripper_command: float | None = None,
+        gripper_moves: bool = False,
     ) -> None:
         if not (np.isfinite(resolution_m) and resolution_m > 0):
             raise ValueError(f"The sweep's resolution must be finite and above 0 m, got {resolution_m} m.")
         self.boxes, self.table, self.margins, self.resolution_m = tuple(boxes), table, margins, resolution_m
         tables = () if table is None else (table,)
         self.proximity = Proximity(
-            profile, (*tables, *boxes), mounted_on=len(tables) - 1, touching_m=margins.self_m, gripper_command=gripper_command
+            profile, (*tables, *boxes), mounted_on=len(tables) - 1, touching_m=margins.self_m, gripper_moves=gripper_moves
         )
         obstacle = self.proximity.obstacle
         self._keep_out = obstacle >= len(tables)
@@ -224,8 +224,8 @@ def scene_from(text: str, profile: RobotProfile, config: GuardConfig) -> Scene |
     """The scene that a text (`obstacles.to_text`) tells of, with the guard's margins; None for an empty one."""
     if not text:
         return None
-    table, boxes, gripper_command = from_text(text)
-    return Scene(profile, boxes, config.margins, table, config.sweep_resolution_m, gripper_command)
+    table, boxes, gripper_moves = from_text(text)
+    return Scene(profile, boxes, config.margins, table, config.sweep_resolution_m, gripper_moves)
 
 
 class _Path:

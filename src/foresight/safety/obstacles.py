@@ -1,5 +1,5 @@
-"""What stands around the arm, as data: its table and keep-out boxes, from parameters and to and from text, with where the
-gripper stands among them. Knows no arm."""
+"""What stands around the arm, as data: its table and keep-out boxes, from parameters and to and from text, with whether the
+gripper moves among them. Knows no arm."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ def boxes_of(numbers: Sequence[float]) -> tuple[Box, ...]:
     return tuple(Box(f"keep-out {i + 1}", low, high) for i, (low, high) in enumerate(corners))
 
 
-def to_text(table: Box | None, boxes: Sequence[Box], gripper_command: float | None = None) -> str:
-    """JSON that `from_text` reads back to the last bit. `gripper_command` as `collision.Scene` has it; None: closed, not told."""
-    gripper = {} if gripper_command is None else {"gripper": gripper_command}
+def to_text(table: Box | None, boxes: Sequence[Box], gripper_moves: bool = False) -> str:
+    """JSON that `from_text` reads back to the last bit. `gripper_moves` as `collision.Scene` has it; told where it does."""
+    gripper = {"gripper": "moves"} if gripper_moves else {}
     return json.dumps({"table": None if table is None else _plain(table), "boxes": [_plain(box) for box in boxes], **gripper})
 
 
-def from_text(text: str) -> tuple[Box | None, tuple[Box, ...], float | None]:
-    """Table, boxes and the gripper's command. Raises ValueError where the text says something else."""
+def from_text(text: str) -> tuple[Box | None, tuple[Box, ...], bool]:
+    """Table, boxes and whether the gripper moves. Raises ValueError where the text says something else.
+
+    A guard that looked with its gripper open only told a number; its gripper moved.
+    """
     try:
         raw = json.loads(text)
         table, boxes = raw["table"], raw["boxes"]
-        gripper = float(raw["gripper"]) if "gripper" in raw else None
-        return None if table is None else _box(table), tuple(_box(box) for box in boxes), gripper
+        return None if table is None else _box(table), tuple(_box(box) for box in boxes), "gripper" in raw
     except (TypeError, KeyError) as error:
         raise ValueError(f"A scene must be JSON with 'table' and 'boxes', each with name, low and high, got {text!r}.") from error
 

@@ -24,7 +24,6 @@ from std_msgs.msg import Bool, Float64, Header
 from std_srvs.srv import Trigger
 
 from foresight.data import Candidate, Reason, Trajectory, Verdict
-from foresight.robots.geometry import OPEN
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile, profile_text
 from foresight.safety.checks import late_refusal
@@ -94,7 +93,7 @@ class GuardParameters:
     @property
     def scene(self) -> str:
         """What the arm may collide with besides itself, as text; empty: collisions are not looked for."""
-        return to_text(TABLE, boxes_of(self.keep_outs), OPEN if self.gripper else None) if self.collision else ""
+        return to_text(TABLE, boxes_of(self.keep_outs), self.gripper) if self.collision else ""
 
 
 class GuardNode(Part[GuardParameters]):
@@ -472,7 +471,7 @@ class GuardNode(Part[GuardParameters]):
             return f"The plan commands the gripper {closed}; expected a number from 0 (open) to 1 (closed)."
         return (
             f"The plan commands the gripper {closed}, and this guard does not move it (expected nan). Give a model that "
-            "moves the tip alone, or the guard gripper:=true, so that it looks for collisions with the gripper open."
+            "moves the tip alone, or the guard gripper:=true, so that it looks for collisions with the gripper open to closed."
         )
 
     def _record(self, plan_id: int, known: Situation, candidate: Candidate | None) -> None:

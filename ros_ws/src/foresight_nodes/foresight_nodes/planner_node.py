@@ -28,7 +28,6 @@ from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.objective import parse
 from foresight.planning.planner import Planner
 from foresight.planning.pursuit import Outcome, Pursuit, PursuitConfig
-from foresight.robots.geometry import OPEN
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.safety.obstacles import boxes_of
 from foresight.world_model import checkpoint
@@ -106,9 +105,9 @@ class PlannerNode(Part[PlannerParameters]):
         )
         self._kinematics = MujocoKinematics(self._profile)
         self._planner = Planner(self._model, self._profile, parameters.planner)
-        self._open = OPEN if self._model.contract.moves_gripper else None  # as wide as it can be; None: closed
+        self._gripper_moves = self._model.contract.moves_gripper
         # Until the guard has said what it insists on.
-        self._constraints = Constraints(self._profile, self._kinematics, gripper_command=self._open)
+        self._constraints = Constraints(self._profile, self._kinematics, gripper_moves=self._gripper_moves)
         self._forget()
         self._warm_up()
         self._output = topics.PLAN.publisher(self)
@@ -307,10 +306,10 @@ class PlannerNode(Part[PlannerParameters]):
             return
         start = start_of(in_force, belief.stamp_s, join_s, self._model.contract.step_s, self._kinematics)
         previous = chase.last if self._plan_id in (self._accepted_id, *self._offered) else None
-        if self._open is not None:
+        if self._gripper_moves:
             start = replace(start, closed=self._closed_by_then(belief))
         q = belief.proprio[: len(self._profile.joint_names)].astype(np.float64)
-        measured = RobotState(belief.stamp_s, q, np.zeros_like(q), None if self._open is None else float(belief.proprio[-7]))
+        measured = RobotState(belief.stamp_s, q, np.zeros_like(q), float(belief.proprio[-7]) if self._gripper_moves else None)
         juncture = Juncture(chase.constraints, in_force, measured, join_s)
         try:
             plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous, juncture)
@@ -418,7 +417,7 @@ class PlannerNode(Part[PlannerParameters]):
             self.complain(str(error))
             return
         self._constraints = Constraints(
-            self._profile, self._kinematics, config, boxes, table, collision, gripper_command=self._open
+            self._profile, self._kinematics, config, boxes, table, collision, gripper_moves=self._gripper_moves
         )
         if self._chase is not None:
             self._chase.constraints = self._constraints.of(self._chase.goal)
