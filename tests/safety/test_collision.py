@@ -178,6 +178,27 @@ def test_arm_already_too_near_may_only_move_away(profile, at):
     assert near.first_contact(there_and_back, 0.0) is not None  # once away, the margin holds again
 
 
+def test_motions_do_not_creep_further_into_a_margin(profile, at):
+    """From inside a margin no motion goes nearer than it began, not by the noise of a distance, again and again."""
+    q = at(0.45, 0.0, 0.15)
+    near = Scene(profile, (Box("wall", np.array([0.2, 0.080, 0.0]), np.array([0.8, 0.3, 0.6])),))
+    begun = near.clearance(q).distance_m
+    assert -0.009 < begun < -0.001
+    slope = np.array([near.clearance(q + 1e-4 * row).distance_m - begun for row in np.eye(6)]) / 1e-4
+    nearer = -slope / (slope @ slope)
+    for step_m in (1.9e-6, 0.9e-6, 0.1e-6, 1.9e-9):
+        for _ in range(50):
+            motion = towards(q, q + step_m * nearer, 0.1)
+            if near.first_contact(motion, 0.0) is None:
+                q = motion.q[-1]
+    assert near.clearance(q).distance_m > begun - 200e-9
+    dip = Trajectory(np.array([0.0, 0.1, 0.2]), np.stack([q, q + 1.9e-6 * nearer, q]), np.zeros((3, 6)))
+    assert near.first_contact(dip, 0.0) is not None  # another motion could begin in its middle
+    assert near.first_contact(hold(q, 0.0), 0.0) is None
+    for away_m in (1e-6, 1e-4, 1e-2):
+        assert near.first_contact(towards(q, q - away_m * nearer), 0.0) is None
+
+
 # -- nothing is missed ---------------------------------------------------------------------------------------------
 
 

@@ -206,8 +206,8 @@ class Scene:
             times = np.linspace(begin, end, max(1, int(np.ceil(2 * half.max() / self.resolution_m))) + 1)
             for time_s, q in zip(times.tolist(), path(times), strict=True):
                 distances = self.proximity.distances(q, near)
-                if least is None:  # who kept the margin keeps it: noise must not add up from one motion to the next
-                    least = np.where(distances >= margin - 2 * NOISE_M, np.minimum(margin, distances) - NOISE_M / 1e3, -np.inf)
+                if least is None:  # not even noise brings it nearer than it began: that would add up from motion to motion
+                    least = np.minimum(margin, distances) - NOISE_M / 1e3
                 low = np.maximum(floor - NOISE_M, least)
                 if not (distances >= low).all():
                     i = int(np.argmax(low - distances))
