@@ -58,7 +58,7 @@ class GuardParameters:
     robot: str  # robot profile by name, or path of its YAML file
     controller_topic: str = ""  # where trajectories go; empty: as the profile says
     controller_node: str = ""  # asked where it starts trajectories from; auto: of the topic's name; empty: nobody is asked
-    gripper: bool = False  # plans command the gripper, which is then taken for open where collisions are looked for
+    gripper: bool = False  # plans command the gripper; collisions are then looked for with all its openings
     gripper_topic: str = ""  # where its commands go; empty: as the profile says
     model_id: str = ""  # the only model whose plans are judged; empty: any
     transport_s: float = 0.045  # [s] to the controller: motion that begins sooner than this from now, a stop too, is joined late
