@@ -58,12 +58,13 @@ class Picking(Somebody):
         self.states, self.guard_states, self.plans, self.grips = (
             self.listen(t) for t in (topics.JOINT_STATES, topics.GUARD_STATE, topics.PLAN, GRIPPER)
         )
+        patient = {"planner__policy": "actor", "stale_after_s": 60.0}  # all in one thread, a busy machine makes beliefs rare
         made = {
             "sim": (SimNode, {"robot": "ur5e", "task": "pick", "seed": 3}),
             "guard": (GuardNode, {"robot": "ur5e", "gripper": True}),
             "perception": (PerceptionNode, model),
             "world_model": (WorldModelNode, model),
-            "planner": (lambda **options: PlannerNode(closing, **options), {**model, "planner__policy": "actor"}),
+            "planner": (lambda **options: PlannerNode(closing, **options), {**model, **patient}),
         }
         self.parts: dict[str, Part] = {}
         for name, (kind, given) in made.items():

@@ -34,6 +34,7 @@ RELIEF_SHARES = 1.0, 0.5, 0.25  # of the joints' speed in a relief; the next whe
 RELIEF_RAD = 0.05  # [rad] that reliefs after the first go in all without a new plan: what hangs below its command would sink
 RELIEF_JERK = 0.03  # of the jerk limit, for reliefs of robots with a limit of the torque's rate
 ADOPTIONS = 10  # times that the way to adopt an arm is made slower, where it would break a limit
+ADOPTED_S = 1e-3  # [s] that such a way takes at least
 SLOWER = 0.98  # of its speed at least, each time
 NOT_QUITE = 1.5  # times the jerk that seems right that a stop is tried with: what is found is of its worst instant
 JERK_SHARES = 1.0, 0.3, 0.08, 0.04, 0.02  # of the jerk limit, for stops that would otherwise change a joint's torque too fast
@@ -368,7 +369,8 @@ class Guard:
             return lasts_s
         ends, still = np.stack([self._left, state.q]), np.zeros((2, len(state.q)))
         for _ in range(ADOPTIONS):
-            way = Trajectory(np.array([now_s + self.transport_s, now_s + lasts_s]), ends, still, still)
+            left_s = max(lasts_s - self.transport_s, ADOPTED_S)  # of it, when the controller gets it
+            way = Trajectory(now_s + np.array([0.0, left_s]), ends, still, still)
             shares = [found.share for found in findings(way, self.profile, self.kinematics, self.config, now_s) if found.share]
             if not shares:  # what is left no slowing mends: where the arm was put
                 break
