@@ -188,9 +188,11 @@ def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) 
         return made[1]
 
     def fresh() -> None:
-        """The arm is where it was told to be, nothing is stopped."""
-        node._failsafe = FailsafeState()  # a latch outlives _forget
+        """The arm is where it was told to be, nothing is stopped or in force."""
+        node._failsafe = FailsafeState()  # a latch outlives _forget, and so does a motion
         node._forget()
+        node._guard.in_force = None
+        node._guard.forget_command()
         node._hear_driver(controller_active=True, program_running=True, speed_scaling=100.0)
         node._on_joint_state(state())
         node._on_heartbeat(stamped())
