@@ -526,7 +526,7 @@ def test_silence_of_the_heartbeat_brakes_within_its_limit_and_a_tick(guarded: Gu
     silent_s = guarded.bench.now_s
     guarded.bench.until(lambda: guarded.live(0.01) or len(guarded.commands) == 2, "the arm is braked")
     decided_s = convert.seconds(guarded.commands[1].header.stamp)
-    over_s = convert.trajectory_from_msg(guarded.commands[0], guarded.profile.joint_names, 0.0).times_s[-1]  # where none is sooner
+    over_s = convert.trajectory_from_msg(guarded.commands[0], guarded.profile.joint_names, 0.0).times_s[-1]
     assert min(decided_s + GuardParameters.transport_s, over_s) - silent_s <= 0.1 + 0.03 + 1e-6, (
         "T_cmd, a tick, and steps of this bench's clock"
     )
