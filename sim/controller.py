@@ -9,11 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from foresight.control.braking import braking
-from foresight.control.trajectory import derivatives, hold, sample, take_over
+from foresight.control.trajectory import derivatives, ends_at_rest, hold, sample, take_over
 from foresight.data import Trajectory
 from foresight.robots.profile import RobotProfile
-
-END_RAD_S = 1.2e-7  # [rad/s] above which a trajectory does not end at rest; joint_trajectory_controller ignores such a message
 
 
 class TrajectoryController:
@@ -25,7 +23,7 @@ class TrajectoryController:
 
     def accept(self, trajectory: Trajectory, now_s: float) -> bool:
         """Takes the trajectory over; False, and nothing changes, when it lies wholly in the past or does not end at rest."""
-        merged = take_over(self.trajectory, trajectory, now_s) if (np.abs(trajectory.dq[-1]) <= END_RAD_S).all() else None
+        merged = take_over(self.trajectory, trajectory, now_s) if ends_at_rest(trajectory) else None
         if merged is None:
             return False
         self.trajectory = merged

@@ -37,12 +37,16 @@ def test_it_follows_a_trajectory_and_holds_its_end(bench: Bench, profile, driven
     assert max(abs(v) for v in states[-1].velocity[:6]) == 0.0
 
 
-def test_a_trajectory_in_the_past_is_refused(bench: Bench, profile, driven):
+def test_a_trajectory_in_the_past_or_that_does_not_end_at_rest_is_refused(bench: Bench, profile, driven):
     """The arm does not jump to where it should have been."""
     driver, states, command = driven
     command.publish(convert.trajectory_to_msg(hold(profile.home + 1.0, bench.now_s - 1.0), profile.joint_names))
     bench.until(lambda: driver.report()["rejected"] == 1, "the trajectory is refused")
-    bench.advance(0.02)
+    motion = minimum_jerk(profile.home, np.full(6, 0.1), bench.now_s + 0.05)
+    motion.dq[-1] = 1e-6
+    command.publish(convert.trajectory_to_msg(motion, profile.joint_names))
+    bench.until(lambda: driver.report()["rejected"] == 2, "the one that does not end at rest is refused")
+    bench.advance(0.6)
     assert list(states[-1].position[:6]) == pytest.approx(profile.home.tolist())
 
 

@@ -43,8 +43,10 @@ def test_points_that_have_passed_are_left_out():
     assert np.abs(controller.setpoints(times)[0] - Q).max() < 0.21
 
 
-def test_a_trajectory_wholly_in_the_past_changes_nothing():
+def test_a_trajectory_in_the_past_or_that_does_not_end_at_rest_changes_nothing():
     """It is refused, and the arm stays."""
-    controller = TrajectoryController(Q, 0.0)
+    controller, going_on = TrajectoryController(Q, 0.0), move(5.0, 0.2)
     assert not controller.accept(move(0.0, 0.2), 5.0)
+    going_on.dq[-1] = 1e-6
+    assert not controller.accept(going_on, 5.0)
     np.testing.assert_array_equal(controller.setpoints(6.0)[0], Q)

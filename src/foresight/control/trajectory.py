@@ -9,6 +9,7 @@ from jaxtyping import Float
 from foresight.data import Trajectory
 
 HOLD_S = 0.1
+IGNORED_RAD_S = 1.2e-7  # [rad/s] at a trajectory's end, above which joint_trajectory_controller does not take it
 
 
 def sample(trajectory: Trajectory, times_s: float | Float[np.ndarray, "M"]) -> tuple[np.ndarray, np.ndarray]:
@@ -147,6 +148,11 @@ def cut(trajectory: Trajectory, from_s: float) -> Trajectory:
     times = np.r_[from_s, trajectory.times_s[left]]
     accelerations = None if trajectory.ddq is None else np.vstack([ddq, trajectory.ddq[left]])
     return Trajectory(times, np.vstack([q, trajectory.q[left]]), np.vstack([dq, trajectory.dq[left]]), accelerations)
+
+
+def ends_at_rest(trajectory: Trajectory) -> bool:
+    """Whether a joint_trajectory_controller takes it: it ignores, silently, one that ends with a velocity."""
+    return bool((np.abs(trajectory.dq[-1]) <= IGNORED_RAD_S).all())
 
 
 def take_over(before: Trajectory, after: Trajectory, now_s: float) -> Trajectory | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from trajectory_msgs.msg import JointTrajectory
 
-from foresight.control.trajectory import hold, sample, take_over
+from foresight.control.trajectory import ends_at_rest, hold, sample, take_over
 from foresight.data import RobotState, Trajectory
 from foresight.robots.profile import load_profile
 from foresight_nodes import convert, topics
@@ -76,7 +76,8 @@ class MockDriverNode(Part[MockDriverParameters]):
         self._grip = self._follow(msg, (self._gripper.joint,), self._grip)
 
     def _follow(self, msg: JointTrajectory, joint_names: tuple[str, ...], before: Trajectory) -> Trajectory:
-        """As joint_trajectory_controller: from the present command to the points that still lie ahead; else on as before."""
+        """As joint_trajectory_controller: from the present command to the points that still lie ahead; else on as before, so too
+        where they do not end at rest."""
         if not self.active:
             return before
         now_s = self.now_s()
@@ -85,6 +86,8 @@ class MockDriverNode(Part[MockDriverParameters]):
             merged = take_over(before, new, now_s)
             if merged is None:
                 raise ValueError(f"Trajectory ended {now_s - new.times_s[-1]:.3f} s ago.")
+            if not ends_at_rest(new):
+                raise ValueError(f"Trajectory ends at {np.abs(new.dq[-1]).max():.3g} rad/s, not at rest.")
         except ValueError as error:
             self._rejected += 1
             self.complain(str(error))
