@@ -1,9 +1,9 @@
 """Does the guard keep its promise? Legal, adversarial, mutated and random plans are offered; a judge looks at all that passes.
 
 Every plan joins a motion that is going on, so joining is part of the test, and every sequence ends with a stop. Messages take up
-to the transport's time to the controller. A part of the
-sequences happens over a table and among keep-outs, none of which may be touched. The judge (`guard_judge.py`) shares no code with
-the guard. Knows no ROS; one process a job, each chunk reproducible from its seed.
+to the transport's time to the controller. A part of the sequences happens over a table and among keep-outs, none of which may be
+touched. The judge (`guard_judge.py`) shares no code with the guard. Knows no ROS; one process a job, each chunk reproducible
+from its seed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from foresight.robots.profile import RobotProfile, available_robots, load_profil
 from foresight.safety.checks import check
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
-from foresight.safety.guard import Guard
+from foresight.safety.guard import ASK_S, Guard
 from foresight.safety.obstacles import TABLE
 from foresight.workers import deaf_to_interrupts
 
@@ -48,7 +48,7 @@ AMONG = 0.2  # of the sequences of a robot with a model happen among obstacles
 KEEP_OUTS = 4  # in them at most
 HALF_M = (0.02, 0.15)  # [m] half a keep-out's sides
 STARTS = 100  # draws of a start, or of keep-outs, that touch nothing
-ASK_S = 0.02  # [s] after which a stop is asked for again where there was none
+BELIEVED_RAD = 1e-6  # [rad] between what is executed and what the guard takes to be
 STAYS = 0.15  # of the mutants that pass
 SHOWN = 20  # violations that are described
 SAVE_S = 20.0  # [s] between two savings of what is counted
@@ -276,12 +276,13 @@ class Obstacles:
             middles = rng.uniform(profile.workspace_min, profile.workspace_max, (int(rng.integers(1, KEEP_OUTS + 1)), 3))
             halves = rng.uniform(*HALF_M, middles.shape)
             boxes = [Box(f"keep-out {i}", m - h, m + h) for i, (m, h) in enumerate(zip(middles, halves, strict=True))]
-            nearest = Scene(profile, boxes).clearance(profile.home)
+            scene = Scene(profile, boxes)
+            nearest = scene.clearance(profile.home)
             if nearest.distance_m > 0 or not nearest.names[1].startswith("keep-out"):
                 break
         else:
-            boxes = []
-        return cls(Scene(profile, boxes), Contacts(profile, TABLE, boxes))
+            boxes, scene = [], Scene(profile)
+        return cls(scene, Contacts(profile, TABLE, boxes))
 
     def start(self, legal: LegalPlans, rng: np.random.Generator) -> np.ndarray:
         """Where the arm touches nothing."""
@@ -390,12 +391,13 @@ class Sequence:
         """The controller gets it before the motion `begins_s`, within the transport's time."""
         before = self.controller.points
         self.arrives_s = self.now_s + float(self.rng.uniform(0, min(TRANSPORT_S, max(0.0, begins_s - self.now_s))))
-        self.controller.receive(message, self.arrives_s)
+        taken = self.controller.receive(message, self.arrives_s)
         after = self.controller.points
         used = self.judge.use(before, after, float(self.rng.uniform(0, 1)) / self.judge.rate_hz)
         times = self.rng.uniform(self.arrives_s, max(self.arrives_s, after.times_s[-1]), 8)
         believed = np.abs(read(self.guard.in_force, times)[0] - read(after, times)[0]).max()
-        used["believed"] = 1 + float(believed) if believed > 1e-6 else 0.0  # what the guard holds in force is what is executed
+        used["believed"] = float(believed) / BELIEVED_RAD  # what the guard holds in force is what is executed
+        used["ignored"] = 0.0 if taken else float("inf")
         if self.obstacles is not None:
             used |= touch(self.obstacles.contacts, after)
         wrong = broken(used)

@@ -71,14 +71,17 @@ class Controller:
         still = np.zeros((2, len(q)))
         self.points = Trajectory(np.array([start_s - 1.0, start_s]), np.stack([q, q]), still, still)
 
-    def receive(self, message: Trajectory, now_s: float) -> None:
+    def receive(self, message: Trajectory, now_s: float) -> bool:
+        """Whether it takes the message."""
         ahead = message.times_s > now_s
-        if ahead.any() and not (np.abs(message.dq[-1]) > REST).any():
-            here = read(self.points, np.array([now_s]))
-            self.points = Trajectory(
-                np.append(now_s, message.times_s[ahead]),
-                *(np.vstack([a, b[ahead]]) for a, b in zip(here, (message.q, message.dq, message.ddq), strict=True)),
-            )
+        if not ahead.any() or not (np.abs(message.dq[-1]) <= REST).all():
+            return False
+        here = read(self.points, np.array([now_s]))
+        self.points = Trajectory(
+            np.append(now_s, message.times_s[ahead]),
+            *(np.vstack([a, b[ahead]]) for a, b in zip(here, (message.q, message.dq, message.ddq), strict=True)),
+        )
+        return True
 
 
 class Judge:
