@@ -125,7 +125,7 @@ class Planner:
         )
         if self.config.policy == "both":
             kept = [] if previous is None else [self._shifted(previous, belief.stamp_s)]
-            best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s, juncture is not None)
+            best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s)
         elif self.config.policy in ("actor", "reactive", "dreamt"):
             aim = torch.full((1,), float(np.clip(round(distance), 1, max(self.config.aims))))
             motion = self._actor_motion(aim, torch.zeros(1, self.steps, self.contract.step_size))
@@ -224,7 +224,7 @@ class Planner:
 
     # -- ways to plan -------------------------------------------------------------------------------------------
 
-    def _propose_and_refine(self, imagination: Imagination, kept, generator, clock, began_s, examined: bool) -> Chosen:
+    def _propose_and_refine(self, imagination: Imagination, kept, generator, clock, began_s) -> Chosen:
         """The actor's proposals, standing still and the motions kept, judged together; then sampling around the best.
 
         On a busy machine all parts of a plan take longer alike: how long the proposals took tells what may still begin.
@@ -240,8 +240,10 @@ class Planner:
         names = ["actor"] * len(aims) + ["stay", "last"][: len(kept)]
         proposals = imagination.imagine(len(names), self._beside(self._actor_motion(aims, noise, each), kept))
         lasted_s = clock() - began_s
-        deadline_s = config.deadline_s - EXAMINING * examined * lasted_s
-        budget = Budget(config.iterations, clock, began_s, deadline_s, lasted_s, config.improvement, config.agreement)
+        examining_s = 0.0 if imagination.constraints is None else EXAMINING * lasted_s
+        budget = Budget(
+            config.iterations, clock, began_s, config.deadline_s - examining_s, lasted_s, config.improvement, config.agreement
+        )
         draws, around = self._draws(config.refine_method, generator), self._around_rest(config.refine_noise, closed)
         found = run(self.refine, imagination.fixed, draws, around, budget, proposals)
         sources = ["search"] * len(found.best.cost) if found.improved else names
