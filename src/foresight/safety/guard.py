@@ -188,11 +188,11 @@ class Guard:
 
     def _judge(self, candidate: Candidate, state: RobotState | None, now_s: float) -> tuple[Verdict, Trajectory | None]:
         """The verdict, and the motion to put in force when it is OK."""
-        config = replace(self.config, points_max=2 * self.config.points_max)  # slowing adds some
-        judge = lambda motion: self._examine(replace(candidate, trajectory=motion), state, now_s, config)  # noqa: E731
+        more = replace(self.config, points_max=2 * self.config.points_max)  # slowing adds some
+        by = lambda config: lambda motion: self._examine(replace(candidate, trajectory=motion), state, now_s, config)  # noqa: E731
         found, trajectory, kept, why = self._examine(candidate, state, now_s), candidate.trajectory, 1.0, ""
         if not found.verdict.ok:
-            slower = mended(trajectory, found, judge, self.config)
+            slower = mended(trajectory, found, by(more), self.config)
             if slower is None:
                 return found.verdict, None
             why = found.verdict.detail
@@ -202,17 +202,17 @@ class Guard:
         near, delay_s = self._graded_share(motion)
         share = min(near, self.share_max / kept)
         if share < 1:
-            config = replace(config, duration_max_s=config.duration_max_s / share)  # it is slower by our own word
+            longer = replace(more, duration_max_s=more.duration_max_s / share)  # it is slower by our own word
             asked = self.share_max / kept < 1
-            slower, share = self._gentler(motion, share, 0.0 if asked else delay_s, judge)
-            where = "near a joint limit or an obstacle" if near < self.share_max else "as long as the failsafe asks for it"
+            slower, share = self._gentler(motion, share, 0.0 if asked else delay_s, by(longer))
+            where = "near a joint limit or an obstacle" if near < self.share_max / kept else "as long as the failsafe asks for it"
+            said = f"Slowed to {kept * share:.2f} of its speed {where}"
             if slower.verdict.ok:
-                found, kept, why = slower, kept * share, f"{where}. {why}" if why else f"{where}."
-                return Verdict(Reason.OK, f"Slowed to {kept:.2f} of its speed {why}", kept), found.motion
-            why = f"Slowed to {kept * share:.2f} of its speed {where}: {slower.verdict.detail}"
+                return Verdict(Reason.OK, f"{said}. {why}".rstrip(), kept * share), slower.motion
             if asked:
-                return replace(slower.verdict, detail=why), None
-            return Verdict(Reason.OK, f"Not slowed. {why}", kept), found.motion  # a joint has nothing left for it
+                return replace(slower.verdict, detail=f"{said}: {slower.verdict.detail}"), None
+            # A joint has nothing left for it; all limits hold.
+            return Verdict(Reason.OK, f"Not slowed. {said}: {slower.verdict.detail}", kept), found.motion
         return (Verdict(Reason.OK, f"Slowed to {kept:.2f} of its speed. {why}", kept) if why else found.verdict), found.motion
 
     def _gentler(

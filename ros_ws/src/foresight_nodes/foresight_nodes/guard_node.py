@@ -410,16 +410,16 @@ class GuardNode(Part[GuardParameters]):
 
         None where it still would after some attempts: what is in force goes on until the next look.
         """
-        ahead_s, least_s = self._settings.transport_s, self._settings.transport_s - SLACK_S
+        ahead_s = transport_s = self._settings.transport_s
         for _ in range(1 + AGAIN):
             began_s = time.monotonic()
             motion = way(self._why, self._monitor.state, self.now_s(), on_sight=self._unsure, ahead_s=ahead_s)
             took_s = self._took_s(began_s)
-            if motion is None or ahead_s - took_s >= least_s:
+            if motion is None or ahead_s - took_s >= transport_s - SLACK_S:
                 return motion
             self._remade += 1
             self._guard.retract()
-            ahead_s = least_s + SLACK_S + 2 * took_s
+            ahead_s = transport_s + 2 * took_s
         self._guard.wait(self._why)
         return None
 
