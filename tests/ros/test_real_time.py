@@ -6,8 +6,12 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
-from foresight_nodes import heartbeat, topics
+import pytest
+from foresight_nodes import heartbeat, real_time, run, topics
+from foresight_nodes.world_model_node import WorldModelNode
+from rclpy.lifecycle import TransitionCallbackReturn
 
 from tests.ros.conftest import Bench
 
@@ -37,6 +41,42 @@ def test_a_priority_that_does_not_exist_is_said():
     from foresight_nodes.real_time import _schedule
 
     assert "was not allowed" in _schedule(1000)
+
+
+def test_a_process_goes_first_but_for_threads_that_go_before_it():
+    """All of its threads have the priority then, one with another keeps that; where nothing is allowed it says so."""
+    code = (
+        "import os, threading\n"
+        "from foresight_nodes.real_time import go_first, put_first\n"
+        "go, told = threading.Event(), {}\n"
+        "def wait(name, priority):\n"
+        "    put_first(priority) if priority else None\n"
+        "    ready.wait(); go.wait()\n"
+        "    told[name] = os.sched_getparam(0).sched_priority\n"
+        "ready = threading.Barrier(3)\n"
+        "threads = [threading.Thread(target=wait, args=a) for a in (('beat', 9), ('other', 0))]\n"
+        "[thread.start() for thread in threads]; ready.wait()\n"
+        "said = go_first(7); go.set(); [thread.join() for thread in threads]\n"
+        "print(said); print(told['beat'], told['other'], os.sched_getparam(0).sched_priority)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    said, priorities = done.stdout.splitlines()
+    assert (said, priorities) == ("Real-time priority 7 (SCHED_FIFO) is set.", "9 7 7") or (
+        said.startswith("Real-time priority 7 was not allowed") and priorities == "0 0 0"
+    )
+
+
+def test_a_nodes_process_goes_first_from_when_it_is_active(bench: Bench, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not while it loads its model, and not where its parameter is 0."""
+    asked: list[int] = []
+    monkeypatch.setattr(real_time, "go_first", lambda priority: asked.append(priority) or "Set.")
+    for priority, expected in ((20, [20]), (0, [20])):
+        node = run.go_first(bench.add(WorldModelNode, robot="ur5e", checkpoint=str(checkpoint), real_time_priority=priority))
+        before = list(asked)
+        bench.configure(node)
+        assert asked == before
+        assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS and asked == expected
+        bench.kill(node)
 
 
 def test_a_heartbeat_beats_on_its_own_thread_and_stops(bench: Bench):

@@ -92,12 +92,14 @@ def test_the_planners_cycles_are_counted_by_its_own_word():
     """The last word counts; one that begins anew is added to; other nodes say nothing of it."""
     cycles = soak.Cycles()
 
-    def say(**values: int) -> None:
+    def say(**values: object) -> None:
         cycles.hear(DiagnosticStatus(values=[KeyValue(key=name, value=str(value)) for name, value in values.items()]))
 
     say(plans=7)
     for plans in (3, 5, 2):
-        say(cycles=plans + 2, cycles_too_long=1, deadline_misses=1, without_plan=1, plans=plans)
+        counts = {"cycles": plans + 2, "cycles_too_long": 1, "deadline_misses": 1, "without_plan": 1, "plans": plans}
+        say(**counts, plan_hz=plans, pursuing=plans > 2)
+    assert cycles.plan_hz == [3.0, 5.0]
     assert cycles.counts == {"cycles": 11, "cycles_too_long": 2, "deadline_misses": 2, "without_plan": 2, "plans": 7}
 
 

@@ -40,6 +40,7 @@ from foresight_nodes import convert, topics
 from foresight_nodes.controller_check import ControllerCheck
 from foresight_nodes.diagnostics import Rate
 from foresight_nodes.part import Complaint, Part
+from foresight_nodes.real_time import check_priority
 
 TICK_S = 0.005  # [s] between two looks at the failsafe
 BEATS_S = 0.03  # [s] of silence that a heartbeat of 100 Hz is granted at least
@@ -87,8 +88,7 @@ class GuardParameters:
                 f"monitor.command_timeout_s must be at least transport_s ({self.transport_s} s) and {BEATS_S} s for the "
                 f"planner's heartbeat, got {self.monitor.command_timeout_s}."
             )
-        if not 0 <= self.real_time_priority <= 99:
-            raise ValueError(f"real_time_priority must lie between 0 and 99, got {self.real_time_priority}.")
+        check_priority(self.real_time_priority)
 
     @property
     def scene(self) -> str:

@@ -50,6 +50,7 @@ class Part(PossibleClock, LifecycleNode, Generic[P]):
             "injectable", False, ParameterDescriptor(description="offer ~/inject; in simulation only", read_only=True)
         )
         self.active = False
+        self.when_active: Callable[[], None] = lambda: None  # what whoever runs the node's process does then
         self._built: set = set()  # what configure added to the node
         self._complaint: Complaint | None = None
         self._publish_diagnostics = topics.DIAGNOSTICS.publisher(self).publish
@@ -138,6 +139,8 @@ class Part(PossibleClock, LifecycleNode, Generic[P]):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = self._attempt("activate", self.activate)
         self.active = result is TransitionCallbackReturn.SUCCESS
+        if self.active:
+            self.when_active()
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

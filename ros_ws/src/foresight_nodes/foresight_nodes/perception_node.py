@@ -17,6 +17,7 @@ from foresight.world_model.checkpoint import read_contract, read_spares_cameras
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Durations, Rate
 from foresight_nodes.part import Part
+from foresight_nodes.real_time import check_priority
 
 EARLY_S = 0.005  # [s] by which a frame may come before its time and still count, since cameras jitter
 
@@ -30,9 +31,11 @@ class PerceptionParameters:
     camera_topics: tuple[str, ...] = ()  # namespace of each camera, in the contract's order; empty: the cameras' names
     spare_cameras: tuple[str, ...] = ()  # cameras that may be missing; only of a model trained with --model.spare-cameras
     rate_hz: float = 10.0  # [Hz] observations at most
+    real_time_priority: int = 20  # SCHED_FIFO priority of the process once it is active, where allowed; 0: do not ask
     perception: PerceptionConfig = PerceptionConfig()
 
     def __post_init__(self) -> None:
+        check_priority(self.real_time_priority)
         if not self.rate_hz > 0:
             raise ValueError(f"rate_hz must be above 0 Hz, got {self.rate_hz}.")
 

@@ -38,6 +38,7 @@ from foresight_nodes.diagnostics import Durations, Rate
 from foresight_nodes.heartbeat import Heartbeat
 from foresight_nodes.models import LoadModel, blank_observation, load_for
 from foresight_nodes.part import Part
+from foresight_nodes.real_time import check_priority
 
 HISTORY_S = 1.0  # [s] of commands already executed that are remembered, to know the motion at a belief's stamp
 
@@ -60,10 +61,12 @@ class PlannerParameters:
     first_margin_s: float = 0.1  # [s] more where nothing is in force: the arm may be a little off where it was seen
     lead_max_s: float = 0.22  # [s] at most between a belief's arrival and the motion that it leads to; the guard allows 0.25
     stale_after_s: float = 1.0  # [s] without a belief after which a goal is given up
+    real_time_priority: int = 20  # SCHED_FIFO priority of the process once it is active, where allowed; 0: do not ask
     planner: PlannerConfig = PlannerConfig()
     pursuit: PursuitConfig = PursuitConfig()
 
     def __post_init__(self) -> None:
+        check_priority(self.real_time_priority)
         for name in ("margin_s", "first_margin_s", "lead_max_s", "stale_after_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0 s, got {getattr(self, name)}.")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rclpy.executors import Executor
     from rclpy.node import Node
 
+    from foresight_nodes.part import Part
+
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -86,6 +88,16 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
+def go_first(node: Part) -> Part:
+    """Lets the node's process go before others, as its parameter says, from when it is active: what it loads before may wait."""
+    from foresight_nodes import real_time
+
+    priority = node.get_parameter("real_time_priority").value
+    if priority:
+        node.when_active = lambda: node.get_logger().info(real_time.go_first(priority))
+    return node
+
+
 def make_executor() -> Executor:
     """One thread. The events executor where this ROS 2 has it (Kilted and later): it costs half the processor time of the
     other, which builds its list of what to wait for anew at each message."""
@@ -103,7 +115,7 @@ def perception() -> None:
     def build() -> list[Node]:
         from foresight_nodes.perception_node import PerceptionNode
 
-        return [PerceptionNode()]
+        return [go_first(PerceptionNode())]
 
     run("perception", build)
 
@@ -114,7 +126,7 @@ def world_model() -> None:
     def build() -> list[Node]:
         from foresight_nodes.world_model_node import WorldModelNode
 
-        return [WorldModelNode()]
+        return [go_first(WorldModelNode())]
 
     run("world_model", build)
 
@@ -123,7 +135,7 @@ def planner() -> None:
     def build() -> list[Node]:
         from foresight_nodes.planner_node import PlannerNode
 
-        return [PlannerNode()]
+        return [go_first(PlannerNode())]
 
     run("planner", build)
 
@@ -132,7 +144,7 @@ def composed() -> None:
     def build() -> list[Node]:
         from foresight_nodes.composed import nodes
 
-        return nodes()
+        return [go_first(node) for node in nodes()]
 
     run("composed", build)
 

@@ -152,12 +152,15 @@ class Cycles:
 
     def __init__(self) -> None:
         self._before, self._last = dict.fromkeys(self.NAMES, 0), dict.fromkeys(self.NAMES, 0)
+        self.plan_hz: list[float] = []  # each second in which a goal was pursued
 
     def hear(self, status: DiagnosticStatus) -> None:
         values = {item.key: item.value for item in status.values}
         if not all(name in values for name in self.NAMES):
             return
         now = {name: int(values[name]) for name in self.NAMES}
+        if values.get("pursuing") == "True":
+            self.plan_hz.append(float(values["plan_hz"]))
         if now["cycles"] < self._last["cycles"]:  # a planner that began anew
             self._before = {name: self._before[name] + self._last[name] for name in self.NAMES}
         self._last = now
@@ -229,6 +232,7 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
     episodes = successes = violations = 0
     described: list[str] = []
     command_ms: list[float] = []
+    real_time: list[float] = []
     begin_s = time.monotonic()
     try:
         tell("starting the graph")
@@ -241,6 +245,7 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
             result, _, _ = runner.episode(task, config.seed + episodes, "none", lambda line: None)
             episodes, successes, violations = episodes + 1, successes + result.success, violations + result.violations
             command_ms += result.camera_to_command_ms
+            real_time += [] if result.real_time is None else [result.real_time]
             if result.violations:
                 described.append(f"{task}, seed {result.seed}: {result.violation_detail}")
             hours, missed = (time.monotonic() - begin_s) / 3600, sum(ear.signs.missed.values())
@@ -275,6 +280,8 @@ def run(config: SoakConfig, tell: Callable[[str], None] = lambda line: None) -> 
         "longest_silence_s": dict(ear.signs.longest_s),
         "heard": dict(ear.signs.heard),
         "planner": ear.cycles.counts,
+        "plan_hz_p50": percentile(ear.cycles.plan_hz, 50),
+        "real_time": {"mean": float(np.mean(real_time)), "min": min(real_time)} if real_time else None,
         "camera_to_command_ms": {name: percentile(command_ms, of) for name, of in (("p50", 50), ("p99", 99))},
     }
 
@@ -304,10 +311,13 @@ def main(words: list[str] | None = None) -> int:
     )
     planner, command = figures["planner"], figures["camera_to_command_ms"]
     if planner["cycles"] and command["p50"] is not None:
+        share = 100 * planner["cycles_too_long"] / planner["cycles"]
         print(
-            f"{planner['cycles']} cycles of the planner: {planner['cycles_too_long']} took more than {1e3 * CYCLE_S:.0f} ms, "
+            f"{planner['cycles']} cycles of the planner, {figures['plan_hz_p50'] or 0:.1f} plans a second: "
+            f"{planner['cycles_too_long']} ({share:.2f} %) took more than {1e3 * CYCLE_S:.0f} ms, "
             f"{planner['deadline_misses']} plans were dropped as late, {planner['without_plan']} cycles had none; "
-            f"camera to command p50 {command['p50']:.0f}, p99 {command['p99']:.0f} ms."
+            f"camera to command p50 {command['p50']:.0f}, p99 {command['p99']:.0f} ms; simulated time went at "
+            f"{figures['real_time']['mean']:.3f} of real time (in the slowest episode at {figures['real_time']['min']:.3f})."
         )
     if figures["interrupted"]:
         return 130

@@ -16,6 +16,7 @@ from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Durations, Rate
 from foresight_nodes.models import LoadModel, blank_observation, load_for
 from foresight_nodes.part import Part
+from foresight_nodes.real_time import check_priority
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class WorldModelParameters:
     robot: str  # robot profile by name, or path of its YAML file
     device: str = "cpu"  # where the model runs: cpu, cuda, cuda:1 ... or onnx (ONNX Runtime, after `foresight export`)
     threads: int = 0  # torch threads; 0: as torch decides
+    real_time_priority: int = 20  # SCHED_FIFO priority of the process once it is active, where allowed; 0: do not ask
+
+    def __post_init__(self) -> None:
+        check_priority(self.real_time_priority)
 
 
 class WorldModelNode(Part[WorldModelParameters]):
