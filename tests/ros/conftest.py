@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import time
@@ -173,6 +174,8 @@ class Bench:
         self.executor.shutdown()
         for node in [*self._parts, *getattr(self, "_silenced", []), self.node]:
             node.destroy_node()
+        self._parts.clear()
+        gc.collect()  # nodes in reference cycles would stay in the graph, and a new process would hear of all of them first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -182,8 +185,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=2))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def ros() -> Iterator[None]:
+    """Each file has its own participant: what one of a hundred tests before has left need not be discovered by a new process."""
+    gc.collect()
+    gc.freeze()
     rclpy.init()
     yield
     rclpy.try_shutdown()

@@ -26,7 +26,7 @@ from foresight_msgs.srv import Inject
 from foresight.command_line import InputError, parse
 from sim.faults import NAMES, TABLE
 
-PATIENCE_S = 5.0  # [s] for the service to be found and to answer; discovery may take 4
+PATIENCE_S = 10.0  # [s] for the service to be found and to answer; discovery may take 4, and longer on a busy machine
 
 
 class InjectError(RuntimeError):
