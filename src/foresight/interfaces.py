@@ -74,6 +74,15 @@ class Ensemble(Protocol):
 
 
 @runtime_checkable  # for the shape checks of the tests
+class Attentive(Protocol):
+    """A model that can keep in mind what it makes of one goal."""
+
+    def towards(self, goal: "Goal") -> "Attentive":
+        """The same model with that worked out once. For one plan: neither model nor goal may change meanwhile."""
+        ...
+
+
+@runtime_checkable  # for the shape checks of the tests
 class Subgoals(Protocol):
     """A coarser predictor: where the way to a goal leads, without the motion that goes it. W ways."""
 

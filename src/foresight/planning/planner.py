@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foresight.data import Belief, Goal, Plan, Start, Verdict
-from foresight.interfaces import Draws, Modes
+from foresight.interfaces import Attentive, Draws, Modes
 from foresight.planning.config import PlannerConfig, fitting
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.imagination import Imagination, Imagined, Model, Source, Watch
@@ -101,17 +101,18 @@ class Planner:
         objective = self.objective_of(goal)
         self._check(belief, objective.refusal(self.model, goal))
         latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
-        distance = float(self.model.blocks_to_go(latent, proprio, goal))
+        model = self._towards(goal)
+        distance = float(model.blocks_to_go(latent, proprio, goal))
         constraints = None if juncture is None else juncture.constraints
         leg = None
         if constraints is not None and self._searches:
-            leg = next_leg(goal, latent, proprio, self.model, constraints, None if previous is None else previous.leg)
+            leg = next_leg(goal, latent, proprio, model, constraints, None if previous is None else previous.leg)
         subgoal = None
         if leg is None and self._searches and self.config.subgoals and distance > self.config.subgoals_beyond:
-            subgoal = next_subgoal(goal, latent, proprio, distance, self.model)
+            subgoal = next_subgoal(goal, latent, proprio, distance, model)
         pursued = leg.goal if leg is not None else subgoal or goal
         imagination = Imagination(
-            self.model,
+            model if pursued is goal else self._towards(pursued),
             self._limits_for(goal),
             self.config,
             latent,
@@ -128,7 +129,7 @@ class Planner:
             best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s)
         elif self.config.policy in ("actor", "reactive", "dreamt"):
             aim = torch.full((1,), float(np.clip(round(distance), 1, max(self.config.aims))))
-            motion = self._actor_motion(aim, torch.zeros(1, self.steps, self.contract.step_size))
+            motion = self._actor_motion(imagination.model, aim, torch.zeros(1, self.steps, self.contract.step_size))
             best, sources, tried = imagination.imagine(1, motion), ["actor"], 1
         elif self.config.policy == "search":
             best, sources, tried = self._search(imagination, generator, clock, began_s)
@@ -191,6 +192,10 @@ class Planner:
             refused.append(examined.verdict)
         raise NoPlan(refused[0], len(refused))
 
+    def _towards(self, goal: Goal) -> Model:
+        """The model with the goal in mind, where it can."""
+        return self.model.towards(goal) if isinstance(self.model, Attentive) else self.model
+
     @property
     def _searches(self) -> bool:
         """Whether candidates are compared: the actor alone and the random floor go where they go."""
@@ -238,7 +243,7 @@ class Planner:
         closed = imagination.start.closed
         kept = torch.cat([self._rest(closed), *kept])
         names = ["actor"] * len(aims) + ["stay", "last"][: len(kept)]
-        proposals = imagination.imagine(len(names), self._beside(self._actor_motion(aims, noise, each), kept))
+        proposals = imagination.imagine(len(names), self._beside(self._actor_motion(imagination.model, aims, noise, each), kept))
         lasted_s = clock() - began_s
         examining_s = 0.0 if imagination.constraints is None else EXAMINING * lasted_s
         budget = Budget(
@@ -289,7 +294,7 @@ class Planner:
         return torch.as_tensor(rest, dtype=torch.float32)[None]
 
     def _actor_motion(
-        self, aims: Float[Tensor, "S"], noise: Float[Tensor, "S N U"], each: Int[Tensor, "m"] | None = None
+        self, model: Model, aims: Float[Tensor, "S"], noise: Float[Tensor, "S N U"], each: Int[Tensor, "m"] | None = None
     ) -> Source:
         """A motion source that asks the actor anew in every imagined state, each candidate with its own aim.
 
@@ -303,10 +308,10 @@ class Planner:
             k = (aims - h).clamp_min(1)
             if several:
                 m = len(each)
-                own = self.model.propose_each(latent[:m], proprio[:m], goal, k[:m])[torch.arange(m), each]
-                proposal = torch.cat([own, self.model.propose(latent[m:n], proprio[m:n], goal, k[m:])])
+                own = model.propose_each(latent[:m], proprio[:m], goal, k[:m])[torch.arange(m), each]
+                proposal = torch.cat([own, model.propose(latent[m:n], proprio[m:n], goal, k[m:])])
             else:
-                proposal = self.model.propose(latent[:n], proprio[:n], goal, k)
+                proposal = model.propose(latent[:n], proprio[:n], goal, k)
             proposal = proposal.unflatten(-1, (-1, self.contract.step_size))
             wanted = torch.cat([proposal[..., :3] / self.contract.step_s, proposal[..., 3:]], -1)
             return wanted + noise[:, h * steps : (h + 1) * steps]

@@ -68,6 +68,7 @@ class WorldModel(nn.Module):
     """Encoder, predictor, actor, critic, readouts and a decoder for people, with everything needed to run them."""
 
     model_id: str = "unsaved"
+    _known: tuple[Goal, tuple[Tensor, ...]] | None = None  # a goal and its tensors, of a model that is `towards` it
 
     def __init__(self, contract: Contract, config: ModelConfig = ModelConfig(), foundation: dict | None = None) -> None:
         """`foundation` describes a frozen pretrained model whose weights come later; None: they are fetched if needed."""
@@ -319,8 +320,16 @@ class WorldModel(nn.Module):
             raise ValueError("This model does not read whether the hand touches the object. Train one with --model.contact.")
         return self.contact_readout(latent)[..., 0].sigmoid()
 
-    def goal_tensors(self, goal: Goal) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latent, tip, object (zeros where they do not matter) and which of them do, as batches of one."""
+    def towards(self, goal: Goal) -> WorldModel:
+        """The same model with what it makes of this goal worked out once. For one plan: neither may change meanwhile."""
+        model = copy.copy(self)
+        model._known = (goal, self.goal_tensors(goal))
+        return model
+
+    def goal_tensors(self, goal: Goal) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Latent, tip, object (zeros where they do not matter), which of them do, and the latent's readouts: batches of one."""
+        if self._known is not None and self._known[0] is goal:
+            return self._known[1]
         parts = (goal.latent, goal.tip, goal.object)
         sizes = (self.config.latent, 3, 3)
         tensors = [
@@ -332,7 +341,7 @@ class WorldModel(nn.Module):
         given = torch.tensor(
             [[float(p is not None and w > 0) for p, w in zip(parts, goal.weights, strict=True)]], device=self.device
         )
-        return *tensors, given
+        return *tensors, given, torch.cat(self.read(tensors[0]), -1)
 
     def features(
         self,
@@ -342,11 +351,16 @@ class WorldModel(nn.Module):
         goal_tip: Float[Tensor, "#S 3"],
         goal_object: Float[Tensor, "#S 3"],
         given: Float[Tensor, "#S 3"],
+        goal_reads: Float[Tensor, "#S 6"] | None = None,
     ) -> Float[Tensor, "S G"]:
-        """What actor and critic see: the latent, its readouts, proprioception, and the way to each given part of the goal."""
+        """What actor and critic see: the latent, its readouts, proprioception, and the way to each given part of the goal.
+
+        `goal_reads` is tip and object [m] as the goal's latent shows them; None: they are read here.
+        """
         n, scale = len(latent), self.position_std / 4  # a quarter of the workspace's spread is about a push
         tip, obj = self.read(latent)
-        goal_reads = torch.cat(self.read(goal_latent), -1)  # one goal is read once
+        if goal_reads is None:
+            goal_reads = torch.cat(self.read(goal_latent), -1)  # one goal is read once
         goal_latent, goal_tip, goal_object, given = (x.expand(n, -1) for x in (goal_latent, goal_tip, goal_object, given))
         image, point, thing = given.split(1, -1)
         here = torch.cat([tip, obj], -1)
