@@ -13,7 +13,7 @@ from foresight.data import Start
 from foresight.planning.config import PlannerConfig
 from foresight.planning.imagination import Imagination
 from foresight.world_model import checkpoint
-from foresight.world_model.packed import PARTS, Packed
+from foresight.world_model.packed import PARTS, Packed, PackedPredictor
 from sim.simulation import Simulation
 
 SHIPPED = Path(__file__).parents[2] / "models/ur5e"
@@ -65,3 +65,19 @@ def test_layers_give_the_same_to_three_digits_and_gradients_as_before(exact, fas
         assert (packed[0](x) - linear[0](x)).abs().max() < 0.02 * linear[0](x).abs().max()
     x.requires_grad_()
     assert torch.equal(packed[0](x), linear[0](x)) and torch.autograd.grad(packed[0](x).sum(), x)[0].abs().sum() > 0
+
+
+def test_the_predictor_in_fewer_operations_gives_the_same_bits(fast):
+    """For one row, for the proposals and for more than the weights are packed for; gradients are the float32 predictor's."""
+    predictor = fast.model.predictor
+    if not isinstance(predictor, PackedPredictor):
+        return  # a CPU without bfloat16: the model stays as it was
+    contract, draws = fast.model.contract, torch.Generator().manual_seed(0)
+    sizes = (fast.model.config.latent, contract.proprio_size, contract.block_size)
+    for rows in (1, 18, 48, 200):
+        given = [torch.randn(rows, n, generator=draws) for n in sizes]
+        with torch.no_grad():
+            fewer, exact = predictor(*given), predictor.exact(*given)
+        assert torch.equal(fewer[0], exact[0]) and torch.equal(fewer[1], exact[1])
+    given[2].requires_grad_()
+    assert torch.equal(predictor(*given)[0], predictor.exact(*given)[0])

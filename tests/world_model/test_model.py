@@ -40,6 +40,19 @@ def test_only_the_given_parts_of_a_goal_matter(tiny):
     assert not torch.allclose(plain, counted)
 
 
+def test_a_model_with_a_goal_in_mind_says_the_same_of_that_goal_and_of_others(tiny):
+    """Bit for bit; and the model itself keeps none in mind."""
+    z, p, k = torch.randn(3, 8), torch.randn(3, 12), torch.ones(3)
+    goal, other = Goal(latent=np.ones(8, np.float32), tip=np.array([0.5, 0.1, 0.02])), Goal(object=np.array([0.4, 0.0, 0.02]))
+    minded = tiny.towards(goal)
+    for asked in (goal, other, replace(goal, tip=np.array([0.3, 0.1, 0.02]))):
+        assert torch.equal(minded.propose(z, p, asked, k), tiny.propose(z, p, asked, k))
+        assert torch.equal(minded.blocks_to_go(z, p, asked), tiny.blocks_to_go(z, p, asked))
+    before = tiny.blocks_to_go(z, p, goal)
+    tiny.readout[-1].bias.data += 1.0
+    assert not torch.equal(tiny.blocks_to_go(z, p, goal), before)
+
+
 def test_the_critic_stays_within_its_range(tiny):
     """Blocks to go lie between zero and the farthest distance it knows."""
     to_go = tiny.blocks_to_go(torch.randn(50, 8), torch.randn(50, 12), Goal(tip=np.zeros(3)))

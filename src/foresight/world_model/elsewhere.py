@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from foresight.data import Goal
 from foresight.world_model.model import WorldModel
 
 
@@ -39,6 +40,9 @@ class Elsewhere:
 
     def dreaming(self) -> Elsewhere:
         return Elsewhere(self._model.dreaming())
+
+    def towards(self, goal: Goal) -> Elsewhere:
+        return Elsewhere(self._model.towards(goal))
 
     imagine = _asked_there("imagine")
     propose = _asked_there("propose")

@@ -363,15 +363,16 @@ class WorldModel(nn.Module):
             goal_reads = torch.cat(self.read(goal_latent), -1)  # one goal is read once
         goal_latent, goal_tip, goal_object, given = (x.expand(n, -1) for x in (goal_latent, goal_tip, goal_object, given))
         image, point, thing = given.split(1, -1)
-        here = torch.cat([tip, obj], -1)
+        here = torch.stack([tip, obj], -2)
+        way = image.unsqueeze(-1) * (goal_reads.unflatten(-1, (2, 3)) - here) / scale
         return torch.cat(
             [
                 latent,
                 image * goal_latent,
-                (here - self.position_mean.repeat(2)) / self.position_std.repeat(2),
+                ((here - self.position_mean) / self.position_std).flatten(-2),
                 self.scale_proprio(proprio),
                 image * (goal_latent - latent),
-                image * (goal_reads - here) / scale.repeat(2),
+                way.flatten(-2),
                 point * (goal_tip - proprio[..., -6:-3]) / scale,
                 thing * (goal_object - obj) / scale,
                 given,
