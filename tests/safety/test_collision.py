@@ -291,6 +291,15 @@ def test_the_room_shrinks_towards_a_post_and_not_over_the_table(crowded, at):
     assert crowded.room(at(0.40, -0.2, 0.024)[None])[0] > 0.05 > crowded.clearance(at(0.40, -0.2, 0.024)).distance_m
 
 
+def test_the_nearest_on_a_way_is_the_least_of_its_clearances(crowded, at):
+    """To the last digit and with the same names, whatever counts."""
+    q = sample(towards(at(0.475, -0.2, 0.15), at(0.475, 0.06, 0.15)), np.linspace(0, 1, 20))[0]
+    for by_design in (True, False):
+        each = [crowded.clearance(row, by_design=by_design) for row in q]
+        assert crowded.nearest(q, by_design=by_design) == min(each, key=lambda clearance: clearance.distance_m)
+    assert crowded.nearest(q[:1], 0.001, False) == (0.001, ("", ""))
+
+
 def test_clearance_beyond_its_range_names_nobody(scene, profile):
     """What is farther than the range is not looked at."""
     assert scene.clearance(profile.home, 0.001) == (0.001, ("", ""))

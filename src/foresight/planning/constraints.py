@@ -194,7 +194,7 @@ class Constraints:
         if not verdict.ok or self.scene is None:
             return Examined(motion, verdict if not verdict.ok else found.verdict, singular_margin=singular, grip_force_n=force_n)
         q = sample(motion, _looks(motion, MARGIN_EVERY_S))[0]
-        left = min((self.scene.clearance(row, by_design=False) for row in q), key=lambda c: c.distance_m)
+        left = self.scene.nearest(q, by_design=False)
         return Examined(motion, found.verdict, left.distance_m, " and ".join(filter(None, left.names)), singular, force_n)
 
     def _singular(self, motion: Trajectory) -> tuple[Verdict, float]:

@@ -93,6 +93,11 @@ class Scene:
         """
         return self._clearances(np.asarray(q)[None], range_m, self._every if by_design else self._slowing)[0]
 
+    def nearest(self, q: Float[np.ndarray, "M J"], range_m: float = 0.1, by_design: bool = True) -> Clearance:
+        """The least clearance at any of these positions, as `clearance` has it of one; of equal ones the first."""
+        found = self._clearances(q, range_m, self._every if by_design else self._slowing)
+        return min(found, key=lambda clearance: clearance.distance_m)
+
     def room(self, q: Float[np.ndarray, "M J"], range_m: float = 0.1) -> Float[np.ndarray, "M"]:
         """What is left [m] beyond the margin of the nearest pair of those that ought to slow the arm when they come near.
 

@@ -33,7 +33,7 @@ class Packed(nn.Module):
 
 
 class PackedPredictor(nn.Module):
-    """Stands for a predictor whose layers are packed: the same numbers, bit for bit, in half the operations.
+    """Stands for a predictor whose layers are packed: the same numbers, bit for bit, in fewer operations.
 
     Of all layers' modulations one product is made, and numbers stay in bfloat16 where only an activation is between two layers.
     """
