@@ -22,6 +22,7 @@ from foresight_nodes import topics
 from foresight_nodes.bond import Bonds
 from foresight_nodes.clock import PossibleClock
 from foresight_nodes.parameters import declare, read
+from foresight_nodes.real_time import check_priority
 from foresight_nodes.transitions import Failure, Managed, pause, together
 
 STEP_S = 0.02  # [s] between two steps
@@ -44,9 +45,11 @@ class ManagerParameters:
     frozen_after_s: float = 2.0  # [s] real time without a sign after which the process should be ended
     configure_timeout_s: float = 90.0  # [s] real time for all nodes to appear and configure
     activate_timeout_s: float = 15.0  # [s] real time for a node to activate, since it may wait for the first messages
+    real_time_priority: int = 30  # SCHED_FIFO priority of the process where allowed; 0: do not ask
     exit_on_failure: bool = True  # end the process with code 1 when the graph cannot come up or come back
 
     def __post_init__(self) -> None:
+        check_priority(self.real_time_priority)
         for name in ("bond_timeout_s", "busy_timeout_s", "frozen_after_s", "configure_timeout_s", "activate_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0 s, got {getattr(self, name)}.")

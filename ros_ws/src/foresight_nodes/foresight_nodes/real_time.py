@@ -1,7 +1,8 @@
 """Asks the system to put this process first and to keep its memory in place; one sentence tells what was granted.
 
-The guard goes before everything (50), then the planner's heartbeat (40), then what leads from a camera to a plan (20): on few
-cores other programs, a simulator's pictures among them, would else keep plans waiting for longer than they take.
+The guard goes before everything (50), then the planner's heartbeat (40), the lifecycle manager, which would take a node that it
+did not hear for silent (30), and what leads from a camera to a plan (20): on few cores other programs, a simulator's pictures
+among them, would else keep plans waiting for longer than they take.
 """
 
 from __future__ import annotations

@@ -201,8 +201,12 @@ def lifecycle_manager() -> None:
 
     def build() -> list[Node]:
         from foresight_nodes.lifecycle_manager import LifecycleManager
+        from foresight_nodes.real_time import go_first
 
-        return [LifecycleManager()]
+        node = LifecycleManager()
+        if node.parameters.real_time_priority:
+            node.get_logger().info(go_first(node.parameters.real_time_priority))
+        return [node]
 
     manager = run("lifecycle_manager", build, finished=lambda nodes: nodes[0].exit_code is not None)[0]
     sys.exit(manager.exit_code or 0)
