@@ -10,7 +10,7 @@ import pytest
 from foresight import cli
 from foresight.data import Box, Candidate, Reason, Trajectory, Verdict
 from foresight.evaluation.bench_guard import BenchGuardConfig, Obstacles, Sequence, Tally, bench, check_times, summary
-from foresight.evaluation.guard_judge import Judge, broken, touch
+from foresight.evaluation.guard_judge import Controller, Judge, broken, touch
 from foresight.evaluation.guard_plans import MUTATIONS, LegalPlans, mutated
 from foresight.robots.contacts import Contacts
 from foresight.robots.kinematics import MujocoKinematics
@@ -58,6 +58,24 @@ def test_a_guard_that_fails_is_found_out(profile, kinematics):
     tally = offered(profile, kinematics, Careless, 60)
     assert tally.violations >= 8
     assert all(any(what in line for line in tally.shown) for what in ("acceleration", "ignored"))
+
+
+def test_what_adds_up_over_the_motions_of_a_sequence_is_found_out(profile, kinematics):
+    """Outside the workspace an arm that goes a micrometre further with each plan breaks nothing in any one of them."""
+    judge, tally = Judge("ur5e", kinematics), Tally()
+    sequence = Sequence(
+        profile, kinematics, judge, LegalPlans(profile, kinematics, judge), np.random.default_rng(5), tally, Careless
+    )
+    outside = np.array([profile.workspace_max[0] + 1e-3, 0.0, 0.2])
+    q = kinematics.solve(outside, profile.home, 1e-9)
+    step = 9e-7 * np.linalg.pinv(kinematics.jacobian(q))[:, 0]
+    sequence.controller, sequence.nearest = Controller(q, sequence.now_s), None
+    for i in range(4):
+        begin_s = sequence.now_s + 0.05
+        sequence.guard.in_force = minimum_jerk(q + i * step, step, begin_s, 0.2)
+        sequence._execute(sequence.guard.in_force, "creeping", begin_s)
+        sequence.now_s = begin_s + 0.3
+        assert (tally.violations > 0) == (i > 0)
 
 
 def test_among_obstacles_nothing_is_touched_and_a_guard_that_fails_is_found_out(profile, kinematics):

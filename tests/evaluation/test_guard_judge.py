@@ -58,6 +58,18 @@ def test_each_limit_is_seen(judge, start, limit, way, duration_s):
     assert any(line.startswith(limit) for line in broken(judged(judge, start, motion)))
 
 
+def test_a_stop_may_leave_the_workspace_by_little(judge, start):
+    """By millimetres, which are a violation of a plan; not by a centimetre."""
+    tip = judge.kinematics.tip(start)
+    for room_m, stops in ((-3e-3, True), (-1e-2, False)):
+        boxed = Judge("ur5e", judge.kinematics)
+        turn = minimum_jerk(start, one(0.05, 0), start_s=1.0, duration_s=1.0)
+        furthest = judge.kinematics.tip(turn.q[-1])[1]
+        boxed.limits = {**boxed.limits, "workspace_max": np.array([9.0, furthest + room_m, 9.0])}
+        assert tip[1] < furthest + room_m
+        assert broken(boxed.use(hold(start, 0.0), turn)) and (broken(boxed.use(hold(start, 0.0), turn, stop=True)) == []) == stops
+
+
 def test_steps_at_the_joint_are_seen(judge, legal, start):
     """A step in position, velocity or acceleration from what was executed before breaks a limit, however small the motion."""
     for changes in ({"q": legal.q + 0.005}, {"dq": legal.dq + 0.02}, {"ddq": legal.ddq + 1.5}):

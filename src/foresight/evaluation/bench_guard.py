@@ -23,7 +23,7 @@ import numpy as np
 
 from foresight.control.trajectory import hold
 from foresight.data import Box, Candidate, RobotState, Trajectory
-from foresight.evaluation.guard_judge import Controller, Judge, broken, read, touch
+from foresight.evaluation.guard_judge import Controller, Judge, Nearest, broken, read, touch
 from foresight.evaluation.guard_plans import LegalPlans, mutated
 from foresight.evaluation.results import git_commit, machine
 from foresight.files import write_atomically
@@ -316,6 +316,7 @@ class Sequence:
         start = legal.start(rng) if obstacles is None else obstacles.start(legal, rng)
         self.controller = Controller(start, self.now_s)
         self.earlier: Trajectory | None = None
+        self.nearest: Nearest | None = None  # that the arm was to its ranges and its workspace until the last message came
         speed = np.minimum(profile.velocity_max, profile.joint_speed_max)
         self.bound_s = float((speed / profile.acceleration_max).max()) + ALLOWANCE_S
         self.arrives_s = self.now_s  # when the controller gets the last message
@@ -343,12 +344,12 @@ class Sequence:
             self.tally.stops += 1
             late = float(motion.times_s[-1]) - began_s > TRANSPORT_S + self.bound_s
             self.tally.late_stops += late and float(np.abs(motion.dq).max()) > 0  # a hold has no duration of its own
-            self._execute(motion, "stop", self.now_s + TRANSPORT_S)
+            self._execute(motion, "stop", self.now_s + TRANSPORT_S, stop=True)
 
     def _mutants(self, candidate: Candidate, plans: int) -> bool:
         """Offers mutants; of those that pass some stay in force, and the arm then has another motion than the one the legal plan
         joins. The others are judged and taken back."""
-        before = self.guard.situation(None, self.now_s), self.controller.points
+        before = self.guard.situation(None, self.now_s), self.controller.points, self.nearest
         for _ in range(int(self.rng.integers(0, 2 * MUTANTS))):
             if self.tally.plans >= plans:
                 return True
@@ -356,7 +357,7 @@ class Sequence:
                 if self.rng.random() < STAYS:
                     return True
                 self.guard.restore(before[0])
-                self.controller.points = before[1]
+                self.controller.points, self.nearest = before[1:]
         return self.tally.plans >= plans
 
     def _offer(self, candidate: Candidate, legal: bool) -> bool:
@@ -387,13 +388,15 @@ class Sequence:
         q, dq, _ = (value[0] for value in read(self.controller.points, np.array([self.now_s - lag_s])))
         return RobotState(self.now_s - 0.01, q + self.rng.normal(0, 1e-5, len(q)), dq)
 
-    def _execute(self, message: Trajectory, what: str, begins_s: float) -> None:
+    def _execute(self, message: Trajectory, what: str, begins_s: float, stop: bool = False) -> None:
         """The controller gets it before the motion `begins_s`, within the transport's time."""
         before = self.controller.points
         self.arrives_s = self.now_s + float(self.rng.uniform(0, min(TRANSPORT_S, max(0.0, begins_s - self.now_s))))
         taken = self.controller.receive(message, self.arrives_s)
         after = self.controller.points
-        used = self.judge.use(before, after, float(self.rng.uniform(0, 1)) / self.judge.rate_hz)
+        self.nearest = self.judge.nearest(before, self.arrives_s, self.nearest)
+        phase_s = float(self.rng.uniform(0, 1)) / self.judge.rate_hz
+        used = self.judge.use(before, after, phase_s, self.nearest, stop)
         times = self.rng.uniform(self.arrives_s, max(self.arrives_s, after.times_s[-1]), 8)
         believed = np.abs(read(self.guard.in_force, times)[0] - read(after, times)[0]).max()
         used["believed"] = float(believed) / BELIEVED_RAD  # what the guard holds in force is what is executed

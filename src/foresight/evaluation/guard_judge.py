@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -19,6 +20,7 @@ from foresight.robots.kinematics import MujocoKinematics
 EPS = 1e-3  # share of a limit that counts as rounding; of the cap where a velocity limit depends on position
 POSITION_EPS = 1e-5  # [rad]
 WORKSPACE_EPS = 2e-4  # [m]
+STOP_WORKSPACE_EPS = 5.1e-3  # [m] for a stop, which a wall of the workspace does not outrank
 ROUNDING = 1e-6  # [rad, m]
 REST = 1.2e-7  # [rad/s] above which a joint_trajectory_controller ignores a trajectory that ends so
 TIP_S = 0.01  # [s] between two tips whose distance gives the speed; one control period where it is greatest
@@ -84,6 +86,13 @@ class Controller:
         return True
 
 
+class Nearest(NamedTuple):
+    """How far at least the arm was outside its ranges and its workspace until now; of a wall it may not be further beyond it."""
+
+    joints: np.ndarray  # (J,) [rad]
+    tip: np.ndarray  # (3,) [m]
+
+
 class Judge:
     """The limits of one robot as its YAML has them. `kinematics` is None for a robot without a model."""
 
@@ -99,12 +108,31 @@ class Judge:
         self.torque, self.torque_rate = (raw[name] and np.array(raw[name]) for name in ("torque_max", "torque_rate_max"))
         self.law = raw["velocity_law"] and {name: np.array(row) for name, row in raw["velocity_law"].items()}
 
-    def use(self, before: Trajectory | None, after: Trajectory, phase_s: float = 0.0) -> dict[str, float]:
+    def nearest(self, points: Trajectory, until_s: float, earlier: Nearest | None) -> Nearest:
+        """Of what is executed of these points until then, and earlier."""
+        begin_s = float(points.times_s[0])
+        q = read(points, np.linspace(begin_s, max(begin_s, until_s), 2 + int(max(0.0, until_s - begin_s) / TIP_S)))[0]
+        joints = _outside(q, self.limits["position_min"], self.limits["position_max"]).min(0)
+        tip = np.zeros(3)
+        if self.kinematics is not None:
+            tip = _outside(self.kinematics.tips(q), self.limits["workspace_min"], self.limits["workspace_max"]).min(0)
+        return Nearest(joints, tip) if earlier is None else Nearest(*map(np.minimum, earlier, (joints, tip)))
+
+    def use(
+        self,
+        before: Trajectory | None,
+        after: Trajectory,
+        phase_s: float = 0.0,
+        nearest: Nearest | None = None,
+        stop: bool = False,
+    ) -> dict[str, float]:
         """How much of each limit the motion takes at the controller's rate; above 1 + EPS it is broken.
 
         `before` is what was executed until `after` begins; a step between them counts. Positions, workspace and rest are given
-        as 1 + what lies beyond them [rad, m, rad/s], less their own tolerance, so that the same threshold holds.
+        as 1 + what lies beyond them [rad, m, rad/s], less their own tolerance, so that the same threshold holds. `nearest`: of
+        all that was executed until then. A stop may leave the workspace by STOP_WORKSPACE_EPS.
         """
+        joints, tip = nearest or (np.inf, np.inf)
         period = 1 / self.rate_hz
         begin, end = float(after.times_s[0]), float(after.times_s[-1])
         times = begin + phase_s + period * np.arange(-3, int((end - begin) / period) + 4)
@@ -115,14 +143,15 @@ class Judge:
         if before is not None:
             q[early], dq[early], ddq[early] = read(before, times[early])
         used = {
-            "position": self._beyond(q, self.limits["position_min"], self.limits["position_max"], POSITION_EPS),
+            "position": self._beyond(q, self.limits["position_min"], self.limits["position_max"], POSITION_EPS, joints),
             "velocity": self._velocity(q, dq, period),
             "acceleration": self._greatest([ddq, np.diff(dq, axis=0) / period], self.limits["acceleration_max"]),
             "jerk": self._greatest([np.diff(ddq, axis=0) / period], self.limits["jerk_max"]),
             "rest": 1.0 + max(0.0, float(np.abs(after.dq[-1]).max()) - REST) / REST,
         }
         if self.kinematics is not None:
-            used |= self._tip(q, period) | self._torques(q, dq, ddq, period)
+            wall_m = STOP_WORKSPACE_EPS if stop else WORKSPACE_EPS
+            used |= self._tip(q, period, wall_m, tip) | self._torques(q, dq, ddq, period)
         return used
 
     def _greatest(self, values: list[np.ndarray], limit: np.ndarray) -> float:
@@ -137,17 +166,20 @@ class Judge:
         excess = np.maximum(dq - high, low - dq) / self.cap
         return max(1.0 + _or_infinite(excess), _or_infinite(np.abs(np.diff(q, axis=0)) / period / self.cap))
 
-    def _beyond(self, value: np.ndarray, low: np.ndarray, high: np.ndarray, tolerance: float) -> float:
+    def _beyond(
+        self, value: np.ndarray, low: np.ndarray, high: np.ndarray, tolerance: float, nearest: np.ndarray | float
+    ) -> float:
         """Beyond the range and its tolerance, or further than at its nearest until then."""
-        outside = np.maximum(0.0, np.maximum(low - value, value - high))
-        further = outside - np.maximum(np.minimum.accumulate(outside), tolerance)  # which is not granted anew to each motion
+        outside = _outside(value, low, high)
+        least = np.minimum(np.minimum.accumulate(outside), nearest)
+        further = outside - np.maximum(least, tolerance)  # which is not granted anew to each motion
         return 1.0 + max(0.0, _or_infinite(further) - ROUNDING) / tolerance
 
-    def _tip(self, q: np.ndarray, period: float) -> dict[str, float]:
+    def _tip(self, q: np.ndarray, period: float, wall_m: float, nearest: np.ndarray | float) -> dict[str, float]:
         stride = max(1, round(TIP_S / period))
         tips = self.kinematics.tips(q[::stride])
         speeds = np.linalg.norm(np.diff(tips, axis=0), axis=1) / (stride * period)
-        box = self._beyond(tips, self.limits["workspace_min"], self.limits["workspace_max"], WORKSPACE_EPS)
+        box = self._beyond(tips, self.limits["workspace_min"], self.limits["workspace_max"], wall_m, nearest)
         if stride > 1:
             around = np.argsort(speeds)[-FASTEST:, None] * stride + np.arange(2 * stride) - stride // 2
             around = np.unique(np.clip(around, 0, len(q) - 1))
@@ -190,6 +222,10 @@ def touch(contacts: Contacts, motion: Trajectory) -> dict[str, float]:
 def broken(used: dict[str, float]) -> list[str]:
     """The limits that are broken, with how much of each is taken."""
     return [f"{name} {value:.4f}" for name, value in used.items() if not value <= 1 + EPS]
+
+
+def _outside(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return np.maximum(0.0, np.maximum(low - value, value - high))
 
 
 def _or_infinite(value: np.ndarray) -> float:
