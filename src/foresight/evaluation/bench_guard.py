@@ -294,7 +294,7 @@ class Obstacles:
 
 
 class Sequence:
-    """One arm from rest, offered plan after plan, and stopped at a moment of chance's choosing."""
+    """One arm from rest, its command brought to it, offered plan after plan, and stopped at a moment of chance's choosing."""
 
     def __init__(
         self,
@@ -320,14 +320,15 @@ class Sequence:
         speed = np.minimum(profile.velocity_max, profile.joint_speed_max)
         self.bound_s = float((speed / profile.acceleration_max).max()) + ALLOWANCE_S
         self.arrives_s = self.now_s  # when the controller gets the last message
+        self.controller.receive(self.guard.adopt(self._measured(), self.now_s), self.now_s + float(rng.uniform(0, TRANSPORT_S)))
+        self.now_s = float(self.controller.points.times_s[-1])
 
     def run(self, plans: int) -> None:
         for _ in range(STEPS):
             if self.tally.plans >= plans:
                 return
             self.now_s = max(self.now_s, self.arrives_s) + float(self.rng.uniform(0.01, 0.3))
-            ahead_s = float(10 ** self.rng.uniform(-2.5, -0.7)) + (TRANSPORT_S if self.guard.in_force is None else 0.0)
-            plan = self.legal.make(self.controller.points, self.now_s + ahead_s, self.rng)
+            plan = self.legal.make(self.controller.points, self.now_s + float(10 ** self.rng.uniform(-2.5, -0.7)), self.rng)
             if plan is None:
                 self.tally.unmade += 1
                 continue
