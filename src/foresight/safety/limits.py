@@ -22,7 +22,7 @@ SAMPLES_HZ = (100.0, 250.0)  # at least, of a gentle motion, and of a slow contr
 NEAR_RAD = 1e-3  # [rad] from a joint's margin within which positions between samples matter
 SAMPLE_ERROR = 2e-4  # [rad/s] by which a speed may rise between two samples
 END_RAD_S = 1e-7  # [rad/s] at a trajectory's end; ros2_controllers ignores, silently, one that ends above 1.2e-7
-ROUNDING = 1e-6  # [rad, m] by which a motion that begins beyond a margin or wall may seem to go further
+ROUNDING = 1e-9  # [rad, m] by which a motion that begins beyond a margin or wall may seem to go further: it adds up over motions
 LAW_SLOPE = 40.0  # [1/s] by which a velocity limit that depends on position falls at most, per rad
 SURE = 0.99  # share of a torque or torque rate limit that is granted: inertia and gravity are known between looks only nearly
 CLOSE = 0.85  # of a torque rate limit, from which on the rate is looked at exactly: what inertia and gravity do meanwhile counts
@@ -129,16 +129,18 @@ def _greatest_jerk(polynomials: Motion) -> Float[np.ndarray, "J"]:
 
 
 def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_s: float) -> Iterator[Finding]:
-    """Within the range less its margin, or on the way back from a place in the margin, and never beyond the range itself."""
+    """Within the range less its margin, or on the way back from a place in the margin, and never beyond the range itself.
+
+    The range holds between samples too.
+    """
     low, high = profile.position_min, profile.position_max
     beyond = np.maximum(samples.q - high, low - samples.q)
     if beyond.max() < -config.position_margin_rad - NEAR_RAD:
         return
-    beyond = peaks(beyond)
     margin = np.minimum(config.position_margin_rad, 0.05 * (high - low))
-    inside = np.maximum(0.0, beyond + margin)
+    inside = np.maximum(0.0, beyond + margin)  # at samples, as a parabola at the end of a rest seems to go further than it does
     further = inside - np.maximum(np.minimum.accumulate(inside), config.position_tolerance_rad)
-    for excess, allowed, what in ((beyond, 0.0, ""), (further, ROUNDING, f" less {margin.max():.2g} rad")):
+    for excess, allowed, what in ((peaks(beyond), 0.0, ""), (further, ROUNDING, f" less {margin.max():.2g} rad")):
         if not (excess <= allowed).all():
             i, j = np.unravel_index(int(np.argmax(excess)), excess.shape)
             yield Finding(
