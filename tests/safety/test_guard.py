@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.interpolate import make_interp_spline
 
 from foresight.control.braking import coming_to
 from foresight.control.trajectory import cut, derivatives, hold, sample
@@ -15,8 +16,9 @@ from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
-from foresight.safety.guard import Guard
-from tests.motions import MIDDLE, at_1khz, candidate, drive, extremes, minimum_jerk
+from foresight.safety.guard import OUTSIDE_M, Deviation, Guard
+from foresight.safety.slowing import stop_along
+from tests.motions import MIDDLE, at_1khz, candidate, drive, extremes, minimum_jerk, tips_at
 
 WAY = np.array([0.06, -0.03, 0.05, -0.02, 0.03, 0.04])
 REFUSING = (Reason.HELD, Reason.STOPPED)
@@ -276,6 +278,58 @@ def test_tolerances_do_not_add_up_from_plan_to_plan(guard, profile, kinematics):
     guard = resting(Guard(profile, kinematics), profile, near)
     assert creep(guard, profile, lambda q: q + np.eye(6)[5] * 9e-5, 20) <= 2
     assert guard.in_force.q[-1][5] <= near[5] + 1e-5 + config.position_tolerance_rad + 1e-6
+
+
+def test_what_is_granted_to_rounding_does_not_add_up_from_plan_to_plan(profile, kinematics):
+    """Beyond a wall or a margin, of plans that each go 0.9 micrometres or microradians further, none pass."""
+    config = GuardConfig()
+    beyond = np.array([profile.workspace_max[0] + 2 * config.workspace_tolerance_m, 0.0, 0.2])
+    near = kinematics.solve(MIDDLE, profile.home)
+    near[5] = profile.position_max[5] - config.position_margin_rad + 2 * config.position_tolerance_rad
+    inverse = np.linalg.pinv(kinematics.jacobian(kinematics.solve(beyond, profile.home, 1e-9)))[:, 0]
+    for q, onward in ((kinematics.solve(beyond, profile.home, 1e-9), 9e-7 * inverse), (near, 9e-7 * np.eye(6)[5])):
+        guard = resting(Guard(profile, kinematics), profile, q)
+        assert creep(guard, profile, lambda q, onward=onward: q + onward, 10) == 0
+        assert creep(guard, profile, lambda q, onward=onward: q - onward, 3) == 3
+
+
+@pytest.fixture
+def along_a_wall(profile, kinematics) -> tuple[Guard, Trajectory]:
+    """The tip goes along the near wall of its workspace, within its tolerance, which only the path itself does."""
+    n, duration_s = 60, 4.0
+    wall_m = profile.workspace_min[0] - 0.9 * GuardConfig.workspace_tolerance_m
+    s = np.linspace(0.0, 1.0, n)
+    ways, q = -0.2 + 0.4 * (10 * s**3 - 15 * s**4 + 6 * s**5), [profile.home]
+    for y in ways:
+        q.append(kinematics.solve(np.array([wall_m, y, 0.2]), q[-1], 1e-9))
+    path = make_interp_spline(duration_s * s, np.array(q[1:]), k=5)
+    times = duration_s * s
+    motion = Trajectory(times, path(times), path(times, 1), path(times, 2))
+    motion.dq[[0, -1]] = motion.ddq[[0, -1]] = 0.0
+    guard = Guard(profile, kinematics)
+    verdict = guard.offer(candidate(motion, profile), RobotState(0.0, motion.q[0], np.zeros(6)), 0.0)
+    assert verdict.ok, verdict
+    return guard, motion
+
+
+def slower_along(in_force, now_s, profile, jerk_share):
+    """A stop along the path with an eighth of the acceleration."""
+    return stop_along(in_force, now_s, replace(profile, acceleration_max=profile.acceleration_max / 8), jerk_share)
+
+
+def test_a_wall_of_the_workspace_does_not_outrank_a_stop(along_a_wall, monkeypatch, kinematics, profile):
+    """Where none keeps to the workspace, or only one that rests late, a stop leaves it by little, keeping all else."""
+    guard, motion = along_a_wall
+    out_m = lambda stop: (profile.workspace_min - tips_at(kinematics, at_1khz(stop)[1]))[:, 0].max()  # noqa: E731
+    assert out_m(guard.stopping(2.0)) < guard.config.workspace_tolerance_m
+    for along in (lambda *_: None, slower_along):
+        monkeypatch.setattr("foresight.safety.guard.stop_along", along)
+        stop = guard.stopping(2.0)
+        assert stop.times_s[-1] < 2.2 and guard.config.workspace_tolerance_m < out_m(stop) < OUTSIDE_M
+        assert not broken(Judge("ur5e", kinematics).use(motion, stop, stop=True))
+    monkeypatch.setattr("foresight.safety.guard.stop_along", lambda *_: None)
+    monkeypatch.setattr("foresight.safety.guard.OUTSIDE_M", guard.config.workspace_tolerance_m)
+    assert guard.stopping(2.0).times_s[-1] == motion.times_s[-1]
 
 
 def test_a_keep_out_is_not_crept_into(profile, kinematics):

@@ -27,6 +27,8 @@ from foresight.safety.limits import Finding, findings
 from foresight.safety.slowing import graded_share, mended, slowed, stop_along
 
 SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
+OUTSIDE_M = 0.005  # [m] beyond the workspace to which a stop takes the tip at most
+OUTSIDE_S = 0.1  # [s] by which such a stop must rest sooner than one that keeps to the workspace
 SOON_S = 0.005  # [s] by which a stop must rest sooner than what is in force, to be one
 ASK_S = 0.02  # [s] after which a stop is sought again where none was found
 RAMPS = 1.0, 2.0, 4.0  # of the usual time in which a candidate is slowed; the next where the last would need too much of a joint
@@ -238,8 +240,9 @@ class Guard:
         built = self.profile, self.kinematics, config or self.config
         return examine(candidate, self.in_force, state, *built, now_s, self.scene, self.transport_s)
 
-    def _examine_own(self, motion: Trajectory, now_s: float) -> Finding:
-        return examine_motion(motion, self.profile, self.kinematics, self.config, now_s, self.scene, self.in_force)
+    def _examine_own(self, motion: Trajectory, now_s: float, config: GuardConfig | None = None) -> Finding:
+        built = self.profile, self.kinematics, config or self.config
+        return examine_motion(motion, *built, now_s, self.scene, self.in_force)
 
     def _graded_share(self, motion: Trajectory) -> tuple[float, float]:
         return graded_share(motion, self.profile, self.config, self._tip_speeds, self.clearance)
@@ -402,7 +405,8 @@ class Guard:
         """The motion that would bring the arm to rest if it had to stop now; None with nothing in force. Changes nothing.
 
         Along the path in force where its joints can stop on it as soon, else the quickest, else what is in force: each was
-        checked like a candidate, the last one when it was put in force.
+        checked like a candidate, the last one when it was put in force. The workspace alone does not outrank a stop: where none
+        that keeps to it rests within OUTSIDE_S as soon, one that leaves it by OUTSIDE_M at most is taken.
         """
         if self.in_force is None:
             return None
@@ -410,6 +414,7 @@ class Guard:
         q, dq, ddq, _ = derivatives(self.in_force, now_s)
         if (np.abs(dq) <= self.config.rest_rad_s).all() and (np.abs(ddq) < 1e-6).all():
             return hold(q, now_s)
+        outside: Trajectory | None = None  # the first that breaks nothing but the workspace
         gentle = 1.0  # share of the jerk limit at which a torque's rate, which goes with it, would have been within its limit
         for jerk_share in JERK_SHARES:
             if jerk_share > NOT_QUITE * gentle:
@@ -420,12 +425,17 @@ class Guard:
                     continue  # what is in force does as well
                 found = self._examine_own(motion, now_s)
                 if found.verdict.ok:
-                    return motion
+                    late = outside is not None and motion.times_s[-1] > outside.times_s[-1] + OUTSIDE_S
+                    return outside if late else motion
+                if found.verdict.reason is Reason.WORKSPACE:
+                    soft = replace(self.config, workspace_tolerance_m=max(OUTSIDE_M, self.config.workspace_tolerance_m))
+                    found = self._examine_own(motion, now_s, soft)
+                    outside = motion if outside is None and found.verdict.ok else outside
                 if found.verdict.reason is Reason.TORQUE_RATE_LIMIT:  # whose share of the speed is its third root
                     gentle = max(gentle, jerk_share * found.share**3)
             if not gentle:
                 break  # less jerk would not mend it
-        return cut(self.in_force, now_s)
+        return cut(self.in_force, now_s) if outside is None else outside
 
     def _ways_to_rest(self, q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, now_s: float, jerk_share: float) -> list[Trajectory]:
         """Along the path and the quickest, in this order unless the quickest rests much sooner."""
