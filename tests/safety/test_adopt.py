@@ -126,6 +126,14 @@ def test_a_command_known_to_be_further_off_is_given_longer(stopped, kinematics, 
     assert stopped.adopt(at(pushed, 91.0), 91.0).times_s[-1] == pytest.approx(91.0 + ADOPT_S), "it is there by now"
 
 
+def test_a_stop_sends_nothing_where_the_controller_is_known_to_rest(stopped, start):
+    """An arm that was held off its command and is let go moves; a command from where it is measured would be a leap."""
+    pushed = start + 0.2 * np.eye(6)[0]
+    assert stopped.settle(at(pushed, 0.8), 0.8)
+    moving = RobotState(0.9, pushed, -0.15 * np.eye(6)[0])
+    assert stopped.stop("operator", moving, 0.9) is None and stopped.stopped and stopped.in_force is None
+
+
 def test_who_puts_arm_and_controller_elsewhere_is_believed(stopped, start):
     """A new simulated scene has its controller where its arm is."""
     pushed = start + np.array([0.0, 0.0, 0.9, 0.0, 0.0, 0.0])

@@ -115,10 +115,26 @@ def test_stop_brakes_from_the_motion_in_force_to_rest(moving, profile, now_s):
     assert (acceleration <= 1.001 * profile.acceleration_max).all() and (speed <= np.abs(dq).max() + still_rising + 1e-3).all()
 
 
-def test_stop_at_rest_is_a_hold(moving):
-    """An arm that has come to rest is held where its last command left it."""
-    rest = moving.stop("test", None, 0.6)
-    assert rest.times_s[-1] > 0.6 and rest.q[0] == pytest.approx(moving.in_force.q[-1]) and (rest.dq == 0).all()
+@pytest.mark.parametrize("how", ["brake", "stop"])
+def test_where_the_arm_rests_before_a_stop_could_begin_nothing_is_sent(moving, how):
+    """A plan may end with an acceleration, which a command that begins later would not join; motion is refused all the same."""
+    moving.transport_s, before = 0.045, moving.in_force
+    before.ddq[-1] = 0.4
+    for now_s in (0.46, 0.5, 0.6):
+        assert getattr(moving, how)("test", None, now_s) is None and (moving.stopped or moving.held) == "test"
+        assert moving.in_force is before and moving.unbraked(now_s) == (how == "stop" and now_s < 0.5)
+
+
+def test_a_relief_begins_before_what_is_in_force_ends_or_after(moving):
+    """And not between the two, where the last point's acceleration would be held until then."""
+    moving.transport_s = 0.045
+    moving.in_force.ddq[-1] = 0.4
+    before, aside, given = moving.in_force, moving.in_force.q[-1] + 0.03, {}
+    for now_s in (0.43, 0.45, 0.46, 0.48, 0.5, 0.51):
+        moving.in_force, moving._yielded_rad, moving._deviation = before, 0.0, Deviation(0.03, now_s - 0.01)
+        given[now_s] = moving.relieve(RobotState(now_s, aside, np.zeros(6)), now_s)
+    assert [now_s for now_s, motion in given.items() if motion is None] == [0.46, 0.48, 0.5]
+    assert (given[0.51].ddq[:2] == 0).all() and given[0.51].times_s[:2] == pytest.approx([0.51, 0.555])
 
 
 def test_stop_without_motion_invents_no_command(guard, profile, start):
@@ -135,6 +151,13 @@ def test_stop_brakes_an_arm_that_something_else_moves(guard, profile, start):
     assert other.stop("test", RobotState(0.0, start, np.full(6, np.nan)), 0.0) is None and other.stopped
 
 
+def test_an_arm_that_something_else_moves_is_braked_from_where_it_will_be(profile, kinematics, start):
+    """The command is on its way for the transport's time, and the state was measured before."""
+    guard = Guard(profile, kinematics, transport_s=0.045)
+    rest = guard.stop("test", RobotState(0.99, start, np.full(6, 0.4)), 1.0)
+    assert rest.times_s[0] == pytest.approx(1.045) and rest.q[0] == pytest.approx(start + 0.055 * 0.4)
+
+
 def test_stopped_stays_stopped(moving, profile):
     """While latched every candidate is refused with the cause of the stop; a second stop changes nothing."""
     rest = moving.stop("camera silent", None, 0.25)
@@ -142,6 +165,14 @@ def test_stopped_stays_stopped(moving, profile):
     for now_s in (0.3, 1.0, 100.0):
         verdict = moving.offer(candidate(hold(rest.q[-1], now_s), profile, now_s), following(moving, now_s), now_s)
         assert verdict.reason is Reason.STOPPED and "camera silent" in verdict.detail
+
+
+def test_a_second_stop_that_is_not_sent_leaves_the_first(moving):
+    """Taking back what the second returned, which is the first, does not allow motion again."""
+    rest = moving.stop("operator", None, 0.25)
+    moving.stop("operator", None, 0.26)
+    moving.retract()
+    assert moving.stopped == "operator" and moving.in_force.times_s[-1] == rest.times_s[-1]
 
 
 def test_reset_waits_for_cooldown_and_rest(moving, profile):
@@ -370,11 +401,11 @@ def test_a_latch_can_be_reset_after_the_clock_began_anew(guard, start):
 
 
 def test_a_velocity_that_no_arm_has_moves_nothing(guard, profile):
-    """With nothing in force it is told to stay where it is measured; one that it may have is braked."""
+    """With nothing in force it is no ground to command anything; one that it may have is braked."""
     for speed, turns in ((28.6, False), (1e9, False), (0.5, True)):
         guard = Guard(profile, guard.kinematics)
         motion = guard.stop("operator", RobotState(0.0, profile.home, np.r_[speed, np.zeros(5)]), 0.0)
-        assert (np.abs(motion.q - profile.home).max() > 1e-3) == turns and np.abs(motion.q - profile.home).max() < 0.2
+        assert (motion is not None) == turns and (motion is None or 1e-3 < np.abs(motion.q - profile.home).max() < 0.2)
 
 
 @pytest.mark.parametrize("robot", ["fr3", "panda"])

@@ -257,13 +257,14 @@ class Guard:
     ) -> Trajectory | None:
         """Refuses all motion from now on and returns what brings the arm to rest, to be sent.
 
-        It brakes from the command in force (holds when that is at rest). With nothing in force it brakes the measured
-        motion if there is any; with neither there is nothing to stop and None is returned. A second stop returns the
-        motion of the first. `on_sight`, `ahead_s`, and to be asked again: as for `brake`.
+        It brakes from the command in force. With nothing in force, and where the controller was left not known, it brakes the
+        measured motion if there is any. Without either, and where it rests before a stop could begin, nothing is to be sent and
+        None is returned. A second stop returns the motion of the first. `on_sight`, `ahead_s`, and to be asked again: as for
+        `brake`.
         """
+        self._remember()
         if self.stopped is not None and (not self.unbraked(now_s) or now_s < self._sought_s + ASK_S):
             return self._stop_motion
-        self._remember()
         if self.stopped is None:
             self.stopped, self._stopped_at_s, self.gripping = detail, now_s, None
         seen = not on_sight or self._in_sight(state, now_s)
@@ -392,11 +393,14 @@ class Guard:
 
     def _motion_to_rest(self, state: RobotState | None, now_s: float, ahead_s: float | None) -> Trajectory | None:
         """None where there is none that rests sooner than what is in force."""
+        begin_s = now_s + (self.transport_s if ahead_s is None else ahead_s)
         if self.in_force is None:
-            return self._brake_measured(state, now_s)
-        begin_s, end_s = now_s + (self.transport_s if ahead_s is None else ahead_s), self.in_force.times_s[-1]
+            return self._brake_measured(state, now_s, begin_s)
+        end_s = self.in_force.times_s[-1]
+        if begin_s >= end_s:
+            return None
         motion = self.stopping(begin_s)
-        if begin_s >= end_s or motion.times_s[-1] <= end_s - SOON_S:
+        if motion.times_s[-1] <= end_s - SOON_S:
             return motion
         self._sought_s = now_s
         return None
@@ -449,18 +453,20 @@ class Guard:
         sooner_s = float(along.times_s[-1] - quickest.times_s[-1])
         return [quickest, along] if sooner_s > SOONER_S else [along, quickest]
 
-    def _brake_measured(self, state: RobotState | None, now_s: float) -> Trajectory | None:
-        """With nothing in force: brakes an arm that something else moves."""
-        if state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
+    def _brake_measured(self, state: RobotState | None, now_s: float, begin_s: float) -> Trajectory | None:
+        """With nothing in force: brakes an arm that something else moves, from where it will be by then.
+
+        Not where the controller is known to have been left: it rests there, and a command from elsewhere would make it leap.
+        """
+        if self._left is not None or state is None or state_refusal(state, self.profile, self.config, now_s) is not None:
             return None  # no ground to command anything
-        if (np.abs(state.dq) <= self.config.measured_rest_rad_s).all():
+        speed = np.abs(state.dq)
+        if (speed <= self.config.measured_rest_rad_s).all() or not (speed <= self.profile.velocity_max).all():
+            return None  # it rests; or no arm is so fast, and such a velocity was not measured
+        try:
+            return braking(state.q + (begin_s - state.stamp_s) * state.dq, state.dq, self.profile, begin_s)
+        except BrakingError:
             return None
-        if (np.abs(state.dq) <= self.profile.velocity_max).all():  # no arm is faster: such a velocity was not measured
-            try:
-                return braking(state.q, state.dq, self.profile, now_s)
-            except BrakingError:
-                pass
-        return hold(state.q, now_s)  # harsher than braking, and still a stop
 
     def relieve(self, state: RobotState, now_s: float) -> Trajectory | None:
         """What takes the command back to where the arm is, to be sent, when something keeps it from following; else None.
@@ -481,6 +487,8 @@ class Guard:
         if not obstructed or self._deviation.leapt or apart > self.config.tracking_error_max_rad:
             return None  # an arm that is elsewhere all at once, or far, is not held: it was put there
         begin_s = now_s + self.transport_s
+        if now_s <= self.in_force.times_s[-1] < begin_s:
+            return None  # what is in force may end with an acceleration, which nothing that begins later joins
         q, dq, ddq, _ = derivatives(self.in_force, begin_s)
         back_rad = float(np.abs(state.q - q).max())
         self._remember()
