@@ -91,6 +91,25 @@ def test_times_must_increase(judge, legal):
         assert verdict.reason is Reason.MALFORMED and "point 5" in verdict.detail
 
 
+def test_points_must_lie_apart(judge, legal):
+    """Two points nearer than 0.1 ms, or than any number can tell, are malformed; at just that they pass, on any clock."""
+    for gap_s, ok in ((1e-70, False), (1e-5, False), (1e-4, True)):
+        times = np.array([0.0, gap_s, 0.5])
+        verdict = judge(replace(hold(legal.q[0], 0.0), **{n: np.repeat(getattr(legal, n)[:1], 3, 0) for n in ("q", "dq", "ddq")},
+                                times_s=times))  # fmt: skip
+        assert verdict.ok == ok and (ok or (verdict.reason is Reason.MALFORMED and "0.0001 s apart" in verdict.detail))
+
+
+def test_what_a_stop_has_to_look_through_is_bounded(judge, start):
+    """A plan that leaves more points in force until it begins than a stop has time for is malformed."""
+    until_s = 0.24
+    for points, ok in ((400, True), (800, False)):
+        times = np.linspace(0.0, until_s, points)
+        in_force = Trajectory(times, np.tile(start, (points, 1)), *np.zeros((2, points, 6)))
+        verdict = judge(minimum_jerk(start, WAY, start_s=until_s), in_force=in_force)
+        assert verdict.ok == ok and (ok or (verdict.reason is Reason.MALFORMED and "allowed 700" in verdict.detail))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name, index", [("q", (3, 2)), ("dq", (3, 2)), ("times_s", -1)])
 def test_numbers_must_be_finite(judge, legal, name, index, value):

@@ -22,6 +22,7 @@ NEAR = 0.98  # share of the limits that a legal plan may take, and towards which
 TIP_SHARE = GuardConfig.tip_speed_share  # of the tip's cap that commands are granted
 TORQUE_NEAR = 0.95  # the same of torques and their rates, which are not looked at everywhere
 PHASES = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6)  # of the controller at which a plan must be legal as well
+APART_S = 1e-4  # [s] between two points: a guard takes no nearer ones
 MARGIN = 0.1  # [rad] a legal plan keeps from the ends of its joints
 
 
@@ -109,8 +110,8 @@ def _ruckig(state, target, speed, acceleration, jerk, join_s: float, spacing_s: 
     wanted = np.concatenate(
         [np.cumsum([*joint.brake.t, *joint.t]) for joint in found.profiles[0]] + [np.arange(0, found.duration, spacing_s)]
     )
-    wanted = np.unique(wanted[(wanted > 2e-5) & (wanted < found.duration - 2e-5)])
-    apart = np.append(True, np.diff(wanted) > 2e-5)
+    wanted = np.unique(wanted[(wanted > APART_S) & (wanted < found.duration - APART_S)])
+    apart = np.append(True, np.diff(wanted) > APART_S)
     times = join_s + np.concatenate([[0.0], wanted[apart], [found.duration]])
     q, dq, ddq = (np.array(v) for v in zip(*(found.at_time(float(t))[:3] for t in times - join_s), strict=True))
     q[0], dq[0], ddq[0] = state

@@ -71,6 +71,9 @@ def examine(
         for verdict in part:
             return Finding(verdict)
     motion = commanded(in_force, trajectory, state, config, now_s, transport_s)
+    if len(motion.times_s) > config.points_ahead_max:
+        detail = f"With what is in force until it begins it would have {len(motion.times_s)} points"
+        return Finding(Verdict(Reason.MALFORMED, f"{detail}, allowed {config.points_ahead_max}."))
     return examine_motion(motion, profile, kinematics, config, now_s, scene, in_force)
 
 
@@ -181,6 +184,12 @@ def _shape(trajectory: Trajectory, profile: RobotProfile, config: GuardConfig) -
         yield Verdict(
             Reason.MALFORMED,
             f"Trajectory times must increase: point {i + 1} is at {second:.6f} s, the one before at {first:.6f} s.",
+        )
+    if (steps < config.spacing_min_s - SAME_S).any():
+        i = int(np.argmax(steps < config.spacing_min_s - SAME_S))
+        yield Verdict(
+            Reason.MALFORMED,
+            f"Trajectory points must lie {config.spacing_min_s} s apart: point {i + 1} comes {steps[i]:.3g} s after point {i}.",
         )
 
 

@@ -33,6 +33,8 @@ class GuardConfig:
     future_max_s: float = 0.02  # [s] that a stamp may lie ahead of now: clock steps, not more
     duration_max_s: float = 5.0  # [s] of one trajectory, its stop included
     points_max: int = 500  # of one trajectory; a check takes the longer the more there are
+    spacing_min_s: float = 1e-4  # [s] between two of its points
+    points_ahead_max: int = 700  # of it and of what is in force until it begins: a stop takes the longer the more there are
     start_ahead_max_s: float = 0.25  # [s] after now at which a trajectory may begin
     start_behind_max_s: float = 0.1  # [s] before now at which a trajectory may have begun
     join_position_rad: float = 1e-6  # [rad] between the candidate and the command in force where they meet; a clock's digits

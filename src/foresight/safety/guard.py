@@ -18,7 +18,7 @@ from foresight.control.trajectory import cut, derivatives, hold, sample, splice
 from foresight.data import Candidate, Grip, Reason, RobotState, Trajectory, Verdict
 from foresight.interfaces import MotionKinematics
 from foresight.robots.profile import RobotProfile
-from foresight.safety.checks import examine, examine_motion, following_refusal, state_refusal
+from foresight.safety.checks import SAME_S, examine, examine_motion, following_refusal, state_refusal
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Situation
@@ -190,7 +190,7 @@ class Guard:
 
     def _judge(self, candidate: Candidate, state: RobotState | None, now_s: float) -> tuple[Verdict, Trajectory | None]:
         """The verdict, and the motion to put in force when it is OK."""
-        more = replace(self.config, points_max=2 * self.config.points_max)  # slowing adds some
+        more = replace(self.config, points_max=2 * self.config.points_max, spacing_min_s=SAME_S)  # slowing adds some
         by = lambda config: lambda motion: self._examine(replace(candidate, trajectory=motion), state, now_s, config)  # noqa: E731
         found, trajectory, kept, why = self._examine(candidate, state, now_s), candidate.trajectory, 1.0, ""
         if not found.verdict.ok:
