@@ -289,6 +289,23 @@ def test_velocity_limit_holds_between_points(judge, profile, start):
     assert verdict.reason is Reason.VELOCITY_LIMIT and "0.3000" in verdict.detail and "0.299" in verdict.detail
 
 
+def test_velocity_limit_holds_between_samples_of_a_slow_controller():
+    """An acceleration that turns round within 4 ms leaves a peak of the speed that no sample sees; its height is exact."""
+    so101, q = load_profile("so101"), load_profile("so101").home
+    rise_s, rate = 0.3, 2.4  # rad/s^2
+    for turn_s in (0.0039, 0.0079):
+        for peak, ok in ((1.0002, True), (1.001, False)):
+            speed = peak * so101.joint_speed_max - 0.3125 * rate * turn_s  # where the turn begins; it gains 0.3125 of rate * turn
+            begin = (q[4] - 0.1, speed - rate * rise_s, rate), (q[4] - 0.1 + (speed - rate * rise_s / 2) * rise_s, speed, rate)
+            way = speed * turn_s + 0.2 * rate * turn_s**2
+            points = np.array([*begin, (begin[1][0] + way, speed, -rate)])
+            points = np.vstack([points, points[2] + [(speed - rate * rise_s / 2) * rise_s, -rate * rise_s, 0.0]])
+            times, one = np.cumsum([0.0, rise_s, turn_s, rise_s]), np.eye(5)[4]
+            motion = Trajectory(times, q + (points[:, :1] - q[4]) * one, points[:, 1:2] * one, points[:, 2:] * one)
+            found = [f.verdict.reason for f in findings(motion, replace(so101, jerk_max=np.full(5, 1e4)), None, CONFIG, 0.0)]
+            assert (Reason.VELOCITY_LIMIT not in found) == ok, f"{peak} of the limit, turned in {turn_s} s"
+
+
 def test_acceleration_limit_holds(judge, start):
     """The acceleration between two resting points is seen, and refused above the limit."""
     q = np.stack([start, changed(start, 5, start[5] + 0.1)])

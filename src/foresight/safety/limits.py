@@ -56,7 +56,7 @@ def findings(
     yield from _jerk(motion, polynomials, profile, config)
     samples = polynomials.samples(_rate_hz(polynomials, profile))
     yield from _position(samples, profile, config, now_s)
-    yield from _velocity(samples, profile, config, now_s)
+    yield from _velocity(samples, polynomials, profile, config, now_s)
     if kinematics is None:
         return
     yield from _tip(samples, polynomials.greatest_jerk, profile, kinematics, config, now_s)
@@ -152,20 +152,28 @@ def _position(samples: Samples, profile: RobotProfile, config: GuardConfig, now_
             )
 
 
-def _velocity(samples: Samples, profile: RobotProfile, config: GuardConfig, now_s: float) -> Iterator[Finding]:
+def _velocity(
+    samples: Samples, polynomials: Motion, profile: RobotProfile, config: GuardConfig, now_s: float
+) -> Iterator[Finding]:
+    """At the samples, and where an acceleration is zero: between two samples a slow controller's motion may be faster."""
     least, most = profile.velocity_bounds(samples.q.min(0))[0], profile.velocity_bounds(samples.q.max(0))[1]
-    if (samples.dq.min(0) >= least).all() and (samples.dq.max(0) <= most).all():
+    between = polynomials.greatest_jerk * np.diff(samples.times_s).max() ** 2 / 8  # that the speed may rise by there
+    if (samples.dq.min(0) - between >= least).all() and (samples.dq.max(0) + between <= most).all():
         return  # the limits shrink towards the ends of the joints, so these are the narrowest on the way
-    low, high = profile.velocity_bounds(samples.q)
-    bound = np.where(samples.dq >= 0, high, -low) * (1 + config.limit_tolerance)
-    excess = peaks(np.abs(samples.dq) - bound)
+    after_s = polynomials.coasting()
+    times_s = np.append(samples.times_s, polynomials.starts_s[0] + after_s)
+    q, dq = (np.vstack(pair) for pair in zip((samples.q, samples.dq), polynomials.at(after_s), strict=True))
+    low, high = profile.velocity_bounds(q)
+    bound = np.where(dq >= 0, high, -low) * (1 + config.limit_tolerance)
+    excess = np.abs(dq) - bound
+    excess[: len(samples.times_s)] = peaks(excess[: len(samples.times_s)])
     if not (excess <= 0).all():
         i, j = np.unravel_index(int(np.argmax(excess)), excess.shape)
         speed, allowed = float(bound[i, j] + excess[i, j]), float(bound[i, j] / (1 + config.limit_tolerance))
         yield Finding(
             Verdict(
                 Reason.VELOCITY_LIMIT,
-                f"{profile.joint_names[j]} would reach {speed:.4f} rad/s {samples.times_s[i] - now_s:.3f} s from now, "
+                f"{profile.joint_names[j]} would reach {speed:.4f} rad/s {times_s[i] - now_s:.3f} s from now, "
                 f"allowed {allowed:.4f} rad/s there.",
             ),
             float((np.maximum(bound, 0.0) / np.maximum(bound + excess, 1e-9)).min()) if allowed > 0 else 0.0,

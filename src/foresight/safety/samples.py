@@ -15,6 +15,7 @@ from foresight.control.trajectory import coefficients
 from foresight.data import Trajectory
 
 NOWHERE = np.empty(0)
+HALVINGS = 12  # of a piece in which an acceleration passes through zero: the speed is flat there
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,24 @@ class Motion:
     def turns(self) -> Float[np.ndarray, "2 S J"]:
         """Times [s] into each segment at which the acceleration is extreme; 0 where it is at the ends only."""
         return _zeros(*self.jerk, self.lengths_s[:, None])
+
+    def coasting(self) -> Float[np.ndarray, "K"]:
+        """Times [s] after the beginning at which a joint's acceleration passes through zero, so that its speed is extreme.
+
+        Between its ends and where it turns an acceleration rises or falls: each of these pieces is halved again and again.
+        """
+        turns = self.turns()
+        ends = np.broadcast_to(self.lengths_s[:, None], turns.shape[1:])
+        edges = np.sort(np.stack([np.zeros_like(ends), *turns, ends]), axis=0)
+        values = polynomial(self.ddq, edges)
+        piece, segment, joint = np.nonzero(values[:-1] * values[1:] < 0)
+        low, high = edges[piece, segment, joint], edges[piece + 1, segment, joint]
+        rising, cubics = values[piece + 1, segment, joint] > 0, self.ddq[:, segment, joint]
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            beyond = (polynomial(cubics, middle) > 0) == rising
+            low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+        return self.starts_s[segment] - self.starts_s[0] + low
 
     @cached_property
     def greatest_acceleration(self) -> Float[np.ndarray, "J"]:
