@@ -115,18 +115,24 @@ def test_stop_brakes_from_the_motion_in_force_to_rest(moving, profile, now_s):
     assert (acceleration <= 1.001 * profile.acceleration_max).all() and (speed <= np.abs(dq).max() + still_rising + 1e-3).all()
 
 
+def test_stop_at_rest_is_a_hold(moving):
+    """An arm that has come to rest is held where its last command left it."""
+    rest = moving.stop("test", None, 0.6)
+    assert rest.times_s[-1] > 0.6 and rest.q[0] == pytest.approx(moving.in_force.q[-1]) and (rest.dq == 0).all()
+
+
 @pytest.mark.parametrize("how", ["brake", "stop"])
-def test_where_the_arm_rests_before_a_stop_could_begin_nothing_is_sent(moving, how):
-    """A plan may end with an acceleration, which a command that begins later would not join; motion is refused all the same."""
+def test_to_an_acceleration_at_which_a_plan_ends_nothing_is_joined(moving, how):
+    """It rests before a stop could begin, and a hold behind it would be a jerk; motion is refused all the same."""
     moving.transport_s, before = 0.045, moving.in_force
     before.ddq[-1] = 0.4
-    for now_s in (0.46, 0.5, 0.6):
+    for now_s in (0.455, 0.46, 0.5):
         assert getattr(moving, how)("test", None, now_s) is None and (moving.stopped or moving.held) == "test"
         assert moving.in_force is before and moving.unbraked(now_s) == (how == "stop" and now_s < 0.5)
 
 
 def test_a_relief_begins_before_what_is_in_force_ends_or_after(moving):
-    """And not between the two, where the last point's acceleration would be held until then."""
+    """Not between the two, if that ends with an acceleration."""
     moving.transport_s = 0.045
     moving.in_force.ddq[-1] = 0.4
     before, aside, given = moving.in_force, moving.in_force.q[-1] + 0.03, {}

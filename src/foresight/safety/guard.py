@@ -257,10 +257,9 @@ class Guard:
     ) -> Trajectory | None:
         """Refuses all motion from now on and returns what brings the arm to rest, to be sent.
 
-        It brakes from the command in force. With nothing in force, and where the controller was left not known, it brakes the
-        measured motion if there is any. Without either, and where it rests before a stop could begin, nothing is to be sent and
-        None is returned. A second stop returns the motion of the first. `on_sight`, `ahead_s`, and to be asked again: as for
-        `brake`.
+        It brakes from the command in force (holds when that is at rest). With nothing in force, and where the controller was
+        left not known, it brakes the measured motion if there is any; without either there is nothing to stop and None is
+        returned. A second stop returns the motion of the first. `on_sight`, `ahead_s`, and to be asked again: as for `brake`.
         """
         self._remember()
         if self.stopped is not None and (not self.unbraked(now_s) or now_s < self._sought_s + ASK_S):
@@ -396,14 +395,20 @@ class Guard:
         begin_s = now_s + (self.transport_s if ahead_s is None else ahead_s)
         if self.in_force is None:
             return self._brake_measured(state, now_s, begin_s)
-        end_s = self.in_force.times_s[-1]
-        if begin_s >= end_s:
+        if self._rests_hard(now_s, begin_s):
             return None
+        end_s = self.in_force.times_s[-1]
         motion = self.stopping(begin_s)
-        if motion.times_s[-1] <= end_s - SOON_S:
+        if begin_s >= end_s or motion.times_s[-1] <= end_s - SOON_S:
             return motion
         self._sought_s = now_s
         return None
+
+    def _rests_hard(self, now_s: float, begin_s: float) -> bool:
+        """Whether what is in force ends by then and with an acceleration, which a command that begins later would take up."""
+        assert self.in_force is not None
+        end_s, ddq = self.in_force.times_s[-1], self.in_force.ddq[-1]
+        return bool(now_s <= end_s <= begin_s and (np.abs(ddq) > 1e-6).any())
 
     def stopping(self, now_s: float) -> Trajectory | None:
         """The motion that would bring the arm to rest if it had to stop now; None with nothing in force. Changes nothing.
@@ -487,8 +492,8 @@ class Guard:
         if not obstructed or self._deviation.leapt or apart > self.config.tracking_error_max_rad:
             return None  # an arm that is elsewhere all at once, or far, is not held: it was put there
         begin_s = now_s + self.transport_s
-        if now_s <= self.in_force.times_s[-1] < begin_s:
-            return None  # what is in force may end with an acceleration, which nothing that begins later joins
+        if self._rests_hard(now_s, begin_s):
+            return None
         q, dq, ddq, _ = derivatives(self.in_force, begin_s)
         back_rad = float(np.abs(state.q - q).max())
         self._remember()
