@@ -16,7 +16,7 @@ from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
 from foresight.safety.collision import Scene
 from foresight.safety.config import GuardConfig
-from foresight.safety.guard import OUTSIDE_M, Deviation, Guard
+from foresight.safety.guard import OUTSIDE_M, Guard
 from foresight.safety.slowing import stop_along
 from tests.motions import MIDDLE, at_1khz, candidate, drive, extremes, minimum_jerk, tips_at
 
@@ -119,28 +119,6 @@ def test_stop_at_rest_is_a_hold(moving):
     """An arm that has come to rest is held where its last command left it."""
     rest = moving.stop("test", None, 0.6)
     assert rest.times_s[-1] > 0.6 and rest.q[0] == pytest.approx(moving.in_force.q[-1]) and (rest.dq == 0).all()
-
-
-@pytest.mark.parametrize("how", ["brake", "stop"])
-def test_to_an_acceleration_at_which_a_plan_ends_nothing_is_joined(moving, how):
-    """It rests before a stop could begin, and a hold behind it would be a jerk; motion is refused all the same."""
-    moving.transport_s, before = 0.045, moving.in_force
-    before.ddq[-1] = 0.4
-    for now_s in (0.455, 0.46, 0.5):
-        assert getattr(moving, how)("test", None, now_s) is None and (moving.stopped or moving.held) == "test"
-        assert moving.in_force is before and moving.unbraked(now_s) == (how == "stop" and now_s < 0.5)
-
-
-def test_a_relief_begins_before_what_is_in_force_ends_or_after(moving):
-    """Not between the two, if that ends with an acceleration."""
-    moving.transport_s = 0.045
-    moving.in_force.ddq[-1] = 0.4
-    before, aside, given = moving.in_force, moving.in_force.q[-1] + 0.03, {}
-    for now_s in (0.43, 0.45, 0.46, 0.48, 0.5, 0.51):
-        moving.in_force, moving._yielded_rad, moving._deviation = before, 0.0, Deviation(0.03, now_s - 0.01)
-        given[now_s] = moving.relieve(RobotState(now_s, aside, np.zeros(6)), now_s)
-    assert [now_s for now_s, motion in given.items() if motion is None] == [0.46, 0.48, 0.5]
-    assert (given[0.51].ddq[:2] == 0).all() and given[0.51].times_s[:2] == pytest.approx([0.51, 0.555])
 
 
 def test_stop_without_motion_invents_no_command(guard, profile, start):

@@ -395,20 +395,12 @@ class Guard:
         begin_s = now_s + (self.transport_s if ahead_s is None else ahead_s)
         if self.in_force is None:
             return self._brake_measured(state, now_s, begin_s)
-        if self._rests_hard(now_s, begin_s):
-            return None
         end_s = self.in_force.times_s[-1]
         motion = self.stopping(begin_s)
         if begin_s >= end_s or motion.times_s[-1] <= end_s - SOON_S:
             return motion
         self._sought_s = now_s
         return None
-
-    def _rests_hard(self, now_s: float, begin_s: float) -> bool:
-        """Whether what is in force ends by then and with an acceleration, which a command that begins later would take up."""
-        assert self.in_force is not None
-        end_s, ddq = self.in_force.times_s[-1], self.in_force.ddq[-1]
-        return bool(now_s <= end_s <= begin_s and (np.abs(ddq) > 1e-6).any())
 
     def stopping(self, now_s: float) -> Trajectory | None:
         """The motion that would bring the arm to rest if it had to stop now; None with nothing in force. Changes nothing.
@@ -492,8 +484,6 @@ class Guard:
         if not obstructed or self._deviation.leapt or apart > self.config.tracking_error_max_rad:
             return None  # an arm that is elsewhere all at once, or far, is not held: it was put there
         begin_s = now_s + self.transport_s
-        if self._rests_hard(now_s, begin_s):
-            return None
         q, dq, ddq, _ = derivatives(self.in_force, begin_s)
         back_rad = float(np.abs(state.q - q).max())
         self._remember()

@@ -22,6 +22,7 @@ SAMPLES_HZ = (100.0, 250.0)  # at least, of a gentle motion, and of a slow contr
 NEAR_RAD = 1e-3  # [rad] from a joint's margin within which positions between samples matter
 SAMPLE_ERROR = 2e-4  # [rad/s] by which a speed may rise between two samples
 END_RAD_S = 1e-7  # [rad/s] at a trajectory's end; ros2_controllers ignores, silently, one that ends above 1.2e-7
+END_RAD_S2 = 1e-4  # [rad/s^2] there: what is begun a little later takes it up, and goes astray by 1e-7 rad within 0.25 s
 ROUNDING = 1e-9  # [rad, m] by which a motion that begins beyond a margin or wall may seem to go further: it adds up over motions
 LAW_SLOPE = 40.0  # [1/s] by which a velocity limit that depends on position falls at most, per rad
 SURE = 0.99  # share of a torque or torque rate limit that is granted: inertia and gravity are known between looks only nearly
@@ -51,9 +52,9 @@ def findings(
     midst of a control period. Without kinematics neither tip nor torque is looked at.
     """
     polynomials = Motion(motion, _until(before, float(motion.times_s[0]), 1 / profile.controller_rate_hz))
-    yield from _rest(motion, profile, config)
+    yield from _rest(motion, profile)
     yield from _greatest(Reason.ACCELERATION_LIMIT, polynomials.greatest_acceleration, profile, config.limit_tolerance)
-    yield from _jerk(motion, polynomials, profile, config)
+    yield from _jerk(polynomials, profile, config)
     samples = polynomials.samples(_rate_hz(polynomials, profile))
     yield from _position(samples, profile, config, now_s)
     yield from _velocity(samples, polynomials, profile, config, now_s)
@@ -80,19 +81,13 @@ def _rate_hz(polynomials: Motion, profile: RobotProfile) -> float:
     return float(np.clip(enough, gentle, max(profile.controller_rate_hz, slow)))
 
 
-def _rest(motion: Trajectory, profile: RobotProfile, config: GuardConfig) -> Iterator[Finding]:
-    allowed = profile.jerk_max * config.join_acceleration_s
-    for value, limit, unit in ((motion.dq[-1], END_RAD_S, "rad/s"), (motion.ddq[-1], allowed, "rad/s^2")):
+def _rest(motion: Trajectory, profile: RobotProfile) -> Iterator[Finding]:
+    for value, limit, unit in ((motion.dq[-1], END_RAD_S, "rad/s"), (motion.ddq[-1], END_RAD_S2, "rad/s^2")):
         size = np.abs(value)
         if not (size <= limit).all():
-            j = int(np.argmax(size / limit))
-            yield Finding(
-                Verdict(
-                    Reason.NOT_AT_REST,
-                    f"{profile.joint_names[j]} would end at {size[j]:.3g} {unit}, "
-                    f"allowed {np.broadcast_to(limit, size.shape)[j]:.5g} {unit}.",
-                )
-            )
+            j = int(np.argmax(size))
+            detail = f"{profile.joint_names[j]} would end at {size[j]:.3g} {unit}, allowed {limit:g} {unit}."
+            yield Finding(Verdict(Reason.NOT_AT_REST, detail))
 
 
 _UNITS = {Reason.ACCELERATION_LIMIT: ("acceleration_max", "rad/s^2", 2), Reason.JERK_LIMIT: ("jerk_max", "rad/s^3", 3)}
@@ -107,15 +102,14 @@ def _greatest(reason: Reason, greatest: Float[np.ndarray, "J"], profile: RobotPr
         yield Finding(Verdict(reason, detail), float(limit[j] / greatest[j]) ** (1 / power))
 
 
-def _jerk(motion: Trajectory, polynomials: Motion, profile: RobotProfile, config: GuardConfig) -> Iterator[Finding]:
-    """Change of the commanded acceleration over one control period, wherever the period begins, the step into rest included.
+def _jerk(polynomials: Motion, profile: RobotProfile, config: GuardConfig) -> Iterator[Finding]:
+    """Change of the commanded acceleration over one control period, wherever the period begins.
 
     The first is the one in which the motion takes over, so what the motion before did in it counts. The exact jerk bounds it;
     only where that is above the limit, for less than a period perhaps, are the periods looked at.
     """
     period_s = 1 / profile.controller_rate_hz
-    into_rest = np.abs(motion.ddq[-1]) / period_s
-    if (_greatest_jerk(polynomials) + into_rest <= profile.jerk_max * (1 + config.limit_tolerance)).all():
+    if (_greatest_jerk(polynomials) <= profile.jerk_max * (1 + config.limit_tolerance)).all():
         return
     periods = polynomials.over(period_s)
     change = polynomial(periods.change, periods.extremes(periods.change))
@@ -276,7 +270,7 @@ def _torque_rate(
     kinematics: MotionKinematics,
     now_s: float,
 ) -> Iterator[Finding]:
-    """Inertia @ the change of acceleration over a control period, plus what bias and inertia change by; the step into rest too.
+    """Inertia @ the change of acceleration over a control period, plus what bias and inertia change by.
 
     It is read where it would be extreme if inertia did not change between two looks at it, nearly at first; where that comes
     CLOSE to the limit, inverse dynamics at both ends of the period have the last word.
@@ -285,8 +279,7 @@ def _torque_rate(
     drift, turning = np.diff(bias, axis=0) / step, np.diff(inertia, axis=0) / step[..., None]
     limit, period_s = profile.torque_rate_max, 1 / profile.controller_rate_hz
     slow = np.abs(drift) + np.abs(turning) @ np.abs(samples.ddq).max(0)
-    jerk = _greatest_jerk(polynomials) + np.abs(polynomials.last[2][0]) / period_s
-    if (np.abs(inertia).max(0) @ jerk + slow.max(0) <= CLOSE * limit).all():
+    if (np.abs(inertia).max(0) @ _greatest_jerk(polynomials) + slow.max(0) <= CLOSE * limit).all():
         return
 
     periods = polynomials.over(period_s, times_s)
@@ -299,7 +292,7 @@ def _torque_rate(
     turn, piece, joint = np.nonzero(np.abs(rate) > CLOSE * limit)
     piece, into_s = np.unique(np.stack([piece, at[turn, piece, joint]]), axis=1)
     piece = piece.astype(int)
-    # Of the piece and not of the time: where one ends and the next begins, the acceleration may step, as it does into rest.
+    # Of the piece and not of the time: where one ends and the next begins, the acceleration may step.
     change, after = (polynomial(cubics[:, piece], into_s[:, None]) for cubics in (periods.change, periods.after))
     begins_s = periods.begins_s[piece] - polynomials.starts_s[0] + into_s
     torque, later = (
