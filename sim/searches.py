@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -26,9 +26,9 @@ from foresight.evaluation.results import git_commit, machine
 from foresight.interfaces import Search
 from foresight.planning.imagination import Imagination, Imagined
 from foresight.planning.planner import Planner
+from foresight.planning.search import Method, make
 from foresight.planning.search.anytime import Budget, least, run
 from foresight.planning.search.draws import blockwise
-from foresight.planning.search.methods import METHODS
 from foresight.planning.search.state import State
 from foresight.world_model.goals import goal_from_images
 
@@ -65,7 +65,7 @@ class SearchesConfig:
 
 def methods(samples: int) -> dict[str, Search]:
     """Each with as many candidates in the first round."""
-    return {name: make(samples, max(4, samples // 10)) for name, make in METHODS.items()}
+    return {name: make(name, samples, max(4, samples // 10)) for name in get_args(Method)}
 
 
 Build = Callable[[SearchesConfig], tuple[Any, Any]]  # a simulation and an agent

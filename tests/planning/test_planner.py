@@ -12,7 +12,6 @@ from foresight.data import Plan, Start
 from foresight.planning.config import PlannerConfig
 from foresight.planning.planner import Planner
 from foresight.planning.search import Method
-from foresight.planning.search.methods import METHODS
 from tests.planning.toy import BLOCK_M, ToyModel, belief_at, goal_at
 
 TIP, AHEAD = np.array([0.45, 0.0, 0.10]), np.array([0.45, 0.15, 0.10])
@@ -41,10 +40,9 @@ def test_every_policy_moves_towards_the_goal_in_a_straight_line(profile, policy)
     assert np.abs(path[:, [0, 2]] - TIP[[0, 2]]).max() < (0.05 if policy == "search" else 0.02)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 def test_any_way_to_search_can_refine_and_search(profile, method):
     """With an actor that drifts aside each brings the plan nearer to the best; without one each gets nearer."""
-    assert set(METHODS) == set(get_args(Method))
     drifting = {"bias": (0.05, 0.0, 0.0), "improvement": 0.0, "iterations": 4}
     proposed = run(profile, **{**drifting, "iterations": 0})
     refined = run(profile, refine_method=method, **drifting)
@@ -129,6 +127,19 @@ def test_the_last_plan_is_tried_again(profile):
         good,
     )
     assert later.source == "last"
+
+
+def test_a_search_without_an_actor_goes_on_from_the_last_plan(profile):
+    """The motion that is left of it is the first candidate, about which the others lie; without one that is standing still."""
+    good, velocity = run(profile, iterations=0), np.zeros(3)
+    planner, seen = Planner(ToyModel(profile), profile, PlannerConfig(policy="search", search_iterations=1)), []
+    planner.watch = lambda objective, foreseen, imagined: seen.append(imagined.controls.numpy())
+    for previous in (good, None):
+        belief = belief_at(positions(good)[0], velocity := good.tip_velocity[0], stamp_s=0.1)
+        planner.plan(belief, goal_at(AHEAD), Start(velocity), torch.Generator().manual_seed(0), lambda: 0.0, previous)
+    left = np.concatenate([good.tip_velocity[1:], np.zeros((1, 3))])
+    np.testing.assert_allclose(seen[0][0], left, atol=1e-6)
+    assert np.linalg.norm(seen[0].mean(0) - left) < 0.5 * np.linalg.norm(seen[1].mean(0) - left)
 
 
 def test_no_refinement_begins_after_the_deadline(profile):

@@ -101,8 +101,7 @@ class LatentPlanning:
         start, known = State(still, torch.ones_like(still)), None
         if search.actor:
             known = self._proposals(beginning, evaluate.objective, still)
-            best = known.controls[known.cost.argmin()]
-            start = State(best, torch.full_like(best, SPREAD_AROUND_PROPOSAL))
+            start = State(still, torch.full_like(still, SPREAD_AROUND_PROPOSAL))  # about the best of the known
         draws, budget = white(*still.shape, generator), Budget(search.iterations, time.perf_counter, 0.0)
         found = run(Cem(search.samples, search.elites), evaluate, draws, start, budget, known)
         return found.best.controls[found.best.cost.argmin()]

@@ -25,7 +25,7 @@ class PlannerConfig:
     aims: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)  # how many blocks away the actor is told the goal is, one proposal each
     noisy_per_aim: int = 1  # further proposals per aim, with noise on the actor's motion
     proposal_noise: float = 0.04  # [m/s] of those
-    refine_method: Method = "predictive_sampling"  # how the proposals are refined: any of `search/methods.py`
+    refine_method: Method = "predictive_sampling"  # how the proposals are refined: any of `search/`
     samples: int = 48  # of each refinement of the proposals
     iterations: int = 1  # refinements; 0 leaves the choice among proposals
     elites: int = 6

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foresight.data import Belief, Goal, Plan, Start, Verdict
-from foresight.interfaces import Attentive, Draws, Modes
+from foresight.interfaces import Attentive, Draws, Modes, Search
 from foresight.planning.config import PlannerConfig, fitting
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.imagination import Imagination, Imagined, Model, Source, Watch
@@ -28,10 +28,9 @@ from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective, parse
 from foresight.planning.pursuit import refusal as outside
 from foresight.planning.pursuit import unmet
-from foresight.planning.search import Method
+from foresight.planning.search import make
 from foresight.planning.search.anytime import Budget, run
 from foresight.planning.search.draws import blockwise, coloured
-from foresight.planning.search.methods import METHODS
 from foresight.planning.search.state import State
 from foresight.planning.subgoals import next_subgoal
 from foresight.robots.profile import RobotProfile
@@ -68,8 +67,8 @@ class Planner:
         self.watch: Watch | None = None  # is shown all that is imagined for a plan
         self._tip_speed_max = profile.tip_speed_max
         self.steps = config.horizon * self.contract.block_steps
-        self.refine = METHODS[config.refine_method](config.samples, config.elites)
-        self.search = METHODS[config.search_method](config.search_samples, config.elites)
+        self.refine = make(config.refine_method, config.samples, config.elites)
+        self.search = make(config.search_method, config.search_samples, config.elites)
         as_tensor = lambda x: torch.as_tensor(x, dtype=torch.float32)  # noqa: E731
         self.limits = TipLimits(
             min(config.speed_max, profile.tip_speed_max),
@@ -124,15 +123,15 @@ class Planner:
             self.watch,
             self._foresees,
         )
+        kept = [] if previous is None else [self._shifted(previous, belief.stamp_s)]
         if self.config.policy == "both":
-            kept = [] if previous is None else [self._shifted(previous, belief.stamp_s)]
             best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s)
         elif self.config.policy in ("actor", "reactive", "dreamt"):
             aim = torch.full((1,), float(np.clip(round(distance), 1, max(self.config.aims))))
             motion = self._actor_motion(imagination.model, aim, torch.zeros(1, self.steps, self.contract.step_size))
             best, sources, tried = imagination.imagine(1, motion), ["actor"], 1
         elif self.config.policy == "search":
-            best, sources, tried = self._search(imagination, generator, clock, began_s)
+            best, sources, tried = self._search(imagination, kept, generator, clock, began_s)
         else:
             wander = self._rest(start.closed) + self.config.search_noise * self._block_noise(1, generator)
             best, sources, tried = imagination.fixed(wander), ["random"], 1
@@ -249,17 +248,17 @@ class Planner:
         budget = Budget(
             config.iterations, clock, began_s, config.deadline_s - examining_s, lasted_s, config.improvement, config.agreement
         )
-        draws, around = self._draws(config.refine_method, generator), self._around_rest(config.refine_noise, closed)
+        draws, around = self._draws(self.refine, generator), self._around(kept[0], config.refine_noise)
         found = run(self.refine, imagination.fixed, draws, around, budget, proposals)
         sources = ["search"] * len(found.best.cost) if found.improved else names
         return found.best, sources, len(names) + found.tried
 
-    def _search(self, imagination: Imagination, generator, clock, began_s) -> Chosen:
-        """From nothing: no actor, the critic's cost."""
+    def _search(self, imagination: Imagination, kept, generator, clock, began_s) -> Chosen:
+        """Around the motion kept, or standing still: no actor, the critic's cost."""
         config = self.config
         budget = Budget(config.search_iterations, clock, began_s, config.deadline_s, agreement=config.agreement)
-        around = self._around_rest(config.search_noise, imagination.start.closed)
-        found = run(self.search, imagination.fixed, self._draws(config.search_method, generator), around, budget)
+        around = self._around([self._rest(imagination.start.closed), *kept][-1][0], config.search_noise)
+        found = run(self.search, imagination.fixed, self._draws(self.search, generator), around, budget)
         return found.best, ["search"] * len(found.best.cost), found.tried
 
     # -- what they start from -----------------------------------------------------------------------------------
@@ -268,13 +267,13 @@ class Planner:
         """Standing still, the gripper as it is."""
         return F.pad(torch.zeros(1, self.steps, 3), (0, self.contract.step_size - 3), value=closed)
 
-    def _around_rest(self, spread: float, closed: float) -> State:
+    def _around(self, motion: Float[Tensor, "N U"], spread: float) -> State:
         spreads = F.pad(torch.full((self.steps, 3), spread), (0, self.contract.step_size - 3), value=GRIPPER_SPREAD)
-        return State(self._rest(closed)[0], spreads)
+        return State(motion, spreads)
 
-    def _draws(self, method: Method, generator: torch.Generator) -> Draws:
+    def _draws(self, method: Search, generator: torch.Generator) -> Draws:
         """Coloured for iCEM, as its authors have it; constant over a block for the most part for the others."""
-        if method == "icem":
+        if getattr(method, "coloured", False):
             return coloured(self.steps, self.contract.step_size, generator)
         return blockwise(self.config.horizon, self.contract.block_steps, self.contract.step_size, generator)
 

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from itertools import count
+from typing import get_args
 
 import pytest
 import torch
 
 from foresight.interfaces import Objective, Rollout, Search
+from foresight.planning.search import Method, make
 from foresight.planning.search.anytime import Budget, run
 from foresight.planning.search.cem import Cem
 from foresight.planning.search.draws import blockwise, coloured, white
@@ -113,6 +115,16 @@ def test_a_search_goes_on_from_known_candidates_and_never_gets_worse(method):
     known = run(Cem(SAMPLES, ELITES), EVALUATE, draws(), START, budget(3)).best
     found = run(method, EVALUATE, draws(1), START, budget(3), known)
     assert float(found.best.cost.min()) <= float(known.cost.min())
+
+
+@pytest.mark.parametrize("name", get_args(Method))
+def test_a_search_with_known_candidates_begins_about_the_best_of_them(name: Method):
+    """Not about standing still: the planner's own make of every method."""
+    near = 0.5 + 0.01 * torch.randn(6, N, U, generator=torch.Generator().manual_seed(0))
+    known = Scored(torch.cat([-torch.ones(6, N, U), near]), torch.tensor([9.0] * 6 + [1.0] * 6))
+    method = make(name, SAMPLES, 6)
+    first = method.propose(method.start(State(torch.zeros(N, U), torch.full((N, U), 0.05)), known), draws())
+    torch.testing.assert_close(first[:6].mean(0), near.mean(0), atol=0.1, rtol=0)
 
 
 def test_a_search_ends_when_its_elites_agree():

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.interfaces import Candidates, Draws
-from foresight.planning.search.state import Round, State, around, elites, require_elites
+from foresight.planning.search import SPREAD_FLOOR
+from foresight.planning.search.state import Round, State, about_best, around, elites, require_elites
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Cem:
         require_elites(self.elites, self.samples)
 
     def start(self, state: State, known: Candidates | None = None) -> State:
-        return state
+        return about_best(state, known)
 
     def differentiates(self, state: State) -> bool:
         return False
@@ -34,3 +35,7 @@ class Cem:
     def learn(self, state: State, outcome: Round) -> State:
         best = elites(outcome.tried, self.elites)
         return replace(state, mean=best.mean(0), spread=best.std(0).clamp_min(self.floor), round=state.round + 1)
+
+
+def as_planned(samples: int, elites: int) -> Cem:
+    return Cem(samples, elites, SPREAD_FLOOR)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.interfaces import Candidates, Draws
+from foresight.planning.search import RATE
 from foresight.planning.search.state import Round, State, around, elites, require, require_elites
 
 
@@ -45,3 +46,7 @@ class Gradient:
         square = second * moments[1] + (1 - second) * gradient.square()
         step = (mean / (1 - first**steps)) / ((square / (1 - second**steps)).sqrt() + 1e-8)
         return replace(state, kept=outcome.proposed - self.rate * step, round=state.round + 1, memory=(mean, square, steps))
+
+
+def as_planned(samples: int, elites: int) -> Gradient:
+    return Gradient(samples, RATE, elites)

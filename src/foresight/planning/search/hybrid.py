@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.interfaces import Candidates, Draws, Search
+from foresight.planning.search import cem, gradient
 from foresight.planning.search.state import Round, State, require
 
 
@@ -43,3 +44,7 @@ class Hybrid:
 
     def _part(self, state: State) -> Search:
         return self.sample if state.round < self.sample_rounds else self.refine
+
+
+def as_planned(samples: int, elites: int) -> Hybrid:
+    return Hybrid(cem.as_planned(samples, elites), gradient.as_planned(elites, elites), sample_rounds=2)

@@ -1,23 +1,27 @@
 """Improved CEM (Pinneri 2020): elites stay in the population, moments move slowly, the population shrinks.
 
-Its coloured noise is a matter of the draws (`draws.coloured`, which the planner takes for it), so that methods can be compared on
-equal ones.
+Its coloured noise is a matter of the draws (`draws.coloured`, which the planner takes where a method says `coloured`), so that
+methods can be compared on equal ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from foresight.interfaces import Candidates, Draws
-from foresight.planning.search.state import Round, State, around, elites, require, require_elites
+from foresight.planning.search import SPREAD_FLOOR
+from foresight.planning.search.state import Round, State, about_best, around, elites, require, require_elites
 
 
 @dataclass(frozen=True)
 class Icem:
     """CEM with memory."""
+
+    coloured: ClassVar[bool] = True
 
     samples: int
     elites: int
@@ -33,7 +37,7 @@ class Icem:
             raise ValueError(f"keep must be in 0 to 1 and momentum in 0 to below 1, got {self.keep} and {self.momentum}.")
 
     def start(self, state: State, known: Candidates | None = None) -> State:
-        return state
+        return about_best(state, known)
 
     def differentiates(self, state: State) -> bool:
         return False
@@ -50,3 +54,7 @@ class Icem:
         spread = best.std(0).lerp(state.spread, self.momentum).clamp_min(self.floor)
         kept = best[: round(self.keep * len(best))]
         return replace(state, mean=best.mean(0).lerp(state.mean, self.momentum), spread=spread, round=state.round + 1, kept=kept)
+
+
+def as_planned(samples: int, elites: int) -> Icem:
+    return Icem(samples, elites, floor=SPREAD_FLOOR)

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.interfaces import Candidates, Draws
-from foresight.planning.search.state import Round, State, around, require, require_elites
+from foresight.planning.search import SPREAD_FLOOR
+from foresight.planning.search.state import Round, State, about_best, around, require, require_elites
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Mppi:
         require(temperature=self.temperature)
 
     def start(self, state: State, known: Candidates | None = None) -> State:
-        return state
+        return about_best(state, known)
 
     def differentiates(self, state: State) -> bool:
         return False
@@ -41,3 +42,7 @@ class Mppi:
         mean = (weight * best).sum(0)
         spread = (weight * (best - mean).square()).sum(0).sqrt().clamp_min(self.floor)
         return replace(state, mean=mean, spread=spread, round=state.round + 1)
+
+
+def as_planned(samples: int, elites: int) -> Mppi:
+    return Mppi(samples, elites, floor=SPREAD_FLOOR)

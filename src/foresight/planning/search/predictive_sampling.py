@@ -42,3 +42,7 @@ class PredictiveSampling:
     def _around_best(self, state: State, best: Candidates) -> State:
         kept = elites(best, self.elites)
         return replace(state, mean=kept[0], kept=kept)
+
+
+def as_planned(samples: int, elites: int) -> PredictiveSampling:
+    return PredictiveSampling(samples, elites, decay=0.5)

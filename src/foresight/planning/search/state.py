@@ -6,7 +6,7 @@ Shape letters: S candidates, E elites, N steps, U numbers of one control.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -51,6 +51,11 @@ def around(state: State, noise: Float[Tensor, "S N U"]) -> Float[Tensor, "S N U"
     candidates = state.mean + state.spread * noise
     candidates[0] = state.mean
     return candidates
+
+
+def about_best(state: State, known: Candidates | None) -> State:
+    """About the cheapest of the known candidates, as widely as before; as it was where none are known."""
+    return state if known is None else replace(state, mean=elites(known, 1)[0])
 
 
 def elites(candidates: Candidates, count: int) -> Float[Tensor, "E N U"]:
