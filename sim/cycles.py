@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 
 from foresight.control.trajectory import derivatives
-from foresight.data import Trajectory
+from foresight.data import Reason, Trajectory
 from foresight.evaluation.config import EvaluateConfig, TaskName
 from foresight.evaluation.results import git_commit, machine
 from foresight.evaluation.statistics import percentile
@@ -198,7 +198,9 @@ def _episode(
         took_s = clock() - began_s
         watched.took_ms.append(1e3 * took_s)
         watched.plans += step.plan is not None
-        missed, held_back = took_s > (config.limit_ms or config.period_ms) / 1e3, bool(rng.random() < config.held_back)
+        no_time = step.plan is None and step.verdict is not None and step.verdict.reason is Reason.NO_TIME
+        missed = no_time or took_s > (config.limit_ms or config.period_ms) / 1e3
+        held_back = bool(rng.random() < config.held_back)
         watched.misses += missed
         dropped = step.trajectory is not None and (missed or held_back)
         if dropped:

@@ -161,18 +161,21 @@ def test_when_the_model_fails_in_motion_the_arm_comes_to_rest_and_the_goal_ends(
     assert np.linalg.norm(simulation.truth().tip_velocity) < 1e-3
 
 
-def test_where_no_motion_passes_the_arm_comes_to_rest_and_the_goal_ends_as_infeasible(agent, simulation, monkeypatch):
-    """What the cheapest motion would break is told each time; the goal is given up after a while, not at once."""
+@pytest.mark.parametrize(("reason", "examined"), [(Reason.KEEP_OUT, 8), (Reason.NO_TIME, 0)])
+def test_where_no_motion_passes_the_arm_comes_to_rest_and_the_goal_ends_as_infeasible(
+    agent, simulation, monkeypatch, reason, examined
+):
+    """What the cheapest motion would break, or that time was short, is told each time; the goal is given up after a while."""
     scenario = simulation.reset("push", 9)
     agent.set_goal_images(scenario.goal_images, simulation.time_s, config=PursuitConfig(infeasible_s=0.5))
     for _ in range(5):
         assert turn(agent, simulation).trajectory is not None
-    none = NoPlan(Verdict(Reason.KEEP_OUT, "In the way."), 8)
+    none = NoPlan(Verdict(reason, "In the way."), examined)
     monkeypatch.setattr(agent.planner, "plan", lambda *arguments: (_ for _ in ()).throw(none))
     steps = [turn(agent, simulation) for _ in range(12)]
     ended = next(i for i, step in enumerate(steps) if step.outcome is not None)
     assert ended == 5 and all(step.trajectory is None and step.plan is None for step in steps)
-    assert all(step.verdict.reason is Reason.KEEP_OUT and "In the way." in step.verdict.detail for step in steps[: ended + 1])
+    assert all(step.verdict.reason is reason and "In the way." in step.verdict.detail for step in steps[: ended + 1])
     outcome = steps[ended].outcome
     assert outcome.end is End.INFEASIBLE and "In the way." in outcome.detail and agent.goal is None
     assert np.linalg.norm(simulation.truth().tip_velocity) < 1e-3

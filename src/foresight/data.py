@@ -225,6 +225,7 @@ class Reason(StrEnum):
     # By the planner alone, for good motion, not for safety: near a singularity joints would have to be fast, and the guard looks
     # at the joints' limits themselves.
     SINGULAR = "singular"
+    NO_TIME = "no_time"  # by the planner alone: the deadline left none for a plan
     WORKSPACE = "workspace"
     COLLISION = "collision"
     KEEP_OUT = "keep_out"  # by the guard of its own boxes, by the planner of a goal's too

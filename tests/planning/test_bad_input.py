@@ -1,12 +1,15 @@
 """What cannot be planned has a defined end: refused before anything moves, or no plan, and the arm rests on the motion it has."""
 
+from dataclasses import dataclass
+from itertools import count
+
 import numpy as np
 import pytest
 import torch
 
-from foresight.data import Box, Goal, Start
+from foresight.data import Box, Goal, Reason, RobotState, Start
 from foresight.planning.config import HORIZON_MAX, PlannerConfig
-from foresight.planning.constraints import Constraints, NoPlan
+from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.objective import Objective
 from foresight.planning.planner import Planner
 from foresight.planning.pursuit import refusal
@@ -19,6 +22,10 @@ HERE, THERE = np.array([0.45, -0.1, 0.10]), np.array([0.45, 0.1, 0.10])
 
 def plan(planner: Planner, goal: Goal | None = None, clock=lambda: 0.0):
     return planner.plan(belief_at(HERE), goal or goal_at(THERE), Start(np.zeros(3)), torch.Generator().manual_seed(0), clock)
+
+
+def rest(profile, kinematics) -> RobotState:
+    return RobotState(0.0, kinematics.solve(HERE, profile.home), np.zeros(len(profile.home)))
 
 
 def without(part: str):
@@ -83,14 +90,85 @@ def test_a_horizon_beyond_what_critics_count_is_refused_and_the_longest_keeps_th
         assert faults(made.trajectory, profile, kinematics) == [] and np.abs(motion.dq[-1]).max() == 0
 
 
-@pytest.mark.parametrize("policy", ["both", "search"])
-def test_a_deadline_shorter_than_one_iteration_gives_the_plan_that_there_is(profile, policy):
-    """Proposals without refinement, or one round of a search that has no proposals; never more."""
-    ticks = iter(np.arange(0, 1000, 0.5))
-    made = plan(Planner(ToyModel(profile), profile, PlannerConfig(policy=policy, deadline_s=1e-6)), clock=lambda: next(ticks))
-    config = PlannerConfig()
-    expected = len(config.aims) * (1 + config.noisy_per_aim) + 1 if policy == "both" else config.search_samples
-    assert made.candidates == expected and np.isfinite(made.tip_velocity).all()
+@pytest.mark.parametrize("policy", ["both", "actor", "search"])
+def test_a_deadline_that_is_over_before_anything_is_imagined_gives_no_plan(profile, policy):
+    """None at all, with a reason of its own and the time in the sentence."""
+    ticks = count(0.0, 0.5)
+    with pytest.raises(NoPlan, match=r"No time.*planner\.deadline_s") as none:
+        plan(Planner(ToyModel(profile), profile, PlannerConfig(policy=policy, deadline_s=1e-6)), clock=lambda: next(ticks))
+    assert none.value.reason is Reason.NO_TIME
+
+
+class Timed(ToyModel):
+    """Each block of a candidate takes a millisecond, by a clock that this model moves."""
+
+    now_s, block_s = 0.0, 1e-3
+
+    def imagine(self, latent, proprio, block):
+        self.now_s += self.block_s * len(latent)
+        return super().imagine(latent, proprio, block)
+
+
+@dataclass(frozen=True)
+class Examining(Juncture):
+    """Takes 0.01 s."""
+
+    model: Timed
+    looks: list[str]
+
+    def examine(self, plan):
+        self.looks.append(plan.source)
+        self.model.now_s += 0.01
+        return super().examine(plan)
+
+
+@pytest.mark.parametrize(
+    ("policy", "deadline_s", "candidates"),
+    [
+        ("both", 0.5, 17 + 48),
+        ("both", 0.1, 17),
+        ("both", 0.05, 1),
+        ("both", 0.008, None),
+        ("actor", 0.05, 1),
+        ("actor", 0.008, None),
+        ("search", 1.2, 2 * 128),
+        ("search", 0.6, 128),
+        ("search", 0.4, None),
+    ],
+)
+def test_what_there_is_time_for_is_planned_and_no_more(profile, kinematics, policy, deadline_s, candidates):
+    """Proposals take 68 ms, refining them 192, one motion 4, a round of the search 512, an examination 10.
+
+    Each part may be late once, until what it takes is known; then the time decides between all of it, the proposals, the actor
+    alone and no plan, of which nothing is examined.
+    """
+    model, looks = Timed(profile), []
+    planner = Planner(model, profile, PlannerConfig(policy=policy, deadline_s=deadline_s))
+    juncture = Examining(Constraints(profile, kinematics), None, rest(profile, kinematics), 0.1, model, looks)
+    late = 0
+    for turn in range(10):
+        began_s, made = model.now_s, None
+        looks.clear()
+        try:
+            start, generator = Start(np.zeros(3)), torch.Generator().manual_seed(0)
+            made = planner.plan(belief_at(HERE), goal_at(THERE), start, generator, lambda: model.now_s, None, juncture)
+        except NoPlan as none:
+            assert none.reason is Reason.NO_TIME and looks == []
+        late += model.now_s - began_s > deadline_s
+        assert turn < 2 or (None if made is None else made.candidates) == candidates
+        assert made is None or (len(looks) == 1 and np.abs(made.trajectory.dq[-1]).max() == 0)
+    assert late <= 2
+
+
+def test_a_machine_that_is_fast_again_plans_all_again(profile):
+    """One slow plan changes nothing; ten do, for a while."""
+    model = Timed(profile)
+    planner = Planner(model, profile, PlannerConfig(deadline_s=0.3))
+    candidates = []
+    for factor in [1.0, 20.0, 1.0] + [20.0] * 10 + [1.0] * 100:
+        model.block_s = factor * 1e-3
+        candidates.append(plan(planner, clock=lambda: model.now_s).candidates)
+    assert candidates[0] == candidates[2] == candidates[-1] == 17 + 48 and 1 in candidates[3:-1]
 
 
 @pytest.mark.parametrize(

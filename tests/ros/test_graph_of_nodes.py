@@ -277,6 +277,7 @@ def test_a_bad_edit_of_the_objective_is_refused_and_changes_nothing(line: Line, 
     ("error", "said"),
     [
         (NoPlan(Verdict(Reason.KEEP_OUT, "In the way."), 8), "the cheapest: In the way."),
+        (NoPlan(Verdict(Reason.NO_TIME, "No time for a plan."), 0), "No time for a plan."),
         (torch.OutOfMemoryError("CUDA out of memory"), "The model failed: CUDA out of memory"),
         (RuntimeError("CUDA error: no device"), "The model failed: CUDA error: no device"),
     ],
@@ -284,7 +285,10 @@ def test_a_bad_edit_of_the_objective_is_refused_and_changes_nothing(line: Line, 
 def test_without_plans_the_arm_comes_to_rest_and_the_goal_ends_as_infeasible(
     bench: Bench, checkpoint: Path, start: np.ndarray, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ):
-    """Nothing is published, every cycle without a plan is counted, and the goal is given up after a while, not at once."""
+    """Nothing is published, every cycle without a plan is counted, for want of time as a miss too.
+
+    The goal is given up after a while, not at once.
+    """
     line, failed = Line(bench, checkpoint, start, pursuit__infeasible_s=1.5), []
 
     def fail(*arguments):
@@ -298,6 +302,7 @@ def test_without_plans_the_arm_comes_to_rest_and_the_goal_ends_as_infeasible(
     result, after = line.result(handle, advance_s=0.02), line.planner.report()
     assert (result.success, result.reason) == (False, Pursue.Result.INFEASIBLE) and said in result.detail
     assert after["plans"] == before["plans"] and after["without_plan"] == len(failed) >= 5
+    assert after["deadline_misses"] == (len(failed) if "No time" in said else 0)
     assert after["cycles"] - before["cycles"] == len(failed) and 1.5 <= failed[-1] - failed[0] < 2.0
     bench.advance(0.5, step_s=0.02)
     assert line.speed() == 0.0

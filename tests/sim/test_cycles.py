@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from foresight.data import RobotState, Trajectory
+from foresight.data import Reason, RobotState, Trajectory, Verdict
+from foresight.planning.constraints import NoPlan
 from sim.controller import TrajectoryController
 from sim.cycles import TICK_S, CyclesConfig, bench, summary
 from tests.planning.toy import goal_at
@@ -89,6 +90,21 @@ def test_a_plan_that_comes_late_is_dropped_and_the_arm_goes_on(built):
     found = bench(CONFIG, build=lambda config: built, clock=clock(0.05, 0.05, 0.05, 0.15))
     assert found["misses"] == 6 and built[0].commands == 18 and found["uncovered"] == 0 and found["ok"]
     assert not found["p99_within_period"] and found["cycle_ms"]["max"] == pytest.approx(150)
+
+
+def test_a_plan_for_which_there_is_no_time_is_a_miss_that_is_covered(built, monkeypatch):
+    """Every fourth is never made: the arm goes on along the motion that it has."""
+    _, agent = built
+    plan, turns = agent.planner.plan, count(1)
+
+    def hurried(*arguments):
+        if next(turns) % 4 == 0:
+            raise NoPlan(Verdict(Reason.NO_TIME, "No time for a plan."), 0)
+        return plan(*arguments)
+
+    monkeypatch.setattr(agent.planner, "plan", hurried)
+    found = bench(CONFIG, build=lambda config: built, clock=clock(0.05))
+    assert found["misses"] == 6 and built[0].commands == found["plans"] == 18 and found["uncovered"] == 0 and found["ok"]
 
 
 def test_hand_overs_can_be_counted_on_a_slow_machine(built):

@@ -47,10 +47,11 @@ Slices = tuple[Float[np.ndarray, "G 3"], Float[np.ndarray, "G 3"]]  # lowest and
 
 
 class NoPlan(ValueError):
-    """No candidate keeps to the constraints. `reason` is what the cheapest one would break."""
+    """No candidate keeps to the constraints, and `reason` is what the cheapest one would break; or none was examined."""
 
     def __init__(self, verdict: Verdict, examined: int) -> None:
-        super().__init__(f"None of {examined} motions examined keeps to the constraints; the cheapest: {verdict.detail}")
+        found = f"None of {examined} motions examined keeps to the constraints; the cheapest: " if examined else ""
+        super().__init__(found + verdict.detail)
         self.reason = verdict.reason
 
 

@@ -1,7 +1,8 @@
 """The planner: the actor proposes, the world model foresees, the critic judges, a search refines.
 
 It knows a model only through `Dynamics`, `Actor` and `Critic`. Time comes in as a clock, chance as a generator: the same
-belief, goal, start and generator state give the same plan on a CPU, as long as the deadline does not bind.
+belief, goal, start and generator state give the same plan on a CPU, as long as the deadline does not bind. Where it does, what
+the parts of a plan took lately says which of them may begin: all, the actor alone, or none.
 
 Shape letters: S candidate motions, H blocks, K steps in a block, N = H K steps, D latent, P proprioception.
 """
@@ -18,14 +19,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from foresight.data import Belief, Goal, Plan, Start, Verdict
+from foresight.data import Belief, Goal, Plan, Reason, Start, Verdict
 from foresight.interfaces import Attentive, Draws, Modes, Search
-from foresight.planning.config import PlannerConfig, fitting
+from foresight.planning.config import PlannerConfig, Policy, fitting
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.imagination import Imagination, Imagined, Model, Source, Watch
 from foresight.planning.legs import next_leg
 from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective, parse
+from foresight.planning.pace import Pace
 from foresight.planning.pursuit import refusal as outside
 from foresight.planning.pursuit import unmet
 from foresight.planning.search import make
@@ -36,7 +38,7 @@ from foresight.planning.subgoals import next_subgoal
 from foresight.robots.profile import RobotProfile
 
 EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates examined until one keeps to the constraints or the time is up
-EXAMINING = 0.6  # of the time that the proposals took is kept for examining what was found
+EXAMINING = 0.6  # of the time that the proposals took is kept for examining what was found, or what that took lately if more
 GRIPPER_SPREAD = 0.5  # first standard deviation of a gripper's command, which is 0 or 1
 
 Chosen = tuple[Imagined, list[str], int]  # the set that holds the best, where each of it comes from, how many were tried
@@ -65,6 +67,7 @@ class Planner:
         if wrong := self.objective.refusal(model):
             raise ValueError(wrong)
         self.watch: Watch | None = None  # is shown all that is imagined for a plan
+        self._pace = Pace()
         self._tip_speed_max = profile.tip_speed_max
         self.steps = config.horizon * self.contract.block_steps
         self.refine = make(config.refine_method, config.samples, config.elites)
@@ -92,11 +95,13 @@ class Planner:
 
         `previous` (the last plan for the same goal) is shifted by the time passed since and tried again. With a `juncture` the
         plan carries its joint trajectory, which keeps to the constraints from the juncture to rest: it is the cheapest
-        candidate of those examined in time that does, else coming to rest, and NoPlan is raised where that does not. Raises
+        candidate of those examined in time that does, else coming to rest, and NoPlan is raised where that does not. Where there
+        is no time for the proposals the actor's first one stands alone, and NoPlan is raised where there is none for that. Raises
         ValueError for a belief of another model or with values that are not finite, for a goal that lacks what the objective
         looks at, and when no candidate has a finite cost.
         """
         began_s = clock()
+        self._pace.begin()
         objective = self.objective_of(goal)
         self._check(belief, objective.refusal(self.model, goal))
         latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
@@ -123,14 +128,18 @@ class Planner:
             self.watch,
             self._foresees,
         )
+        left_s = lambda: self.config.deadline_s - (clock() - began_s)  # noqa: E731
+        policy = self._affordable(left_s, [] if juncture is None else ["examining"])
         kept = [] if previous is None else [self._shifted(previous, belief.stamp_s)]
-        if self.config.policy == "both":
+        if policy == "both":
             best, sources, tried = self._propose_and_refine(imagination, kept, generator, clock, began_s)
-        elif self.config.policy in ("actor", "reactive", "dreamt"):
+        elif policy in ("actor", "reactive", "dreamt"):
+            asked_s = clock()
             aim = torch.full((1,), float(np.clip(round(distance), 1, max(self.config.aims))))
             motion = self._actor_motion(imagination.model, aim, torch.zeros(1, self.steps, self.contract.step_size))
             best, sources, tried = imagination.imagine(1, motion), ["actor"], 1
-        elif self.config.policy == "search":
+            self._pace.took(policy, clock() - asked_s)
+        elif policy == "search":
             best, sources, tried = self._search(imagination, kept, generator, clock, began_s)
         else:
             wander = self._rest(start.closed) + self.config.search_noise * self._block_noise(1, generator)
@@ -154,8 +163,23 @@ class Planner:
         )
         if juncture is None:
             return describe(best, best.best(), sources[best.best()])
-        in_time = lambda: clock() - began_s <= self.config.deadline_s  # noqa: E731
-        return replace(self._keeping(best, sources, describe, imagination, juncture, in_time), planning_s=clock() - began_s)
+        chosen = self._keeping(best, sources, describe, imagination, juncture, clock, left_s)
+        return replace(chosen, planning_s=clock() - began_s)
+
+    def _affordable(self, left_s: Callable[[], float], after: list[str]) -> Policy:
+        """The policy, or the actor alone where there is time for no more, each with what comes after it; else raises NoPlan."""
+        for policy in ("both", "actor") if self.config.policy == "both" else (self.config.policy,):
+            if self._pace.fits(left_s(), policy, *after):
+                return policy
+        raise self._no_time(left_s())
+
+    def _no_time(self, left_s: float) -> NoPlan:
+        deadline_ms, left_ms = 1e3 * self.config.deadline_s, 1e3 * left_s
+        detail = (
+            f"No time for a plan: {left_ms:.0f} of {deadline_ms:.3g} ms are left, and one examination takes "
+            f"{1e3 * self._pace.expected_s('examining'):.0f} ms. Raise planner.deadline_s or leave the planner more time."
+        )
+        return NoPlan(Verdict(Reason.NO_TIME, detail), 0)
 
     def _keeping(
         self,
@@ -164,20 +188,24 @@ class Planner:
         describe: Callable[[Imagined, int, str], Plan],
         imagination: Imagination,
         juncture: Juncture,
-        in_time: Callable[[], bool],
+        clock: Callable[[], float],
+        left_s: Callable[[], float],
     ) -> Plan:
         """The cheapest candidate examined that keeps to the constraints, or coming to rest; raises NoPlan where that does not.
 
-        The cheapest of all is examined however late it is, no other one after the deadline.
+        None is examined that would end after the deadline, and but for the cheapest none that leaves no time for coming to rest.
         """
         ranked = best.cost.nan_to_num(nan=float("inf")).argsort(stable=True).tolist()
-        looked_at = takewhile(lambda rank: rank == 0 or in_time(), EXAMINED)
+        looked_at = takewhile(lambda rank: rank == 0 or self._pace.fits(left_s(), "examining", "examining"), EXAMINED)
         ways = ((best, ranked[rank], sources[ranked[rank]]) for rank in looked_at if rank < len(ranked))
         rest = ((imagination.fixed(self._rest(imagination.start.closed)), 0, "stay") for _ in range(1))  # imagined where needed
         refused: list[Verdict] = []
         for found, i, source in chain(ways, rest):
-            plan = describe(found, i, source)
+            if not self._pace.fits(left_s(), "examining"):
+                break
+            asked_s, plan = clock(), describe(found, i, source)
             examined = juncture.examine(plan)
+            self._pace.took("examining", clock() - asked_s)
             if examined.verdict.ok:
                 return replace(
                     plan,
@@ -189,7 +217,7 @@ class Planner:
                     refused=refused[0].detail if refused and source == "stay" else "",
                 )
             refused.append(examined.verdict)
-        raise NoPlan(refused[0], len(refused))
+        raise NoPlan(refused[0], len(refused)) if refused else self._no_time(left_s())
 
     def _towards(self, goal: Goal) -> Model:
         """The model with the goal in mind, where it can."""
@@ -233,7 +261,7 @@ class Planner:
 
         On a busy machine all parts of a plan take longer alike: how long the proposals took tells what may still begin.
         """
-        config = self.config
+        config, asked_s = self.config, clock()
         modes = self.model.modes if isinstance(self.model, Modes) else 1
         aims = torch.tensor(config.aims, dtype=torch.float32).repeat(modes + config.noisy_per_aim)
         noise = config.proposal_noise * self._block_noise(len(aims), generator)
@@ -243,8 +271,10 @@ class Planner:
         kept = torch.cat([self._rest(closed), *kept])
         names = ["actor"] * len(aims) + ["stay", "last"][: len(kept)]
         proposals = imagination.imagine(len(names), self._beside(self._actor_motion(imagination.model, aims, noise, each), kept))
-        lasted_s = clock() - began_s
-        examining_s = 0.0 if imagination.constraints is None else EXAMINING * lasted_s
+        now_s = clock()
+        lasted_s = now_s - began_s
+        self._pace.took("both", now_s - asked_s)
+        examining_s = 0.0 if imagination.constraints is None else max(EXAMINING * lasted_s, self._pace.expected_s("examining"))
         budget = Budget(
             config.iterations, clock, began_s, config.deadline_s - examining_s, lasted_s, config.improvement, config.agreement
         )
@@ -255,10 +285,12 @@ class Planner:
 
     def _search(self, imagination: Imagination, kept, generator, clock, began_s) -> Chosen:
         """Around the motion kept, or standing still: no actor, the critic's cost."""
-        config = self.config
-        budget = Budget(config.search_iterations, clock, began_s, config.deadline_s, agreement=config.agreement)
+        config, asked_s = self.config, clock()
+        examining_s = 0.0 if imagination.constraints is None else self._pace.expected_s("examining")
+        budget = Budget(config.search_iterations, clock, began_s, config.deadline_s - examining_s, agreement=config.agreement)
         around = self._around([self._rest(imagination.start.closed), *kept][-1][0], config.search_noise)
         found = run(self.search, imagination.fixed, self._draws(self.search, generator), around, budget)
+        self._pace.took("search", (clock() - asked_s) / found.rounds)
         return found.best, ["search"] * len(found.best.cost), found.tried
 
     # -- what they start from -----------------------------------------------------------------------------------

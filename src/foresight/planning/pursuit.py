@@ -28,7 +28,7 @@ class End(StrEnum):
     STALE = "stale"  # no fresh belief
     STOPPED = "stopped"  # by the guard
     REFUSED = "refused"  # the goal itself
-    INFEASIBLE = "infeasible"  # no motion keeps to the constraints
+    INFEASIBLE = "infeasible"  # no motion keeps to the constraints, or there was no time to find one
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from foresight.control.motion import start_of
 from foresight.control.trajectory import splice
-from foresight.data import Belief, Goal, Plan, RobotState, Trajectory
+from foresight.data import Belief, Goal, Plan, Reason, RobotState, Trajectory
 from foresight.planning.config import PlannerConfig
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.objective import parse
@@ -175,7 +175,7 @@ class PlannerNode(Part[PlannerParameters]):
         self._plans, self._margin_m = Rate(self.now_s()), float("nan")
         self._durations, self._searches, self._ages = Durations(), Durations(), Durations()
         self._cycles = self._too_long = self._without_plan = 0
-        self._misses = self._overruns = 0  # plans after their motion was to begin, and plans past planner.deadline_s
+        self._misses = self._overruns = 0  # plans too late for their motion or for want of time not made; past planner.deadline_s
         # planning, and the way from there to the guard, on the node's clock
         self._recent, self._ways = Durations(30), Durations(30)
 
@@ -186,7 +186,7 @@ class PlannerNode(Part[PlannerParameters]):
         goal, generator = Goal(nothing, np.zeros(3), np.zeros(3)), torch.Generator()  # all that an objective may look at
         state = RobotState(0.0, self._profile.home, np.zeros_like(self._profile.home), opening=0.0)
         for _ in range(3):
-            plan = self._planner.plan(belief, goal, start_of(None, 0.0, 0.0, 0.1, self._kinematics), generator, time.perf_counter)
+            plan = self._planner.plan(belief, goal, start_of(None, 0.0, 0.0, 0.1, self._kinematics), generator, lambda: 0.0)
             Juncture(self._constraints, None, state, 0.1).examine(plan)
 
     # -- the objective, edited while running --------------------------------------------------------------------------
@@ -316,8 +316,9 @@ class PlannerNode(Part[PlannerParameters]):
         juncture = Juncture(chase.constraints, in_force, measured, join_s)
         try:
             plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous, juncture)
-        except (NoPlan, RuntimeError) as error:  # no motion passes; or the device has no memory left, or is gone
+        except (NoPlan, RuntimeError) as error:  # no motion passes, or no time; or the device has no memory left, or is gone
             self._without_plan += 1
+            self._misses += isinstance(error, NoPlan) and error.reason is Reason.NO_TIME
             self._took(time.perf_counter() - begin_s)
             why = str(error) if isinstance(error, NoPlan) else f"The model failed: {error}"
             self.complain(why)
