@@ -19,6 +19,7 @@ from foresight_nodes.mock_driver_node import test_pattern as picture
 from foresight_nodes.part import Part
 from foresight_nodes.perception_node import PerceptionNode
 from foresight_nodes.planner_node import PlannerNode
+from foresight_nodes.soak import Ear
 from foresight_nodes.world_model_node import WorldModelNode
 from geometry_msgs.msg import Point, Pose
 from rclpy.action import ActionClient
@@ -331,7 +332,10 @@ def test_a_plan_that_comes_later_than_its_motion_is_dropped_and_the_next_one_is_
 
 
 def test_diagnostics_tell_how_long_plans_took_and_which_took_too_long(line: Line, monkeypatch: pytest.MonkeyPatch):
-    """By the processor's time: of plans of 20 ms one takes 90 ms, past `planner.deadline_s`, and one 150 ms, past a cycle too."""
+    """By the processor's time: of plans of 20 ms one takes 90 ms, past `planner.deadline_s`, and one 150 ms, past a cycle too.
+
+    The soak keeps each, and finds that the arm was on a motion to rest in the one past a cycle.
+    """
     plan, took_s, heard = line.planner._planner.plan, [], line.bench.listen(topics.DIAGNOSTICS)
 
     def take(*arguments):
@@ -340,6 +344,9 @@ def test_diagnostics_tell_how_long_plans_took_and_which_took_too_long(line: Line
 
     monkeypatch.setattr(planner_node, "time", SimpleNamespace(perf_counter=lambda: sum(took_s)))
     monkeypatch.setattr(line.planner._planner, "plan", take)
+    ear = Ear(lambda: None)
+    ear.listening = True
+    line.bench.executor.add_node(ear)
     line.pursue()
 
     def told() -> dict[str, str]:
@@ -352,6 +359,10 @@ def test_diagnostics_tell_how_long_plans_took_and_which_took_too_long(line: Line
     taken_ms = 1e3 * np.array(took_s[: int(figures["cycles"])])
     for percent in (50, 99):
         assert float(figures[f"planning_ms_p{percent}"]) == pytest.approx(np.percentile(taken_ms, percent), abs=1e-3)
+    line.bench.until(lambda: len(ear.cycles.took_ms) >= len(taken_ms), "the soak has heard it too")
+    ear.destroy_node()
+    assert ear.cycles.took_ms[: len(taken_ms)] == pytest.approx(taken_ms, abs=0.06), "each is told once"
+    assert ear.cycles.missed == {"in_motion_to_rest": 1, "at_rest": 0, "uncovered": 0}
     counts = {name: int(figures[name]) for name in ("cycles_too_long", "deadline_overruns", "deadline_misses", "without_plan")}
     assert counts == {"cycles_too_long": 1, "deadline_overruns": 2, "deadline_misses": 0, "without_plan": 0}
 

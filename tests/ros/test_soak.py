@@ -12,11 +12,14 @@ import time
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-from foresight_nodes import soak
+from foresight_nodes import convert, soak
 from foresight_nodes.real_time import put_first
 from foresight_nodes.soak import ALLOWED_S, Memory, SignsOfLife, resident
 from foresight_nodes.stalls import PRIORITY, StallWatch, overlap_s
+from std_msgs.msg import Header
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tests.waiting import until
 
@@ -88,28 +91,89 @@ def test_the_machines_own_stalls_are_seen():
     assert max(end - begin for begin, end in watch.stalls) > 0.09
 
 
+def say(cycles: soak.Cycles, now_s: float = 0.0, /, **values: object) -> None:
+    """What the planner tells of itself, heard at that moment."""
+    values = {"cycles_ms": "", "missed_at_s": "", **values}
+    cycles.hear(DiagnosticStatus(values=[KeyValue(key=name, value=str(value)) for name, value in values.items()]), now_s)
+
+
+def count(cycles: int, plans: int, **others: int) -> dict[str, int]:
+    return {**dict.fromkeys(soak.Cycles.NAMES, 0), "cycles": cycles, "plans": plans, **others}
+
+
 def test_the_planners_cycles_are_counted_by_its_own_word():
     """The last word counts; one that begins anew is added to; other nodes say nothing of it."""
     cycles = soak.Cycles()
-
-    def say(**values: object) -> None:
-        cycles.hear(DiagnosticStatus(values=[KeyValue(key=name, value=str(value)) for name, value in values.items()]))
-
-    say(plans=7)
+    say(cycles, plans=7)
     for plans in (3, 5, 2):
-        counts = {"cycles": plans + 2, "cycles_too_long": 1, "deadline_misses": 1, "without_plan": 1, "plans": plans}
-        say(**counts, plan_hz=plans, pursuing=plans > 2)
-    assert cycles.plan_hz == [3.0, 5.0]
+        say(cycles, **count(plans + 2, plans, cycles_too_long=1, deadline_misses=1, without_plan=1))
     assert cycles.counts == {"cycles": 11, "cycles_too_long": 2, "deadline_misses": 2, "without_plan": 2, "plans": 7}
+
+
+def test_plans_a_second_are_counted_by_the_clock_of_who_listens_while_a_goal_is_pursued():
+    """Whatever the planner's own clock says of its rate; seconds in which it began, ended or started anew do not count."""
+    cycles = soak.Cycles()
+    assert cycles.plan_hz is None
+    told = [(10.0, 0, False), (11.0, 5, True), (12.0, 15, True), (13.0, 24, True), (14.0, 30, False), (20.0, 33, True)]
+    for now_s, plans, pursuing in [*told, (21.0, 1, True), (22.5, 16, True)]:
+        say(cycles, now_s, **count(plans, plans), plan_hz=10.3, pursuing=pursuing)
+    assert cycles.plan_hz == pytest.approx((10 + 9 + 15) / 3.5)
+
+
+def test_how_long_each_cycle_took_is_kept():
+    """Not only what the planner makes of its last thousand."""
+    cycles = soak.Cycles()
+    for words in ("40.1 90.0", "", "130.5"):
+        say(cycles, **count(1, 1), cycles_ms=words)
+    assert cycles.took_ms == [40.1, 90.0, 130.5]
+
+
+def command(sent_s: float, begin_s: float, end_s: float, end_rad_s: float = 0.0) -> JointTrajectory:
+    """As the guard sends it to the controller: a stamp, and points some time after it."""
+    points = [
+        JointTrajectoryPoint(velocities=[speed] * 6, time_from_start=Duration(nanosec=round(1e9 * (at_s - sent_s))))
+        for at_s, speed in ((begin_s, 0.1), (end_s, end_rad_s))
+    ]
+    return JointTrajectory(header=Header(stamp=convert.stamp(sent_s)), points=points)
+
+
+@pytest.mark.parametrize(
+    ("commands", "missed_at_s", "found"),
+    [
+        ([(10.0, 10.05, 10.6)], "10.2", "in_motion_to_rest"),
+        ([(10.0, 10.05, 10.6)], "10.7", "at_rest"),
+        ([(10.0, 10.05, 10.6, 0.2)], "10.2", "uncovered"),
+        ([(10.0, 10.05, 10.6, 0.2)], "10.7", "uncovered"),
+        ([], "10.2", "uncovered"),
+        ([(10.0, 10.05, 10.6)], "10.02", "uncovered"),
+        ([(10.0, 10.05, 10.6), (10.15, 10.25, 10.8, 0.2)], "10.2", "in_motion_to_rest"),
+        ([(10.0, 10.05, 10.6), (10.15, 10.25, 10.8, 0.2)], "10.3", "uncovered"),
+        ([(10.0, 10.05, 10.6, 0.2), (10.15, 10.25, 10.8)], "10.3", "in_motion_to_rest"),
+    ],
+    ids=["moving", "ended", "no_end", "ran_out", "nothing", "not_begun", "next_not_begun", "next_without_end", "next_to_rest"],
+)
+def test_what_the_arm_had_where_a_cycle_brought_no_plan(commands: list, missed_at_s: str, found: str):
+    """The last command that had begun counts: whether it ends at rest, and whether the arm was still on its way there."""
+    cycles = soak.Cycles()
+    for given in commands:
+        cycles.hear_command(command(*given))
+    say(cycles, **count(1, 0, without_plan=1), missed_at_s=missed_at_s)
+    assert cycles.missed == {"in_motion_to_rest": 0, "at_rest": 0, "uncovered": 0, found: 1}
 
 
 def test_what_ctrl_c_interrupts_is_written_and_said(tmp_path, monkeypatch, capsys):
     """Figures until then, code 130; whole and good ones end with 0."""
     figures = {"hours": 0.1, "interrupted": True, "episodes": 3, "successes": 3, "violations": 0, "missed_total": 2}
     figures |= {"rss_growth": {"guard": 0.001}, "rss_growth_max": 0.001, "missed_while_machine_stood": 2}
-    figures |= {"planner": soak.Cycles().counts, "camera_to_command_ms": {"p50": None, "p99": None}}
-    for interrupted, code in ((True, 130), (False, 0)):
-        monkeypatch.setattr(soak, "run", lambda config, tell, i=interrupted: figures | {"interrupted": i})
+    figures |= {"planner": count(90, 80, cycles_too_long=9), "camera_to_command_ms": {"p50": 40.0, "p99": 66.0}}
+    figures |= {"cycle_ms": {"p50": 44.0, "p99": 73.0, "longest": 130.0}, "plan_hz": 9.84}
+    figures |= {"real_time": {"mean": 0.984, "min": 0.9}}
+    for interrupted, uncovered, code in ((True, 0, 130), (False, 0, 0), (False, 1, 1)):
+        missed = {"in_motion_to_rest": 7, "at_rest": 2, "uncovered": uncovered}
+        now = {"interrupted": interrupted, "missed_cycles": missed}
+        monkeypatch.setattr(soak, "run", lambda config, tell, now=now: figures | now)
         assert soak.main(["--json", str(tmp_path / "f.json"), "--log", str(tmp_path / "graph.log")]) == code
         assert json.loads((tmp_path / "f.json").read_text())["interrupted"] is interrupted
-        assert ("interrupted; the graph has ended" in capsys.readouterr().err) == interrupted
+        said = capsys.readouterr()
+        assert ("interrupted; the graph has ended" in said.err) == interrupted
+        assert "p50 44, p99 73, longest 130 ms, 9.84 plans a second" in said.out and f"neither in {uncovered}" in said.out

@@ -149,6 +149,8 @@ class PlannerNode(Part[PlannerParameters]):
         self._heartbeat = None
 
     def report(self) -> dict[str, object]:
+        new_s, self._new_s = self._new_s, []
+        missed_at_s, self._missed_at_s = self._missed_at_s, []
         return {
             "model_id": self._model.model_id if self._model else "",
             "plan_hz": self._plans.hz(self.now_s()),
@@ -162,6 +164,8 @@ class PlannerNode(Part[PlannerParameters]):
             "deadline_misses": self._misses,
             "deadline_overruns": self._overruns,
             "without_plan": self._without_plan,
+            "cycles_ms": " ".join(f"{1e3 * cycle_s:.1f}" for cycle_s in new_s),
+            "missed_at_s": " ".join(f"{at_s:.3f}" for at_s in missed_at_s),
             "margin_m": self._margin_m,
             "pursuing": self._chase is not None,
         }
@@ -176,6 +180,9 @@ class PlannerNode(Part[PlannerParameters]):
         self._durations, self._searches, self._ages = Durations(), Durations(), Durations()
         self._cycles = self._too_long = self._without_plan = 0
         self._misses = self._overruns = 0  # plans too late for their motion or for want of time not made; past planner.deadline_s
+        # Since the last report: how long each cycle took, and on the node's clock when one took too long, or had no plan in time.
+        self._new_s: list[float] = []
+        self._missed_at_s: list[float] = []
         # planning, and the way from there to the guard, on the node's clock
         self._recent, self._ways = Durations(30), Durations(30)
 
@@ -319,7 +326,7 @@ class PlannerNode(Part[PlannerParameters]):
         except (NoPlan, RuntimeError) as error:  # no motion passes, or no time; or the device has no memory left, or is gone
             self._without_plan += 1
             self._misses += isinstance(error, NoPlan) and error.reason is Reason.NO_TIME
-            self._took(time.perf_counter() - begin_s)
+            self._took(time.perf_counter() - begin_s, in_time=False)
             why = str(error) if isinstance(error, NoPlan) else f"The model failed: {error}"
             self.complain(why)
             self._end(chase.pursuit.without_plan(why, now_s))
@@ -339,12 +346,12 @@ class PlannerNode(Part[PlannerParameters]):
         """To the guard, unless it comes too late; `begin_s` is when its making began, by the processor's clock."""
         trajectory, self._margin_m = plan.trajectory, plan.margin_m
         taken_s = time.perf_counter() - begin_s
-        self._took(taken_s)
         self._searches.add(plan.planning_s)
         self._overruns += plan.planning_s > self._settings.planner.deadline_s
         self._ages.add(now_s - belief.stamp_s)
         ready_s = self.now_s()
         self._recent.add(ready_s - now_s)
+        self._took(taken_s, in_time=ready_s <= join_s)
         if ready_s > join_s:
             self._misses += 1
             self.complain(
@@ -359,10 +366,14 @@ class PlannerNode(Part[PlannerParameters]):
         self.publish(self._output, message)
         self._plans.tick()
 
-    def _took(self, cycle_s: float) -> None:
+    def _took(self, cycle_s: float, in_time: bool) -> None:
+        """A cycle has ended just now; `in_time`: with a plan, before its motion is to begin."""
         self._durations.add(cycle_s)
+        self._new_s.append(cycle_s)
         self._cycles += 1
         self._too_long += cycle_s > CYCLE_S
+        if cycle_s > CYCLE_S or not in_time:
+            self._missed_at_s.append(self.now_s())
 
     def _lead_s(self, first: bool) -> float:
         """How far ahead the next motion begins: what planning and the way to the guard have recently taken on this clock [s]."""
