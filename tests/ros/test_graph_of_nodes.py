@@ -28,6 +28,7 @@ from std_srvs.srv import Trigger
 
 from foresight.data import Reason, Verdict
 from foresight.planning.constraints import NoPlan
+from foresight.robots.kinematics import MujocoKinematics
 from tests.ros.conftest import Bench, parameters
 
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
@@ -398,6 +399,31 @@ def test_constraints_of_a_goal_hold_while_it_moves_and_the_margin_is_shown(line:
     assert all(np.isfinite(plan.singular_margin) and plan.singular_margin >= 0 for plan in line.plans)
     speeds = [np.hypot(np.hypot(v.x, v.y), v.z) for plan in line.plans for v in plan.tip_velocity]
     assert 0.02 < max(speeds) <= 0.1
+
+
+POST = [0.40, 0.07, 0.0, 0.50, 0.11, 0.30]  # [m] across the straight way from the tip to BEHIND
+BEHIND = [0.45, 0.25, 0.12]  # [m]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_plans_go_round_a_keep_out_of_the_goal_by_the_joints_that_were_published(
+    bench: Bench, checkpoint: Path, start: np.ndarray, kinematics: MujocoKinematics, told: bool
+):
+    """Straight to the told place where the goal has none, round it where it has: by the arm's joints and MuJoCo's own tip."""
+    searches = {"policy": "search", "search_samples": 64, "search_iterations": 2, "objective": "3*tip + 0.1*effort"}
+    searches["deadline_s"] = 5.0  # simulated time stands still meanwhile
+    line = Line(bench, checkpoint, start, **{f"planner__{name}": value for name, value in searches.items()})
+    tips: list[np.ndarray] = []
+
+    def there() -> bool:
+        q = dict(zip(line.states[-1].name, line.states[-1].position, strict=True))
+        tips.append(kinematics.tip(np.array([q[name] for name in line.planner._profile.joint_names])))
+        return np.linalg.norm(tips[-1] - BEHIND) < 0.03
+
+    line.pursue(tip=Pose(position=Point(**dict(zip("xyz", BEHIND, strict=True)))), keep_outs=POST if told else [])
+    bench.until(there, "the tip is behind the post", advance_s=0.02)
+    inside = [bool((POST[:3] < tip).all() and (tip < POST[3:]).all()) for tip in tips]
+    assert any(inside) == (not told)
 
 
 def test_the_planner_knows_the_guards_keep_outs(bench: Bench, checkpoint: Path, start: np.ndarray):
