@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -82,7 +83,8 @@ class Box:
 class Goal:
     """What is wanted: any of a scene seen in a goal image, a tip position, an object position.
 
-    A part that is None does not matter; a weight of 0 takes a part out as well. `yaw`, `opening` and `contact` are wanted
+    A part that is None does not matter; a weight of 0 takes a part out as well. Of the others each counts in the critic's blocks
+    to go by its weight (`levels`); actor and readouts take each that has one. `yaw`, `opening` and `contact` are wanted
     besides, as the model's readouts tell them. `objective` is how motions towards the goal are judged, as `planning.objective`
     writes it; empty: as the planner judges. `keep_outs` and `tip_speed_max` hold for this goal.
     """
@@ -103,12 +105,26 @@ class Goal:
             raise ValueError("A goal needs at least one of latent (goal image), tip, object; all are None.")
         if len(self.weights) != 3 or not all(np.isfinite(self.weights)) or min(self.weights) < 0:
             raise ValueError(f"Goal weights must be three finite numbers >= 0 (latent, tip, object), got {self.weights}.")
+        if not self.levels:
+            raise ValueError(f"A part that the goal has must weigh more than 0, got {self.weights} (latent, tip, object).")
         if self.tip_speed_max is not None and not (np.isfinite(self.tip_speed_max) and self.tip_speed_max > 0):
             raise ValueError(f"A goal's tip_speed_max must be a finite speed above 0 m/s, got {self.tip_speed_max}.")
         if self.yaw is not None and not np.isfinite(self.yaw):
             raise ValueError(f"A goal's yaw must be a finite angle in rad, got {self.yaw}.")
         if self.opening is not None and not 0 <= self.opening <= 1:
             raise ValueError(f"A goal's opening must lie between 0 (closed) and 1 (open), got {self.opening}.")
+
+    @property
+    def levels(self) -> list[tuple[float, tuple[bool, bool, bool]]]:
+        """Shares that sum to 1, each with the parts (latent, tip, object) wanted together in it, from all parts to the heaviest.
+
+        A part is wanted in as much as its weight is of the greatest: with a tip of 1 and an object of 0.25 both in a quarter,
+        the tip alone in the rest. Parts of one weight make one level.
+        """
+        parts = (self.latent, self.tip, self.object)
+        weights = [0.0 if part is None else weight for part, weight in zip(parts, self.weights, strict=True)]
+        steps = sorted({0.0, *weights})
+        return [((b - a) / steps[-1], tuple(weight >= b for weight in weights)) for a, b in pairwise(steps)]
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,13 @@ def test_a_goal_with_weights_that_are_none_is_refused(weights):
         Goal(tip=THERE, weights=weights)
 
 
+@pytest.mark.parametrize("weights", [(0.0, 0.0, 0.0), (1.0, 0.0, 1.0)])
+def test_a_goal_of_which_nothing_counts_is_refused(weights):
+    """All weigh nothing, or just the part that there is."""
+    with pytest.raises(ValueError, match="must weigh more than 0"):
+        Goal(tip=THERE, weights=weights)
+
+
 @pytest.mark.parametrize("text", ["nan*to_go", "to_go + nan*effort", "inf*smooth"])
 def test_an_objective_with_a_weight_that_is_none_is_refused_in_a_goal_as_in_a_parameter(profile, text):
     """No plan is made of it."""

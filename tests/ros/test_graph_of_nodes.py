@@ -173,6 +173,7 @@ def test_a_new_goal_replaces_the_old_one(line: Line):
         ({"tip": Pose(position=Point(x=float("nan")))}, "not finite"),
         ({"object_only": True}, "needs goal images"),
         ({"weight_tip": -1.0}, "weights must be"),
+        ({"weight_object": 1.0}, "must weigh more than 0"),
     ],
 )
 def test_an_impossible_goal_is_refused_with_a_sentence(line: Line, goal: dict, said: str):

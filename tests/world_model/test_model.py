@@ -40,6 +40,34 @@ def test_only_the_given_parts_of_a_goal_matter(tiny):
     assert not torch.allclose(plain, counted)
 
 
+def test_the_parts_of_a_goal_weigh_as_told(tiny):
+    """The heaviest counts alone for as much as it outweighs the others, with them for the rest; equal ones as if unweighed."""
+    z, p, whole = torch.randn(3, 8), torch.randn(3, 12), Goal(np.ones(8, np.float32), *np.array([[0.5, 0.1, 0], [0.4, -0.1, 0]]))
+    to_go = lambda *weights: tiny.blocks_to_go(z, p, replace(whole, weights=weights))  # noqa: E731
+    for same in ((1.0, 1.0, 1.0), (0.1, 0.1, 0.1), (7.0, 7.0, 7.0)):
+        features = tiny.features(z, p, *tiny.goal_tensors(replace(whole, weights=same)))
+        assert torch.equal(to_go(*same), tiny.judge(features)), "as ever, to the bit"
+    assert torch.equal(to_go(3.0, 3.0, 0.0), to_go(1.0, 1.0, 0.0))
+    all_of_it, two, one = to_go(1.0, 1.0, 1.0), to_go(1.0, 0.0, 1.0), to_go(0.0, 0.0, 1.0)
+    assert min((a - b).abs().min() for a, b in ((all_of_it, two), (two, one), (all_of_it, one))) > 1e-4
+    torch.testing.assert_close(to_go(1.0, 0.1, 1.0), 0.1 * all_of_it + 0.9 * two)
+    torch.testing.assert_close(to_go(2.0, 0.5, 5.0), 0.1 * all_of_it + 0.3 * two + 0.6 * one)
+    assert not torch.allclose(to_go(1.0, 0.1, 1.0), to_go(1.0, 5.0, 1.0))
+    goal = replace(whole, weights=(1.0, 0.1, 5.0))
+    assert torch.equal(tiny.towards(goal).blocks_to_go(z, p, goal), tiny.blocks_to_go(z, p, goal))
+
+
+def test_critics_that_differ_are_asked_of_a_weighted_goal_one_by_one(tiny):
+    """Their mean is what is to go; how far they differ is of the same weighted blocks."""
+    torch.manual_seed(1)
+    model = WorldModel(tiny.contract, replace(TINY, critics=3)).requires_grad_(False)
+    z, p, tip, thing = torch.randn(3, 8), torch.randn(3, 12), np.array([0.5, 0.1, 0.02]), np.array([0.4, -0.1, 0.02])
+    goal, both, only = Goal(tip=tip, object=thing, weights=(1.0, 1.0, 0.25)), Goal(tip=tip, object=thing), Goal(tip=tip)
+    each = [model.expected(model.logits(model.features(z, p, *model.goal_tensors(g)))) for g in (both, only)]
+    torch.testing.assert_close(model.spread(z, p, goal), (0.25 * each[0] + 0.75 * each[1]).std(0))
+    assert torch.equal(model.spread(z, p, both), each[0].std(0))
+
+
 def test_a_model_with_a_goal_in_mind_says_the_same_of_that_goal_and_of_others(tiny):
     """Bit for bit; and the model itself keeps none in mind."""
     z, p, k = torch.randn(3, 8), torch.randn(3, 12), torch.ones(3)

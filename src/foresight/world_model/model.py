@@ -221,7 +221,18 @@ class WorldModel(nn.Module):
         return self.act_each(self.features(latent, proprio, *self.goal_tensors(goal)), k)[0]
 
     def blocks_to_go(self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], goal: Goal) -> Float[Tensor, "S"]:
-        return self.judge(self.features(latent, proprio, *self.goal_tensors(goal)))
+        return self._to_go(latent, proprio, goal).mean(0)
+
+    def _to_go(self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], goal: Goal) -> Float[Tensor, "M S"]:
+        """Blocks still to go as each critic expects them, by the weights of the goal's parts."""
+        *places, given, reads = self.goal_tensors(goal)
+        if len(goal.levels) == 1:
+            return self.expected(self.logits(self.features(latent, proprio, *places, given, reads)))
+        by_level = []
+        for share, parts in goal.levels:
+            wanted = given.new_tensor([parts], dtype=given.dtype)
+            by_level.append(share * self.expected(self.logits(self.features(latent, proprio, *places, wanted, reads))))
+        return torch.stack(by_level).sum(0)
 
     @property
     def critics(self) -> int:
@@ -244,7 +255,7 @@ class WorldModel(nn.Module):
         """Standard deviation [blocks] of what the critics expect. Raises ValueError for a model with one."""
         if self.critics == 1:
             raise ValueError("This model has one critic, which cannot differ from others. Train one with --model.critics 3.")
-        return self.expected(self.logits(self.features(latent, proprio, *self.goal_tensors(goal)))).std(0)
+        return self._to_go(latent, proprio, goal).std(0)
 
     def dreaming(self) -> WorldModel:
         """The same model with the actor and critic that learned in imagination in the places of the others.
