@@ -11,7 +11,7 @@ from foresight import cli
 from foresight.contract import CameraContract, Contract
 from foresight.data import Belief, Goal, Start
 from foresight.evaluation import bench_onnx
-from foresight.evaluation.bench_onnx import FLOAT32, ONNX, BenchOnnxConfig, bench, summary
+from foresight.evaluation.bench_onnx import AS_RUN, FLOAT32, ONNX, BenchOnnxConfig, bench, summary
 from foresight.planning.config import PlannerConfig
 from foresight.planning.planner import Planner
 from foresight.world_model import checkpoint
@@ -19,6 +19,7 @@ from foresight.world_model import export as exporting
 from foresight.world_model.export import ExportConfig, ExportError, examples, export, parity, session
 from foresight.world_model.model import WorldModel
 from foresight.world_model.onnx_model import OnnxWorldModel
+from foresight.world_model.packed import pack_linears
 from tests.world_model.conftest import TINY
 
 HORIZON, FILES = 3, ("encoder.onnx", "rollout.onnx", "dynamics.onnx")
@@ -139,16 +140,22 @@ def test_nothing_is_replaced(capsys, tmp_path):
 
 
 def test_every_engine_is_timed_beside_torch(model, exported, monkeypatch):
-    """A row for each case and engine; the ratio is that of the medians, to torch in bfloat16."""
+    """A row for each case and engine; the ratio is that of the medians. What runs in operation takes part but for the encoder,
+    which is in float32 there too; plans with the ONNX files have actor and critic as operation has them."""
     monkeypatch.setattr(bench_onnx, "fill", lambda m, folder, h: [
         (folder / file.name).write_bytes(file.read_bytes()) for file in exported[0].iterdir()
     ] and {})  # fmt: skip
+    packed = []
+    monkeypatch.setattr(bench_onnx, "pack_linears", lambda model: packed.append(type(model)) or pack_linears(model))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     found = bench(BenchOnnxConfig(repeats=3, horizon=HORIZON), model)
+    assert {WorldModel, OnnxWorldModel} == set(packed) and before.keys() == model.state_dict().keys(), "a copy is packed"
     rows = {(row["part"], row["rows"], row["engine"]): row for row in found["rows"]}
     for part, count in bench_onnx.CASES:
         basis, one = rows[part, count, FLOAT32]["median_s"], rows[part, count, ONNX]
         assert one["of_float32"] == pytest.approx(basis / one["median_s"])
         assert (one["of_bfloat16"] is None) == (part == "plan")
+        assert ((part, count, AS_RUN) in rows) == (one["of_as_run"] is not None) == (part != "encoder")
     assert {"onnx", "onnxruntime"} <= found["versions"].keys() and "rollout   48 rows  onnxruntime float32" in summary(found)
 
 

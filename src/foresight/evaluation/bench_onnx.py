@@ -1,4 +1,4 @@
-"""Times the shipped model's encoder and rollout on this CPU: in torch, as it runs, against its ONNX files in other engines.
+"""Times the shipped model on this CPU, encoder, rollout and whole plans: in torch, against its ONNX files in other engines.
 
     foresight bench onnx --json F
 
@@ -32,8 +32,9 @@ from foresight.world_model.export import ENCODER, ROLLOUT, Rollout, examples, fi
 from foresight.world_model.model import WorldModel
 from foresight.world_model.networks import normalise_images
 from foresight.world_model.onnx_model import OnnxWorldModel
+from foresight.world_model.packed import pack_linears
 
-FLOAT32, BFLOAT16, ONNX = "torch float32", "torch bfloat16", "onnxruntime float32"
+FLOAT32, BFLOAT16, AS_RUN, ONNX = "torch float32", "torch bfloat16", "torch as it runs", "onnxruntime float32"
 # One observation; the planner's proposals; a round of its search; a whole plan of the planner as shipped, but for the deadline.
 CASES = (("encoder", 1), ("rollout", 17), ("rollout", 48), ("plan", 1))
 Run = Callable[[], object]
@@ -63,7 +64,9 @@ class BenchOnnxConfig:
 def bench(config: BenchOnnxConfig, model: WorldModel | None = None) -> dict[str, Any]:
     """A row for each case and engine, with its median time and how many times as fast as torch it is.
 
-    The model runs in torch in float32 today; plans are made in that and in ONNX Runtime only.
+    As it runs is what `checkpoint.load_for_planning` loads: the encoder in float32, what is run for every candidate packed in
+    bfloat16 where the CPU multiplies that. A plan in ONNX Runtime is that of device onnx: actor, critic and readouts are as in
+    torch.
     """
     require()
     model = model or checkpoint.load(config.checkpoint)
@@ -110,6 +113,7 @@ def _case(config: BenchOnnxConfig, model: WorldModel, folder: Path, part: str, r
             "least_s": min(times),
             "of_float32": beside(FLOAT32, name),
             "of_bfloat16": beside(BFLOAT16, name),
+            "of_as_run": beside(AS_RUN, name),
         }
         for name, times in took_s.items()
     ]
@@ -117,8 +121,10 @@ def _case(config: BenchOnnxConfig, model: WorldModel, folder: Path, part: str, r
 
 def _engines(config: BenchOnnxConfig, model: WorldModel, folder: Path, part: str, rows: int) -> dict[str, Run]:
     """Of each engine, one run of this part of the model on the same inputs."""
+    packed = pack_linears(copy.deepcopy(model))
     if part == "plan":
-        return {FLOAT32: _plan(model), ONNX: _plan(OnnxWorldModel(model, folder, config.threads))}
+        onnx = pack_linears(OnnxWorldModel(model, folder, config.threads))
+        return {FLOAT32: _plan(model), AS_RUN: _plan(packed), ONNX: _plan(onnx)}
     images, arguments = examples(model, rows, config.horizon)
     half, rollout = copy.deepcopy(model).bfloat16(), Rollout(model, config.horizon)
     half_rollout, half_arguments = Rollout(half, config.horizon), tuple(x.bfloat16() for x in arguments)
@@ -129,6 +135,9 @@ def _engines(config: BenchOnnxConfig, model: WorldModel, folder: Path, part: str
             lambda: half.encoder(normalise_images(images).bfloat16()) if encoding else half_rollout(*half_arguments)
         ),
     }
+    if not encoding:
+        as_run = Rollout(packed, config.horizon)
+        engines[AS_RUN] = _of_torch(lambda: as_run(*arguments))
     file, inputs = folder / (ENCODER if encoding else ROLLOUT), [images.numpy()] if encoding else [x.numpy() for x in arguments]
     one = session(file, config.threads)
     named = dict(zip((i.name for i in one.get_inputs()), inputs, strict=True))
@@ -171,6 +180,6 @@ def summary(found: dict[str, Any]) -> str:
     times = lambda ratio, what: "" if ratio is None else f"{ratio:>8.2f} of {what}"  # noqa: E731
     return "\n".join(
         f"{row['part']:<8} {row['rows']:>3} rows  {row['engine']:<20}{1e3 * row['median_s']:>8.2f} ms"
-        f"{times(row['of_float32'], FLOAT32)}{times(row['of_bfloat16'], BFLOAT16)}"
+        f"{times(row['of_float32'], FLOAT32)}{times(row['of_bfloat16'], BFLOAT16)}{times(row['of_as_run'], AS_RUN)}"
         for row in found["rows"]
     )
