@@ -1,4 +1,4 @@
-"""Tasks with a keep-out box on the straight way to the goal: told of it, the actor alone, and untold, on the same scenes.
+"""Tasks with a keep-out box on the straight way to the goal, on the same scenes: told of it and untold, planner and actor alone.
 
     foresight bench keep_out --episodes 200 --seed 400 --json F
 
@@ -23,6 +23,7 @@ from sim.episodes import Build, evaluate
 RUNS: dict[str, tuple[PolicyName, KeepOutName]] = {
     "told": ("both", "told"),
     "actor alone, told": ("actor", "told"),
+    "actor alone, untold": ("actor", "untold"),
     "untold": ("both", "untold"),
 }
 
@@ -32,9 +33,9 @@ class KeepOutConfig:
     """Which scenes to run, and by whom."""
 
     episodes: int = 200
-    """Number of scenes; each is run by the planner told of the box, the actor alone, and the planner untold."""
+    """Number of scenes; each is run by the planner and by the actor alone, told of the box and untold."""
     actor_episodes: int | None = None
-    """Scenes, the first of them, for the actor alone and the planner untold; by default all."""
+    """Scenes, the first of them, for all but the planner told of the box; by default all."""
     seed: int = 400
     """Held-out scenes start at seed * 100000. 103 and 300 are those that the ways round were developed on."""
     task: TaskName = "push"

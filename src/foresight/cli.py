@@ -418,7 +418,7 @@ def bench_search(words: list[str]) -> int:
 
 
 def bench_keep_out(words: list[str]) -> int:
-    """Push with a box before the goal: told of it, the actor alone, and untold; 1 where, told, a limit or the box was broken."""
+    """Push with a box before the goal: planner and actor, told and untold; 1 if the planner, told, broke a limit or the box."""
     from foresight.files import write_atomically
     from sim.keep_out import KeepOutConfig, summary
     from sim.keep_out import bench as run

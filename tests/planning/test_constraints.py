@@ -59,10 +59,15 @@ def test_told_of_a_post_the_planner_goes_round_it_and_arrives(profile, constrain
     assert np.linalg.norm(constraints.kinematics.tip(last.q[-1]) - THERE) < 0.02
 
 
-def test_untold_or_by_the_actor_alone_the_arm_goes_through(profile, constraints, near_post):
-    """What the test before shows is due to being told, and to the search: the actor alone stops before the post."""
-    goal = goal_at(THERE)
-    assert min(to_post(near_post, p.trajectory) for p, _ in drive(planner_of(profile), constraints, HERE, goal, 25)) < 0
+@pytest.mark.parametrize("policy", ["both", "actor"])
+def test_untold_the_arm_goes_through(profile, constraints, near_post, policy):
+    """What the test before shows is due to being told: by search and actor as by the actor alone."""
+    plans = drive(planner_of(profile, policy=policy), constraints, HERE, goal_at(THERE), 25)
+    assert min(to_post(near_post, plan.trajectory) for plan, _ in plans) < 0
+
+
+def test_told_the_actor_alone_stops_before_the_post(profile, constraints, near_post):
+    """It knows no way round: that is due to the search."""
     goal = Goal(tip=THERE, keep_outs=(POST,))
     plans = list(drive(planner_of(profile, policy="actor"), constraints.of(goal), HERE, goal, 25))
     assert min(to_post(near_post, plan.trajectory) for plan, _ in plans) > 0

@@ -7,7 +7,7 @@ import pytest
 
 from foresight.data import Box
 from foresight.evaluation.results import EpisodeResult
-from sim.keep_out import KeepOutConfig, bench, crosses, row, summary
+from sim.keep_out import RUNS, KeepOutConfig, bench, crosses, row, summary
 from tests.sim.test_episodes import PICTURES, Line, Walker
 
 POST = Box("post", np.array([0.44, -0.01, 0.0]), np.array([0.46, 0.01, 0.04]))
@@ -28,29 +28,43 @@ class World(Line):
 
 
 def build(config, policy):
-    """The planner walks to the goal, the actor alone stands still. Told of boxes, it says so to its world."""
+    """They walk to the goal; the actor alone, told of boxes, stands still. Who is told says so to its world."""
     world = World()
 
     class Told(Walker):
         def set_goal_images(self, images, now_s, object_only=False, keep_outs=()):
             world.told = keep_outs == (POST,)
+            if world.told and policy == "actor":
+                self.stride = 0.0
 
-    return world, Told(0.25 if policy == "both" else 0.0)
+    return world, Told(0.25)
 
 
-def test_told_the_actor_alone_and_untold_run_the_same_scenes():
-    """Each row has its successes with their interval, and in how many episodes arm and object came into the box."""
+def test_planner_and_actor_alone_told_and_untold_run_the_same_scenes():
+    """Each row has its successes with their interval, and in how many episodes arm and object came into the box: the actor
+    alone goes through it where it is not told, and nowhere where it is."""
     shown = []
     config = KeepOutConfig(episodes=4, actor_episodes=3, seed=7, jobs=1)
     figures = bench(config, lambda name, result: shown.append((name, result.seed)), build)
-    told, actor, untold = figures["runs"].values()
+    told, actor, actor_untold, untold = (
+        figures["runs"][name] for name in ("told", "actor alone, told", "actor alone, untold", "untold")
+    )
     assert (told["episodes"], told["successes"], told["arm_entered"], told["object_entered"]) == (4, 4, 0, 4)
     assert (actor["episodes"], actor["successes"], actor["arm_entered"]) == (3, 0, 0)
+    assert (actor_untold["episodes"], actor_untold["successes"], actor_untold["arm_entered"]) == (3, 3, 3)
     assert (untold["episodes"], untold["successes"], untold["arm_entered"]) == (3, 3, 3)
     assert told["ci95"] == [pytest.approx(0.5101, abs=1e-4), 1.0] and len(actor["failures"]) == 3
     assert [seed for name, seed in shown if name == "told"] == [700_000, 700_001, 700_002, 700_003]
     lines = summary(figures).splitlines()
-    assert len(lines) == 3 and lines[0].startswith("told: 100.0 % [51, 100] of 4")
+    assert len(lines) == 4 and lines[0].startswith("told: 100.0 % [51, 100] of 4")
+
+
+@pytest.mark.parametrize(("actor_episodes", "others"), [(None, 2), (2, 2), (0, None)])
+def test_the_others_run_as_many_scenes_as_asked_for(actor_episodes, others):
+    """All by default, all where that is asked for, or none."""
+    figures = bench(KeepOutConfig(episodes=2, actor_episodes=actor_episodes, jobs=1), lambda name, result: None, build)
+    counts = {name: found["episodes"] for name, found in figures["runs"].items()}
+    assert counts == {name: 2 if name == "told" else others for name in (RUNS if others else ("told",))}
 
 
 def test_only_episodes_that_were_run_are_counted():
