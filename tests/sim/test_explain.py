@@ -10,6 +10,7 @@ import torch
 
 from foresight.agent import Agent
 from foresight.evaluation.config import EvaluateConfig, ExplainConfig
+from foresight.evaluation.explanation import BARS, CHOSEN, ELITE, FAINT, compose
 from foresight.evaluation.results import read_results, summarise, write_results
 from foresight.planning.config import PlannerConfig
 from foresight.robots.profile import load_profile
@@ -19,6 +20,8 @@ from sim.episodes import run_episode
 from sim.explain import explain
 from sim.scenes import contract
 from sim.simulation import Simulation
+
+SINGULARITY = "singularity: least distance over distance"
 
 
 class Ending:
@@ -65,14 +68,20 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_a_plan_is_explained_by_the_candidates_that_it_was_chosen_from(run, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def explained(run, tmp_path_factory):
+    """The account of one of its plans, the picture's path, and what the replay says of itself."""
+    accounts, draw = [], explaining.draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explaining, "draw", lambda account, path: accounts.append(account) or draw(account, path))
+        path, compared = explain(ExplainConfig(run, 0, 6, tmp_path_factory.mktemp("explained") / "plan.png"), build)
+    return accounts[0], path, compared
+
+
+def test_a_plan_is_explained_by_the_candidates_that_it_was_chosen_from(explained):
     """Played again to the last bit; the plan is one of the candidates, none that may be chosen is cheaper; a picture is drawn."""
-    accounts = []
-    draw = explaining.draw
-    monkeypatch.setattr(explaining, "draw", lambda account, path: accounts.append(account) or draw(account, path))
-    path, compared = explain(ExplainConfig(run, 0, 6, tmp_path / "plan.png"), build)
+    account, path, compared = explained
     assert "to the last bit" in compared and compared.startswith("7 beliefs")
-    (account,) = accounts
     chosen, row = account.chosen()
     ranks = torch.cat([found.cost for _, found in account.sets])
     assert float(account.sets[chosen][1].cost[row]) <= float(ranks.min()) + PlannerConfig().improvement + 1e-6
@@ -82,6 +91,105 @@ def test_a_plan_is_explained_by_the_candidates_that_it_was_chosen_from(run, tmp_
     assert account.imagined.shape[:2] == (PlannerConfig().horizon, 2)
     picture = matplotlib.image.imread(path)
     assert picture.shape[0] > 800 and picture.shape[1] > 1000 and np.ptp(picture[..., :3]) > 0.5
+
+
+@pytest.fixture(scope="module")
+def panels(explained):
+    """The picture's charts and frames by their titles."""
+    return {axis.get_title(): axis for axis in compose(explained[0]).axes}
+
+
+def told(axis) -> list[str]:
+    """What stands in the chart's legend."""
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize(("title", "seen"), [("tip, from above", [0, 1]), ("tip, from the side", [1, 2])])
+def test_every_candidate_is_drawn_the_elites_and_the_plan_marked(explained, panels, title, seen):
+    """From the tip to where each of them ends; the keep-out and what is wanted are there, and the legend tells which is which."""
+    account, axis = explained[0], panels[title]
+    ways = {colour: [line.get_xydata() for line in axis.lines if line.get_color() == colour and len(line.get_xydata()) > 1]
+            for colour in (FAINT, ELITE, CHOSEN)}  # fmt: skip
+    candidates = [way for foreseen, _ in account.sets for way in foreseen.positions.double().numpy()]
+    assert len(candidates) == account.plan.candidates == len(ways[FAINT]) + len(ways[ELITE])
+    best = account.sets[-1][1].cost.argsort()[: account.elites]
+    elites = account.sets[-1][0].positions.double().numpy()[best]
+    (plan,), (set_, row) = ways[CHOSEN], account.chosen()
+    plotted = lambda ways: sorted(np.round(way[-1], 5).tolist() for way in ways)  # noqa: E731
+    assert plotted(ways[FAINT] + ways[ELITE]) == plotted(way[:, seen] for way in candidates)
+    assert plotted(ways[ELITE]) == plotted(elites[..., seen]) and len(elites) == PlannerConfig().elites
+    np.testing.assert_allclose(plan[1:], account.sets[set_][0].positions[row][:, seen], atol=1e-6)
+    assert all(np.allclose(way[0], account.belief.tip[seen], atol=1e-6) for way in (*ways[FAINT], *ways[ELITE], plan))
+    (box,), (drawn,) = account.constraints.keep_outs, axis.patches
+    np.testing.assert_allclose(
+        [drawn.get_xy(), (drawn.get_width(), drawn.get_height())], [box.low[seen], (box.high - box.low)[seen]]
+    )
+    assert {"the plan", "elites", "other candidates", "keep-out", "tip wanted"} <= set(told(axis))
+    assert any(line.get_marker() == "*" for line in axis.lines)
+
+
+def test_costs_are_drawn_by_term(explained, panels):
+    """A stack for each of the cheapest candidates, the plan's in red; a line over the horizon; legends name the terms."""
+    account = explained[0]
+    bars, lines = panels["cost by term; red: the plan, hatched: enters a keep-out"], panels["cost of the plan over the horizon"]
+    terms = list(account.plan.terms)
+    assert len(terms) > 2 and told(bars) == told(lines) == terms == [line.get_label() for line in lines.lines]
+    heights = np.array([[bar.get_height() for bar in stack] for stack in bars.containers])
+    red = np.array([[bar.get_edgecolor()[3] > 0 for bar in stack] for stack in bars.containers])
+    costs = torch.cat([found.cost for _, found in account.sets]).numpy()
+    assert heights.shape == (len(terms), min(BARS, np.isfinite(costs).sum()))
+    assert red.all(0).sum() == 1 and not (red.any(0) & ~red.all(0)).any()
+    np.testing.assert_allclose(heights[:, red.all(0)][:, 0], list(account.plan.terms.values()), rtol=1e-5, atol=1e-9)
+    set_, row = account.chosen()
+    for line in lines.lines:
+        along = account.objective.along(account.sets[set_][0])[line.get_label()][row]
+        np.testing.assert_allclose(line.get_ydata(), along, rtol=1e-5)
+
+
+def test_margins_are_drawn_along_the_plan_and_its_stop(explained, panels):
+    """Distances and the share that is used of each limit, the singularity's too; they are those that the plan tells of."""
+    account = explained[0]
+    plan, constraints = account.plan, account.constraints
+    distances, shares = panels["margins: distances"], panels["margins: limits, the joint that is nearest to its own"]
+    ends = plan.trajectory.times_s[[0, -1]] - plan.stamp_s
+    found = {}
+    for axis, limit in ((distances, 0.0), (shares, 1.0)):
+        *drawn, line = axis.lines
+        assert list(line.get_ydata()) == [limit, limit] and told(axis) == [line.get_label() for line in drawn]
+        found |= {line.get_label(): line.get_ydata() for line in drawn}
+        for line in drawn:
+            np.testing.assert_allclose(line.get_xdata()[[0, -1]], ends)
+    assert found["table, keep-outs, itself (at most 0.1 m is looked for)"].min() == pytest.approx(plan.margin_m, abs=2e-3)
+    assert found["tip to the workspace's nearest wall"].min() > 0
+    assert set(told(shares)) == {
+        *(f"joint {n}" for n in ("position", "velocity", "acceleration", "jerk")),
+        "tip speed",
+        SINGULARITY,
+    }
+    assert all(0 < found[name].max() <= 1 for name in told(shares))
+    least = constraints.dexterity_min / found[SINGULARITY].max() - constraints.dexterity_min
+    assert least == pytest.approx(plan.singular_margin, abs=2e-3)
+
+
+def test_a_plan_that_moves_the_gripper_shows_its_force(explained):
+    """As a share of what it may squeeze with."""
+    account = explained[0]
+    gripping = replace(account, plan=replace(account.plan, grip_force_n=account.constraints.grip_limit.cap_n / 2))
+    (shares,) = (axis for axis in compose(gripping).axes if axis.get_title().startswith("margins: limits"))
+    (force,) = (line for line in shares.lines if line.get_label() == "gripper force")
+    assert "gripper force" in told(shares) and set(force.get_ydata()) == {0.5}
+
+
+def test_frames_are_what_was_seen_and_what_is_imagined(explained, panels):
+    """A row a camera, an image each."""
+    account = explained[0]
+    blocks = len(account.imagined)
+    for c, (name, image) in enumerate(account.images.items()):
+        row = [axis for title, axis in panels.items() if title.startswith(name)]
+        assert len(row) == blocks + 1
+        for axis, expected in zip(row, [image, *account.imagined[:, c]], strict=True):
+            (drawn,) = axis.images
+            np.testing.assert_array_equal(drawn.get_array(), expected)
 
 
 def test_a_sub_goal_that_was_pursued_is_shown(tmp_path, monkeypatch):
@@ -110,6 +218,9 @@ def test_a_sub_goal_that_was_pursued_is_shown(tmp_path, monkeypatch):
     with_them, without = accounts
     assert with_them.subgoal.shape == with_them.imagined.shape[1:] and without.subgoal is None
     assert (with_them.plan.subgoal is None, without.plan.subgoal is None) == (False, True)
+    drawn = [axis for axis in compose(with_them).axes if axis.get_title().endswith("sub-goal")]
+    for axis, expected in zip(drawn, with_them.subgoal, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), expected)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -18,6 +19,10 @@ from foresight.planning.constraints import Constraints
 from foresight.planning.imagination import Imagined
 from foresight.planning.objective import Objective
 from foresight.planning.residuals import Foreseen
+from foresight.planning.singularity import dexterity
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOOK_S = 0.01  # [s] between two looks at the margins
 BARS = 24  # candidates whose cost is shown, cheapest first
@@ -53,13 +58,16 @@ def draw(account: Account, path: Path) -> Path:
     """Writes the picture as .png; raises ValueError for another suffix."""
     if path.suffix != ".png":
         raise ValueError(f"A picture's name must end in .png, got {path}.")
-    import matplotlib
+    figure = compose(account)
+    return write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+
+def compose(account: Account) -> Figure:
+    """The picture: six charts over the frames."""
+    from matplotlib.figure import Figure
 
     cameras, blocks = len(account.images), len(account.imagined)
-    figure = plt.figure(figsize=(16, 9 + 1.8 * cameras), layout="constrained")
+    figure = Figure(figsize=(16, 9 + 1.8 * cameras), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(9, 1.8 * cameras))
     axes = upper.subplots(2, 3)
     _paths(axes[0, 0], account, 0, 1)
@@ -75,10 +83,7 @@ def draw(account: Account, path: Path) -> Path:
         f"{plan.candidates} candidates, margin {plan.margin_m:.3f} m{f' ({plan.nearest})' if plan.nearest else ''}",
         fontsize=10,
     )
-    try:
-        return write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
-    finally:
-        plt.close(figure)
+    return figure
 
 
 def _paths(axis, account: Account, x: int, y: int) -> None:
@@ -176,7 +181,7 @@ def _distances(axis, account: Account) -> None:
 
 
 def _shares(axis, account: Account) -> None:
-    """Which share of each limit the joint trajectory uses."""
+    """Which share of each limit the joint trajectory uses, and of what its gripper may squeeze with where it moves that."""
     trajectory, constraints = account.plan.trajectory, account.constraints
     profile, times = constraints.profile, _looks(trajectory)
     q, dq, ddq, jerk = derivatives(trajectory, times)
@@ -189,7 +194,10 @@ def _shares(axis, account: Account) -> None:
         "joint acceleration": (np.abs(ddq) / profile.acceleration_max).max(1),
         "joint jerk": (np.abs(jerk) / profile.jerk_max).max(1),
         "tip speed": tip_speed / profile.tip_speed_max,
+        "singularity: least distance over distance": constraints.dexterity_min / dexterity(constraints.kinematics, q).clip(1e-9),
     }
+    if constraints.grip_limit is not None and np.isfinite(account.plan.grip_force_n):
+        used["gripper force"] = np.full(len(times), account.plan.grip_force_n / constraints.grip_limit.cap_n)
     for name, share in used.items():
         axis.plot(times - account.plan.stamp_s, share, label=name, linewidth=1.0)
     _to_the_stop(axis, 1.0, "share of the limit used", "margins: limits, the joint that is nearest to its own")
