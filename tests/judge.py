@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mujoco
 import numpy as np
 
 from foresight.data import Trajectory
+from foresight.robots.contacts import Contacts
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
 from tests.motions import at_1khz, tips_at
@@ -44,6 +46,39 @@ def faults(motion: Trajectory, profile: RobotProfile, kinematics: MujocoKinemati
         if (outside > max(WALL_M, outside[0] + WALL_M)).any():
             wrong.append(f"tip {outside.max():.4f} m outside the workspace")
     return wrong
+
+
+def met(
+    motion: Trajectory, profile: RobotProfile, kinematics: MujocoKinematics, contacts: Contacts, dexterity_min: float = 0.0
+) -> set[str]:
+    """Which of table, self, joint limit and singularity the motion meets, its stop included, at 500 Hz.
+
+    What touches is told by MuJoCo's contacts. A singularity is met where a radian of the joints moves the tool by less than
+    `dexterity_min` [m] in some direction, its turns counted at half a metre.
+    """
+    q = np.vstack([at_1khz(motion)[1][::2], motion.q[-1]])
+    found = set()
+    depth, what = contacts.deepest(q)
+    if depth > 0:
+        found.add("table" if "table" in what else "self")
+    if ((q < profile.position_min) | (q > profile.position_max)).any():
+        found.add("joint limit")
+    if dexterity_min and least_singular(kinematics, q) < dexterity_min:
+        found.add("singularity")
+    return found
+
+
+def least_singular(kinematics: MujocoKinematics, q: np.ndarray) -> float:
+    """[m/rad] of the tip's Jacobians at q (N, J), angular rows at half a metre, by MuJoCo itself."""
+    data, jacobian, least = mujoco.MjData(kinematics.model), np.zeros((6, kinematics.model.nv)), np.inf
+    site = data.site(kinematics.profile.model.gripper_prefix + kinematics.profile.model.tip_site).id
+    for row in q:
+        data.qpos[:] = row
+        mujoco.mj_fwdPosition(kinematics.model, data)
+        mujoco.mj_jacSite(kinematics.model, data, jacobian[:3], jacobian[3:], site)
+        jacobian[3:] *= 0.5
+        least = min(least, float(np.sqrt(max(0.0, np.linalg.eigvalsh(jacobian @ jacobian.T)[0]))))
+    return least
 
 
 def step(before: Trajectory | None, after: Trajectory, measured: np.ndarray | None) -> list[str]:
