@@ -195,6 +195,16 @@ def test_a_horizon_longer_than_the_models_critic_counts_is_refused(profile):
     assert Planner(model, profile, PlannerConfig(horizon=3)).steps == 9
 
 
+def test_a_horizon_far_beyond_what_training_imagined_brings_a_warning(profile, recwarn):
+    """With both numbers and what to do; one block more, as shipped, brings none, and a model that tells nothing neither."""
+    model = ToyModel(profile)
+    model.config = SimpleNamespace(max_blocks=16, imagined_blocks=3)
+    Planner(model, profile), Planner(ToyModel(profile), profile, PlannerConfig(horizon=16))
+    assert not recwarn
+    with pytest.warns(RuntimeWarning, match=r"horizon is 5 blocks; training imagined 3.*Set horizon to 4"):
+        assert Planner(model, profile, PlannerConfig(horizon=5)).steps == 15
+
+
 class Blind(ToyModel):
     """Has no dynamics, as a model that learned by behaviour cloning."""
 

@@ -21,7 +21,7 @@ class PlannerConfig:
     # Actor proposals judged and refined in imagination; or one part alone; or the actor's first block, with nothing imagined; or
     # the actor that learned in imagination alone; or random motion.
     policy: Policy = "both"
-    horizon: int = 4  # blocks imagined ahead; training imagines 3, and the farther the less is it to be believed
+    horizon: int = 4  # blocks imagined ahead; training imagines 3; more than 4 brings a warning
     aims: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)  # how many blocks away the actor is told the goal is, one proposal each
     noisy_per_aim: int = 1  # further proposals per aim, with noise on the actor's motion
     proposal_noise: float = 0.04  # [m/s] of those

@@ -9,6 +9,7 @@ Shape letters: S candidate motions, H blocks, K steps in a block, N = H K steps,
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, takewhile
@@ -39,6 +40,7 @@ from foresight.robots.profile import RobotProfile
 
 EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates examined until one keeps to the constraints or the time is up
 EXAMINING = 0.6  # of the time that the proposals took is kept for examining what was found, or what that took lately if more
+BEYOND = 1  # block further than training imagined, as the shipped planner looks, whose figures are measured so
 GRIPPER_SPREAD = 0.5  # first standard deviation of a gripper's command, which is 0 or 1
 
 Chosen = tuple[Imagined, list[str], int]  # the set that holds the best, where each of it comes from, how many were tried
@@ -61,6 +63,14 @@ class Planner:
             )
         reacts = config.policy == "reactive"
         config = replace(config, horizon=1) if reacts else config
+        imagined = getattr(getattr(model, "config", None), "imagined_blocks", config.horizon)
+        if config.horizon > imagined + BEYOND:
+            warnings.warn(
+                f"horizon is {config.horizon} blocks; training imagined {imagined}, and more than {BEYOND} beyond that was never "
+                f"measured. Set horizon to {imagined + BEYOND} or less, or judge the plans before an arm moves by them.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self.model, self.config, self.contract = model, config, model.contract
         self._foresees = not reacts and getattr(model, "foresees", True)
         self.objective = parse(config.objective)  # may be set anew between two plans

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from foresight.training.anti_collapse import follow, infonce, vicreg
 from foresight.training.config import TrainConfig
 from foresight.training.dataset import PlayData, draw_looks, jitter
-from foresight.world_model.model import WorldModel
+from foresight.world_model.model import ModelConfig, WorldModel
 from foresight.world_model.networks import mlp
 from foresight.world_model.sigreg import sigreg
 
-WINDOW = 4  # frames, one block apart
+WINDOW = ModelConfig.imagined_blocks + 1  # frames, one block apart
 
 
 class Auxiliary(nn.Module):

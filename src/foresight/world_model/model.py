@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ SYMMETRY = 4  # quarter turns bring a cube onto itself
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes of the networks."""
+
+    imagined_blocks: ClassVar[int] = 3  # that training looks ahead in imagination
 
     latent: int = 128  # numbers in a latent
     encoder_width: int = 64  # channels of the first convolution
