@@ -310,9 +310,8 @@ def world_model(bench: Bench, checkpoint: Path) -> Fuzzed:
 @pytest.fixture
 def planner(bench: Bench, checkpoint: Path, profile, kinematics, start: np.ndarray) -> Fuzzed:
     """A planner that pursues a goal, so that beliefs become plans."""
-    node = bench.add(
-        PlannerNode, robot="ur5e", checkpoint=str(checkpoint), planner__samples=6, planner__elites=2, planner__noisy_per_aim=0
-    )
+    quick = {"planner__samples": 6, "planner__elites": 2, "planner__noisy_per_aim": 0, "planner__deadline_s": 60.0}
+    node = bench.add(PlannerNode, robot="ur5e", checkpoint=str(checkpoint), **quick)
     bench.bring_up(node)
     fuzzed, client = Fuzzed(bench, node), ActionClient(bench.node, topics.PURSUE[1], topics.PURSUE[0])
     bench.until(client.server_is_ready, "the planner offers pursue")

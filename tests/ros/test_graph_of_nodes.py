@@ -34,6 +34,7 @@ from tests.ros.conftest import Bench, parameters
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
 # random motion is motion
 QUICK = {"planner__samples": 6, "planner__elites": 2, "planner__noisy_per_aim": 0, "planner__policy": "random"}
+QUICK["planner__deadline_s"] = 60.0  # by the processor's time, of which a busy machine may have little; theirs is simulated
 
 
 class Line:
@@ -333,11 +334,14 @@ def test_a_plan_that_comes_later_than_its_motion_is_dropped_and_the_next_one_is_
     assert line.planner.report()["deadline_misses"] == 1
 
 
-def test_diagnostics_tell_how_long_plans_took_and_which_took_too_long(line: Line, monkeypatch: pytest.MonkeyPatch):
+def test_diagnostics_tell_how_long_plans_took_and_which_took_too_long(
+    bench: Bench, checkpoint: Path, start: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
     """By the processor's time: of plans of 20 ms one takes 90 ms, past `planner.deadline_s`, and one 150 ms, past a cycle too.
 
     The soak keeps each, and finds that the arm was on a motion to rest in the one past a cycle.
     """
+    line = Line(bench, checkpoint, start, planner__deadline_s=0.08)
     plan, took_s, heard = line.planner._planner.plan, [], line.bench.listen(topics.DIAGNOSTICS)
 
     def take(*arguments):

@@ -58,7 +58,8 @@ class Picking(Somebody):
         self.states, self.guard_states, self.plans, self.grips = (
             self.listen(t) for t in (topics.JOINT_STATES, topics.GUARD_STATE, topics.PLAN, GRIPPER)
         )
-        patient = {"planner__policy": "actor", "stale_after_s": 60.0}  # all in one thread, a busy machine makes beliefs rare
+        # All in one thread, and a busy machine makes beliefs rare and plans slow.
+        patient = {"planner__policy": "actor", "stale_after_s": 60.0, "planner__deadline_s": 60.0}
         made = {
             "sim": (SimNode, {"robot": "ur5e", "task": "pick", "seed": 3}),
             "guard": (GuardNode, {"robot": "ur5e", "gripper": True}),
@@ -138,7 +139,8 @@ def test_the_gripper_closes_on_a_plan_and_stays_closed_through_a_stop(picking: P
 
 def test_the_planner_goes_on_from_the_grippers_last_command(bench: Bench, gripping_checkpoint: Path, start, kinematics):
     """As the guard tells it, else as it was last offered, else as it is measured; random motion leaves it as it is."""
-    node = bench.add(PlannerNode, robot="ur5e", checkpoint=str(gripping_checkpoint), planner__policy="random")
+    random = {"planner__policy": "random", "planner__deadline_s": 60.0}
+    node = bench.add(PlannerNode, robot="ur5e", checkpoint=str(gripping_checkpoint), **random)
     bench.bring_up(node)
     published: list = []
     node.publish = lambda publisher, message: published.append(message)

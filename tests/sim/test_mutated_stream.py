@@ -188,7 +188,7 @@ def shipped():
     from sim.simulation import Simulation
 
     simulation = Simulation(0, load_profile("ur5e"))
-    yield simulation, Agent.load(MODEL)
+    yield simulation, Agent.load(MODEL, deadline_s=float("inf"))
     simulation.close()
 
 
