@@ -13,6 +13,7 @@ from foresight.planning.pursuit import End, PursuitConfig
 from foresight.world_model.model import ModelConfig, WorldModel
 from sim.scenes import contract
 from sim.simulation import Simulation
+from tests.untrained import seeing_the_middle
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def simulation():
 def model(simulation) -> WorldModel:
     torch.manual_seed(0)
     config = ModelConfig(latent=8, encoder_width=4, predictor_width=16, predictor_depth=1, head_width=16, max_blocks=4)
-    return WorldModel(contract(simulation.profile), config).eval().requires_grad_(False)
+    return seeing_the_middle(WorldModel(contract(simulation.profile), config).eval().requires_grad_(False))
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from foresight.data import Goal, Leg, Plan
+from foresight.planning.constraints import Constraints
+from foresight.planning.planner import Planner
 from foresight.planning.pursuit import End, Pursuit, PursuitConfig, refusal
-from tests.planning.toy import belief_at
+from tests.planning.toy import ToyModel, belief_at
 
 TIP = np.array([0.45, 0.0, 0.1])
 
@@ -70,6 +72,26 @@ def test_progress_keeps_a_pursuit_alive_until_its_time_limit():
 def test_impossible_goals_are_refused_with_the_workspace(profile, goal, words):
     """What lies outside the workspace cannot be reached, and the sentence says so."""
     assert words in refusal(goal, profile)
+
+
+@pytest.mark.parametrize(
+    ("tip", "words"),
+    [
+        ([0.45, 0.1, 0.1], None),
+        ([0.45, 0.2, 0.34], None),  # 4 cm above it, as a readout may err
+        ([0.45, 0.0, 0.36], "tip"),
+        ([0.45, 0.32, 0.1], "object"),  # which lies 10 cm beside the tip
+        ([np.nan, 0.0, 0.1], "tip"),
+    ],
+)
+def test_a_goal_image_that_shows_a_place_outside_the_workspace_is_refused(profile, kinematics, tip, words):
+    """By the readout, with what it may err; readout, workspace and what to do are told. Not where it has no weight."""
+    planner, constraints = Planner(ToyModel(profile), profile), Constraints(profile, kinematics)
+    goal = Goal(latent=np.array(tip, np.float32), tip=TIP)
+    told = planner.refusal(goal, constraints)
+    assert (told is None) == (words is None)
+    assert told is None or (f"shows the {words} at [" in told and "0.36" in told and "Show a goal inside" in told)
+    assert planner.refusal(replace(goal, weights=(0.0, 1.0, 1.0)), constraints) is None
 
 
 def test_an_object_on_the_table_is_no_reason_to_refuse(profile):

@@ -234,11 +234,12 @@ def _untrained(path: Path, profile: RobotProfile, gripper: bool = False, contrac
     from foresight.contract import TIP, TIP_AND_GRIPPER, CameraContract, Contract
     from foresight.world_model.checkpoint import save
     from foresight.world_model.model import ModelConfig, WorldModel
+    from tests.untrained import seeing_the_middle
 
     torch.manual_seed(0)
     cameras = tuple(CameraContract(name, 64, 48, (8, 0, 48, 48), 32) for name in ("front", "wrist"))
     action = TIP_AND_GRIPPER if gripper else TIP
     contract = contract or Contract(profile.name, profile.joint_names, cameras, action=action)
-    model = WorldModel(contract, ModelConfig(16, 8, 16, 1, 16, 8, **config))
+    model = seeing_the_middle(WorldModel(contract, ModelConfig(16, 8, 16, 1, 16, 8, **config)))
     save(model, path, "# Untrained\n", {})
     return path

@@ -20,6 +20,7 @@ from sim.episodes import run_episode
 from sim.explain import explain
 from sim.scenes import contract
 from sim.simulation import Simulation
+from tests.untrained import seeing_the_middle
 
 SINGULARITY = "singularity: least distance over distance"
 
@@ -47,7 +48,7 @@ def build(config: EvaluateConfig, policy: str, sizes: ModelConfig = SIZES):
     """As the evaluation's own, with a small untrained model."""
     torch.manual_seed(0)
     simulation = Simulation(0, load_profile("ur5e"), zone=config.keep_out != "none")
-    model = WorldModel(contract(simulation.profile), sizes).eval().requires_grad_(False)
+    model = seeing_the_middle(WorldModel(contract(simulation.profile), sizes).eval().requires_grad_(False))
     return simulation, Agent(model, "ur5e", PlannerConfig(policy=policy, deadline_s=float("inf")), clock=lambda: 0.0)
 
 

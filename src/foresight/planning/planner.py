@@ -30,7 +30,7 @@ from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective, parse
 from foresight.planning.pace import Pace
 from foresight.planning.pursuit import refusal as outside
-from foresight.planning.pursuit import unmet
+from foresight.planning.pursuit import shown_refusal, unmet
 from foresight.planning.search import make
 from foresight.planning.search.anytime import Budget, run
 from foresight.planning.search.draws import blockwise, coloured
@@ -245,9 +245,10 @@ class Planner:
         return replace(self.limits, speed=self.limits.speed * min(1.0, goal.tip_speed_max / self._tip_speed_max))
 
     def refusal(self, goal: Goal, constraints: Constraints) -> str | None:
-        """Why a goal cannot be pursued: outside the workspace, not to be judged, or covered by a keep-out; else None."""
+        """Why a goal cannot be pursued: outside the workspace, told or shown, not to be judged, or in a keep-out; else None."""
         unjudged = self.objective_of(goal).refusal(self.model, goal)
-        return outside(goal, constraints.profile) or unjudged or constraints.refusal(goal)
+        told = outside(goal, constraints.profile) or unjudged or constraints.refusal(goal)
+        return told or shown_refusal(goal, self.model, constraints.profile)
 
     def objective_of(self, goal: Goal) -> Objective:
         """What motions towards this goal are judged by; raises ValueError where the goal's own makes no sense."""

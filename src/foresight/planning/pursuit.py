@@ -12,9 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.data import Belief, Goal, Plan
+from foresight.interfaces import Readout
 from foresight.planning.residuals import turned
 from foresight.robots.profile import RobotProfile
 
+READOUT_OFF_M = 0.05  # [m] outside the workspace that a goal image may seem to be: readouts err by about 1 cm
 YAW_OFF_DEG, OPENING_OFF = 10.0, 0.15  # [deg] and share of its way by which object and gripper may be off where a goal holds
 
 
@@ -144,12 +146,29 @@ def refusal(goal: Goal, profile: RobotProfile) -> str | None:
             continue
         if not np.isfinite(value).all():
             return f"The goal's {name} position {np.asarray(value).tolist()} is not finite."
-        low, high = profile.workspace_min, profile.workspace_max
-        if name == "object":  # it is pushed on the table: its height is not chosen
-            low, high, value = low[:2], high[:2], value[:2]
-        if (value < low).any() or (value > high).any():
+        if (beyond := _beyond(name, value, profile, 0.0)) is not None:
+            return f"The goal's {name} position {beyond}."
+    return None
+
+
+def shown_refusal(goal: Goal, model: Readout, profile: RobotProfile) -> str | None:
+    """Why what a goal image shows cannot be pursued by this robot, by the model's readout of it, or None."""
+    if goal.latent is None or goal.weights[0] == 0:
+        return None
+    for name, value in zip(("tip", "object"), model.read(torch.from_numpy(goal.latent)[None]), strict=True):
+        if (beyond := _beyond(name, value[0].double().numpy(), profile, READOUT_OFF_M)) is not None:
             return (
-                f"The goal's {name} position {np.round(value, 3).tolist()} m lies outside the workspace "
-                f"{low.tolist()} to {high.tolist()} m."
+                f"The goal image shows the {name} at {beyond}, by more than the {100 * READOUT_OFF_M:.0f} cm that the model may "
+                "misread. Show a goal inside, or give images of this robot's own cameras."
             )
     return None
+
+
+def _beyond(name: str, value: Float[np.ndarray, "3"], profile: RobotProfile, by_m: float) -> str | None:
+    """The place and the workspace, where it lies outside by more than so much, or is no place; else None."""
+    low, high = profile.workspace_min, profile.workspace_max
+    if name == "object":  # it is pushed on the table: its height is not chosen
+        low, high, value = low[:2], high[:2], value[:2]
+    if ((value >= low - by_m) & (value <= high + by_m)).all():
+        return None
+    return f"{np.round(value, 3).tolist()} m lies outside the workspace {low.tolist()} to {high.tolist()} m"
