@@ -8,7 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +36,43 @@ def test_memory_that_stands_still_has_not_grown_and_a_leak_has():
         memory.samples["leaking"].append((i, int(10**8 * noise * (1 + 0.02 * i / 1000))))
     grown = memory.growth(0.0, 1000.0)
     assert abs(grown["still"]) < 0.002 and grown["leaking"] == pytest.approx(0.0144, abs=0.003)
+
+
+def test_growth_begins_when_the_recorders_ring_is_full():
+    """However short the run; of one too short for that nothing is told, and it is not good."""
+    memory = Memory()
+    for i in range(0, 120, 2):
+        memory.samples["recorder"].append((i, 10**8 + 2 * 10**6 * min(i, 30)))
+    assert soak.FULL_S > 30 and memory.growth(0.0, 120.0) == {"recorder": 0.0}
+    assert memory.growth(60.0, 120.0) == {}
+
+
+class Ended:
+    """A process that has ended by itself."""
+
+    pid, returncode = 2**22 + 1, 0
+
+    def __init__(self, command: list[str], stdout, cwd: str, **_) -> None:
+        self.command, self.cwd = command, cwd
+        stdout.write("ended\n")
+
+    def poll(self) -> int:
+        return 0
+
+
+def test_the_whole_graph_runs_with_its_recorder_whose_incidents_go_nowhere_else(tmp_path, monkeypatch):
+    """In a folder of its own, which is gone afterwards; a relative checkpoint is still found from there."""
+    started = []
+    monkeypatch.setattr(soak.subprocess, "Popen", lambda *args, **kw: started.append(Ended(*args, **kw)) or started[-1])
+    monkeypatch.setattr(soak, "StallWatch", lambda: SimpleNamespace(stalls=[], close=lambda: None))
+    monkeypatch.setattr(soak.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(soak.rclpy, "init", lambda **_: None)
+    with pytest.raises(soak.GraphError):
+        soak.run(soak.SoakConfig(hours=0.001, checkpoint="models/ur5e", log=tmp_path / "graph.log"))
+    (graph,) = started
+    assert "sim" in graph.command and not any("record" in word for word in graph.command)
+    assert f"checkpoint:={Path('models/ur5e').absolute()}" in graph.command
+    assert Path(graph.cwd).parent == Path(tempfile.gettempdir()) and not Path(graph.cwd).exists()
 
 
 def test_resident_memory_is_what_the_process_holds():
@@ -162,15 +202,15 @@ def test_what_the_arm_had_where_a_cycle_brought_no_plan(commands: list, missed_a
 
 
 def test_what_ctrl_c_interrupts_is_written_and_said(tmp_path, monkeypatch, capsys):
-    """Figures until then, code 130; whole and good ones end with 0."""
-    figures = {"hours": 0.1, "interrupted": True, "episodes": 3, "successes": 3, "violations": 0, "missed_total": 2}
+    """Figures until then, code 130; whole and good ones end with 0, those with a violation or an uncovered cycle with 1."""
+    figures = {"hours": 0.1, "interrupted": True, "episodes": 3, "successes": 3, "missed_total": 2}
     figures |= {"rss_growth": {"guard": 0.001}, "rss_growth_max": 0.001, "missed_while_machine_stood": 2}
     figures |= {"planner": count(90, 80, cycles_too_long=9), "camera_to_command_ms": {"p50": 40.0, "p99": 66.0}}
     figures |= {"cycle_ms": {"p50": 44.0, "p99": 73.0, "longest": 130.0}, "plan_hz": 9.84}
     figures |= {"real_time": {"mean": 0.984, "min": 0.9}}
-    for interrupted, uncovered, code in ((True, 0, 130), (False, 0, 0), (False, 1, 1)):
+    for interrupted, uncovered, violations, code in ((True, 0, 0, 130), (False, 0, 0, 0), (False, 1, 0, 1), (False, 0, 1, 1)):
         missed = {"in_motion_to_rest": 7, "at_rest": 2, "uncovered": uncovered}
-        now = {"interrupted": interrupted, "missed_cycles": missed}
+        now = {"interrupted": interrupted, "missed_cycles": missed, "violations": violations}
         monkeypatch.setattr(soak, "run", lambda config, tell, now=now: figures | now)
         assert soak.main(["--json", str(tmp_path / "f.json"), "--log", str(tmp_path / "graph.log")]) == code
         assert json.loads((tmp_path / "f.json").read_text())["interrupted"] is interrupted
