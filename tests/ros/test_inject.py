@@ -7,12 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from foresight_bringup import record
-from foresight_nodes import inject
+from foresight_msgs.srv import Inject
+from foresight_nodes import inject, topics
 from foresight_nodes.inject import InjectConfig, InjectError
+from foresight_nodes.part import Part
+
+from tests.ros.conftest import Bench
 
 
 @pytest.fixture
@@ -91,6 +96,8 @@ def test_a_number_that_the_system_gave_to_another_process_is_not_signalled(plann
         (["kill", "--node", "moon"], "--node must be one of planner; got 'moon'"),
         (["camera_black", "--node", "planner"], "camera_black is a fault of sim, not of 'planner'"),
         (["freeze", "--node", "planner", "--set", "depth=2"], "freeze has no parameters, got depth=2"),
+        (["gpu_oom", "--set", "depth=2"], "gpu_oom has no parameters, got depth=2. Only --duration-s can be given."),
+        (["wrong_model", "--set", "depth=2"], "wrong_model has no parameters, got depth=2. Only --duration-s can be given."),
         (["camera_black", "--namespace", "bad name!"], "--namespace: Namespace 'bad name!' is none: expected words of letters"),
         (["camera_black", "--set", "depth=nan"], "--set takes finite numbers, got 'depth=nan'"),
         (["kill", "--node", "planner", "--duration-s", "nan"], "--duration-s must lie between 0 and 3600 s, got nan"),
@@ -102,3 +109,25 @@ def test_what_cannot_be_done_is_said_in_one_line(words, says, planner: subproces
     assert inject.main(words) == 2
     told = capsys.readouterr().err
     assert says in told and len(told.splitlines()) == 1 and planner.poll() is None
+
+
+@dataclass(frozen=True)
+class NoParameters:
+    """None."""
+
+
+class Faulty(Part[NoParameters]):
+    """A node with a fault to offer."""
+
+    def configure(self, parameters: NoParameters) -> None:
+        self.offer_faults({"gpu_oom": lambda duration_s: "Set off."})
+
+
+def test_a_node_whose_faults_have_no_parameters_takes_none(bench: Bench):
+    """Whoever calls its service: nothing is set off, and what was given too much is named."""
+    node = bench.add(Faulty, "world_model", NoParameters, injectable=True)
+    bench.configure(node)
+    given, plain = Inject.Request(fault="gpu_oom", names=["depth"], values=[2.0]), Inject.Request(fault="gpu_oom")
+    refused = bench.call(topics.INJECT, node, given)
+    assert not refused.ok and refused.message == "gpu_oom has no parameters, got depth; only duration_s counts."
+    assert bench.call(topics.INJECT, node, plain).message == "Set off."

@@ -75,12 +75,12 @@ class InjectConfig:
 def inject(config: InjectConfig) -> str:
     """Sets the fault off; returns a sentence on what happens now. Raises InjectError."""
     where = next(kind.where for kind in TABLE if kind.name == config.fault)
+    if config.node not in ("", where) and where != "process":
+        raise InjectError(f"{config.fault} is a fault of {where}, not of '{config.node}'. Leave --node out.")
+    if config.set and where != "sim":  # which knows its faults' parameters
+        raise InjectError(f"{config.fault} has no parameters, got {', '.join(config.set)}. Only --duration-s can be given.")
     if where != "process":
-        if config.node not in ("", where):
-            raise InjectError(f"{config.fault} is a fault of {where}, not of '{config.node}'. Leave --node out.")
         return _ask(where, config)
-    if config.set:
-        raise InjectError(f"{config.fault} has no parameters, got {', '.join(config.set)}.")
     return _signal(config, find(config.node, config.namespace))
 
 

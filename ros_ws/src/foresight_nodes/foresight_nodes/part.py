@@ -111,12 +111,14 @@ class Part(PossibleClock, LifecycleNode, Generic[P]):
         """
 
         def inject(request: Inject.Request, response: Inject.Response) -> Inject.Response:
-            response.ok = request.fault in faults
-            response.message = (
-                faults[request.fault](request.duration_s)
-                if response.ok
-                else f"Fault '{request.fault}' is unknown to {self.get_name()}. Available: {', '.join(faults)}."
-            )
+            response.ok = request.fault in faults and not request.names
+            if request.fault not in faults:
+                known = ", ".join(faults)
+                response.message = f"Fault '{request.fault}' is unknown to {self.get_name()}. Available: {known}."
+            elif request.names:
+                response.message = f"{request.fault} has no parameters, got {', '.join(request.names)}; only duration_s counts."
+            else:
+                response.message = faults[request.fault](request.duration_s)
             return response
 
         if self.get_parameter("injectable").value:
