@@ -88,6 +88,7 @@ def test_every_executable_and_parameter_of_the_graph_exists():
     holder = {"lifecycle_manager": "ManagerParameters", "mock_driver": "MockDriverParameters"}
     given = {"front_camera": "/a", "controller_topic": "/c", "checkpoint": "/m", "use_mock_hardware": "true"}
     given |= {"gripper": "true", "gripper_topic": "/g", "others": "2"}
+    given |= {"program_running_topic": "/p", "speed_scaling_topic": "/s", "controller_active_topic": "/a"}
     for situation in SITUATIONS:
         known = Arguments.names(situation)
         for name, process in by_name(graph(situation, Arguments(**{k: v for k, v in given.items() if k in known}))).items():
@@ -133,6 +134,27 @@ def test_a_real_arms_controller_is_asked_where_it_starts_trajectories_from():
     assert asked("robot") == "auto" and asked("robot", controller_node="/arm/controller") == "/arm/controller"
     assert asked("robot", controller_node="") is asked("robot", use_mock_hardware="true") is None
     assert asked("sim") is asked("stack") is None
+
+
+@pytest.mark.parametrize(
+    ("situation", "given", "watched"),
+    [
+        ("sim", {}, ("io_and_status_controller/robot_program_running", "speed_scaling_state_broadcaster/speed_scaling", "*")),
+        ("robot", {}, ("io_and_status_controller/robot_program_running", "speed_scaling_state_broadcaster/speed_scaling", None)),
+        ("robot", {"use_mock_hardware": "true"}, (None, None, None)),
+        ("robot", {"robot": "fr3"}, (None, None, None)),
+        ("robot", {"program_running_topic": "", "speed_scaling_topic": ""}, (None, None, None)),
+        ("robot", {"robot": "fr3", "program_running_topic": "/p", "controller_active_topic": "/c"}, ("/p", None, "/c")),
+        ("robot", {"use_mock_hardware": "true", "speed_scaling_topic": "/s"}, (None, "/s", None)),
+        ("stack", {}, (None, None, None)),
+        ("stack", {"speed_scaling_topic": "/s", "controller_active_topic": "/c"}, (None, "/s", "/c")),
+    ],
+)
+def test_the_guard_watches_what_the_driver_says(situation: str, given: dict[str, str], watched: tuple):
+    """Of a UR under its driver's names unless told otherwise; of a stand-in driver, and of other arms, only what is named."""
+    told = parameters(by_name(graph(situation, Arguments(**given)))["guard"])
+    names = ("program_running_topic", "speed_scaling_topic", "controller_active_topic")
+    assert tuple(told.get(name) for name in names) == tuple("controller_active" if t == "*" else t for t in watched)
 
 
 def test_a_model_that_moves_the_gripper_is_told_to_the_guard_and_its_topic_to_whom_it_concerns():

@@ -895,3 +895,15 @@ def test_a_guard_that_was_cleaned_up_hears_nothing(bench: Bench):
     node._now()
     node._on_diagnostics(DiagnosticArray(status=[DiagnosticStatus(name="/perception", level=DiagnosticStatus.WARN)]))
     assert node._guard is None and node._clock_watch is not None
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_what_is_not_watched_of_a_real_arms_driver_is_a_warning(bench: Bench, monkeypatch, simulated: bool):
+    """Once, by name of what is missing; in simulated time there is no driver to miss."""
+    given = parameters(robot="ur5e", program_running_topic="/p", use_sim_time=simulated)
+    node, said = bench.adopt(GuardNode(parameter_overrides=given)), []
+    monkeypatch.setattr(type(node.get_logger()), "warning", lambda self, text, **options: said.append((text, options)))
+    bench.configure(node)
+    told = "Not watched, for want of a topic: its speed slider (speed_scaling_topic), that its controller is active"
+    found = [options for text, options in said if text.startswith(told)]
+    assert found == ([] if simulated else [{"once": True}])

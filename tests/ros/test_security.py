@@ -208,6 +208,9 @@ def test_names_follow_the_arguments():
     assert "/grip/joint_trajectory" in other["/foresight/guard"]["guard"].publishes
     assert "/gripper_controller/joint_trajectory" in other["/foresight/sim"]["sim"].subscribes
     none = policies.grants(Arguments(robot="fr3"))
+    told = policies.grants(Arguments(robot="fr3", program_running_topic="/p", controller_active_topic="/c"))
+    assert {"/p", "/c"} <= set(told["/foresight/guard"]["guard"].subscribes)
+    assert "/c" not in none["/foresight/guard"]["guard"].subscribes
     assert not [n for nodes in none.values() for a in nodes.values() for n in (*a.publishes, *a.subscribes) if "gripper" in n]
     assert "/left/guard/reset" in made["/foresight/left/operator"]["/_ros2cli_*"].requests
 

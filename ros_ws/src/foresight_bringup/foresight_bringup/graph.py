@@ -24,10 +24,14 @@ NEEDS = {
     "world_model": ("perception",),
     "planner": ("world_model", "guard"),
 }
-# What the simulated arm says of itself, under the names of a UR's driver.
+# What a UR's driver says of itself, and under the same names the simulated arm; the last one the simulated arm alone.
 PROGRAM_RUNNING = "io_and_status_controller/robot_program_running"
 SPEED_SCALING = "speed_scaling_state_broadcaster/speed_scaling"
 CONTROLLER_ACTIVE = "controller_active"
+UR_SAYS = {"program_running_topic": PROGRAM_RUNNING, "speed_scaling_topic": SPEED_SCALING}
+SIM_SAYS = {**UR_SAYS, "controller_active_topic": CONTROLLER_ACTIVE}
+DRIVER_SAYS = {"ur5e": UR_SAYS}  # by robot; of the others no driver says such things under known names
+AUTO = "auto"
 
 
 def _argument(default: str, description: str, situations: Iterable[str] = SITUATIONS):
@@ -69,6 +73,18 @@ class Arguments:
     gripper_topic: str = _argument(
         "", "topic of the gripper's trajectory controller; empty means the robot profile's", ["stack", "robot"]
     )
+    program_running_topic: str = _argument(
+        AUTO, "std_msgs/Bool: the robot's program runs; auto: of robot:=ur5e its driver's, else none; empty: not watched",
+        ["stack", "robot"],
+    )  # fmt: skip
+    speed_scaling_topic: str = _argument(
+        AUTO, "std_msgs/Float64 [%]: the speed slider; auto: of robot:=ur5e its driver's, else none; empty: not watched",
+        ["stack", "robot"],
+    )  # fmt: skip
+    controller_active_topic: str = _argument(
+        AUTO, "std_msgs/Bool: the controller is active, from an adapter of yours; auto and empty: not watched",
+        ["stack", "robot"],
+    )  # fmt: skip
     use_mock_hardware: str = _argument("false", "start a stand-in driver with the real driver's topics and rates", ["robot"])
 
     @staticmethod
@@ -182,13 +198,11 @@ def graph(situation: str, arguments: Arguments) -> Graph:
         )
 
     simulated = situation == "sim"
-    watched = {"program_running_topic": PROGRAM_RUNNING, "speed_scaling_topic": SPEED_SCALING} if simulated else {}
-    watched |= {"controller_active_topic": CONTROLLER_ACTIVE} if simulated else {}
     if simulated:
         common["injectable"] = True
     arm = situation == "robot" and not arguments.flag("use_mock_hardware") and arguments.controller_node
     asked = {"controller_node": arguments.controller_node} if arm else {}
-    processes = [process("guard", {**controller, **asked, **gripper, **moved, **watched})]
+    processes = [process("guard", {**controller, **asked, **gripper, **moved, **driver_says(situation, arguments)})]
     if simulated:
         scene = {"task": arguments.task, "seed": int(arguments.seed), "headless": arguments.flag("headless")}
         scene |= {"keep_out": True} if arguments.flag("keep_out") else {}
@@ -213,6 +227,17 @@ def graph(situation: str, arguments: Arguments) -> Graph:
         processes.append(process("recorder", {**controller, **gripper, **seen}, essential=False))
     processes.append(process("lifecycle_manager", manager))
     return Graph(situation, namespace, autostart, arguments.flag("use_respawn"), tuple(processes))
+
+
+def driver_says(situation: str, arguments: Arguments) -> dict[str, str]:
+    """The guard's parameter -> topic of what it watches of the driver; none that nobody is known to publish, as mock hardware."""
+    if situation == "sim":
+        return SIM_SAYS
+    real = situation == "robot" and not arguments.flag("use_mock_hardware")
+    known = DRIVER_SAYS.get(arguments.robot, {}) if real else {}
+    given = {name: getattr(arguments, name) for name in SIM_SAYS}
+    chosen = {name: known.get(name, "") if topic == AUTO else topic for name, topic in given.items()}
+    return {name: topic for name, topic in chosen.items() if topic}
 
 
 def _dependencies(nodes: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from foresight_bringup.graph import CONTROLLER_ACTIVE, PROGRAM_RUNNING, SPEED_SCALING
+from foresight_bringup.graph import SIM_SAYS
 from sensor_msgs.msg import JointState
 
 from foresight_nodes import topics
@@ -19,7 +19,6 @@ RESET = "guard/reset"  # only an operator lets it move again
 # A person's tools: the `ros2` command's nodes, `foresight evaluate --ros`, `foresight inject`, `foresight pursue`.
 OPERATORS = ("/_ros2cli_*", "episode_runner", "foresight_inject_*", "foresight_pursue_*")
 LAUNCHER = "foresight_up_*"  # `foresight up`, which hears whether the graph is active
-DRIVER_SAYS = (PROGRAM_RUNNING, SPEED_SCALING, CONTROLLER_ACTIVE)
 CAMERAS = ("front", "wrist")
 CONTROLLER = "joint_trajectory_controller/joint_trajectory"
 GRIPPER = "gripper_controller/joint_trajectory"
@@ -64,13 +63,16 @@ def table(
     controller: str = CONTROLLER,
     joint_states: str | None = None,
     gripper: str = GRIPPER,
+    driver_says: tuple[str, ...] = (),
 ) -> dict[str, Access]:
     """Each node's access, and that of the operator's and the launcher's nodes, in a graph of these nodes with these topics.
 
-    `gripper`: where the gripper's commands go; empty: the robot has none that is moved.
+    `gripper`: where the gripper's commands go; empty: the robot has none that is moved. `driver_says`: what the guard reads of a
+    real arm's driver.
     """
     grips = (gripper,) if gripper else ()
     graph = tuple(nodes)
+    simulated = tuple(SIM_SAYS.values())
     joints = joint_states or topics.JOINT_STATES.name
     frames = tuple(topic(camera).name for camera in cameras for topic in (topics.image, topics.camera_info))
     told = (topics.DIAGNOSTICS.name,)
@@ -87,13 +89,13 @@ def table(
         "guard": part
         | Access(
             publishes=(topics.GUARD_STATE.name, topics.GUARD_SETUP.name, topics.GUARD_VERDICT.name, controller, *grips),
-            subscribes=(joints, *line, *told, topics.GRAPH_STATE.name, *(DRIVER_SAYS if "sim" in graph else ())),
+            subscribes=(joints, *line, *told, topics.GRAPH_STATE.name, *driver_says, *(simulated if "sim" in graph else ())),
             serves=(topics.GUARD_STOP.name, topics.GUARD_RESET.name),
             requests=() if {"sim", "driver"} & set(graph) else (f"{controller.rpartition('/')[0]}/get_parameters",),
         ),
         "sim": part
         | Access(
-            publishes=(joints, *frames, *DRIVER_SAYS, topics.SIM_STATE.name, topics.CLOCK.name),
+            publishes=(joints, *frames, *simulated, topics.SIM_STATE.name, topics.CLOCK.name),
             subscribes=(controller, *grips, topics.GUARD_STATE.name),
             serves=(topics.SIM_RESET.name, topics.SIM_PAUSE.name, topics.SIM_STEP.name, topics.INJECT.name),
         ),

@@ -135,6 +135,8 @@ class GuardNode(Part[GuardParameters]):
             None if parameters.program_running_topic else True,
             None if parameters.speed_scaling_topic else 100.0,
         )
+        if not self._simulated and (unwatched := _unwatched(parameters)):
+            self.get_logger().warning(f"Not watched, for want of a topic: {unwatched}.", once=True)
         self._forget()
         topic = parameters.controller_topic or self._profile.controller_topic
         self._forward = topics.trajectory(topic).publisher(self)
@@ -567,3 +569,13 @@ class GuardNode(Part[GuardParameters]):
             message.plan_id, message.observation_stamp = last.id, last.header.stamp
             message.trajectory_stamp, message.forwarded_stamp = self._forwarded_stamp, convert.stamp(self._forwarded_s)
         self.publish(self._publish_state, message)
+
+
+def _unwatched(parameters: GuardParameters) -> str:
+    """What of the driver the guard is told no topic of, each with the parameter that would name it."""
+    said = {
+        "that the robot's program runs": "program_running_topic",
+        "its speed slider": "speed_scaling_topic",
+        "that its controller is active": "controller_active_topic",
+    }
+    return ", ".join(f"{what} ({name})" for what, name in said.items() if not getattr(parameters, name))

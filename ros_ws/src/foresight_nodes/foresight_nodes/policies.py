@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as xml
 
-from foresight_bringup.graph import Arguments, Process, enclave, graph
+from foresight_bringup.graph import SIM_SAYS, Arguments, Process, driver_says, enclave, graph
 
 from foresight.command_line import InputError, check_file
 from foresight.files import write_atomically
@@ -31,7 +31,9 @@ GRANTS = {
     "calls": ("actions", "call", "action"),
 }
 # What names depend on.
-ARGUMENTS = ("namespace", "robot", "controller_topic", "gripper_topic", "joint_states", "front_camera", "wrist_camera")
+ARGUMENTS = (
+    "namespace", "robot", "controller_topic", "gripper_topic", "joint_states", "front_camera", "wrist_camera", *SIM_SAYS,
+)  # fmt: skip
 USAGE = f"""usage: foresight security [name:=value ...] [--out FILE]
 
 Prints the SROS2 policies of the graph. Arguments, as for `foresight up robot`: {", ".join(ARGUMENTS)}."""
@@ -60,7 +62,8 @@ def grants(arguments: Arguments = Arguments()) -> dict[str, dict[str, Access]]:
     started = processes(arguments)
     nodes = tuple(dict.fromkeys(name for process in started.values() for name in process.nodes))
     namespace = arguments.namespace.strip("/")
-    access = table(nodes, cameras, controller, arguments.joint_states, gripper)
+    says = tuple(driver_says("robot", arguments).values())
+    access = table(nodes, cameras, controller, arguments.joint_states, gripper, says)
     if "sim" in nodes:  # the simulated arm keeps the names that it was built with
         access["sim"] = table(nodes, CAMERAS, profile.controller_topic, gripper=of_profile)["sim"]
     enclaves = {process.enclave: process.nodes for process in started.values()}
