@@ -70,18 +70,38 @@ def far_apart(arena: Arena) -> list[tuple[int, int]]:
 
 
 def test_masses_and_friction_differ_as_far_as_asked_and_come_back(arena: Arena):
-    """Every body within 30 %, every friction within 50 % of the model's, drawn anew for each episode."""
-    nominal = arena._nominal
-    moved = []
+    """Every body within 30 %, every friction, of surfaces and of joints, within 50 % of the model's, drawn anew for each episode.
+    Inertia goes with mass."""
+    nominal, model, joints = arena._nominal, arena.model, slice(0, len(arena.profile.joint_names))
+    heavy, drawn = nominal["body_mass"] > 0, []
     for seed in range(3):
         arena.begin(np.random.default_rng(seed))
-        heavy = nominal["body_mass"] > 0
-        ratio = arena.model.body_mass[heavy] / nominal["body_mass"][heavy]
-        slide = arena.model.geom_friction[:, 0] / nominal["geom_friction"][:, 0]
-        assert (np.abs(ratio - 1) <= 0.3).all() and (np.abs(slide - 1) <= 0.5).all()
-        assert np.ptp(ratio) > 0.3 and np.ptp(slide) > 0.5
-        moved.append(ratio[0])
-    assert len(set(moved)) == 3
+        ratios = {
+            "mass": model.body_mass[heavy] / nominal["body_mass"][heavy],
+            "surface": model.geom_friction[:, 0] / nominal["geom_friction"][:, 0],
+            "dry": model.dof_frictionloss[joints] / nominal["dof_frictionloss"][joints],
+            "viscous": model.dof_damping[joints] / nominal["dof_damping"][joints],
+        }
+        for name, ratio in ratios.items():
+            share = 0.3 if name == "mass" else 0.5
+            assert (np.abs(ratio - 1) <= share).all() and np.ptp(ratio) > share, name
+        np.testing.assert_allclose(model.body_inertia[heavy], nominal["body_inertia"][heavy] * ratios["mass"][:, None])
+        drawn.append([ratio[0] for ratio in ratios.values()])
+    assert all(len(set(values)) == 3 for values in zip(*drawn, strict=True))
+
+
+def test_the_joints_friction_is_felt(arena: Arena):
+    """Without its drives a turning base comes to rest within 0.4 s."""
+    arena.begin(np.random.default_rng(0), cube=False)
+    model, data = arena.model, arena.data
+    gain, bias = model.actuator_gainprm.copy(), model.actuator_biasprm.copy()
+    try:
+        model.actuator_gainprm[:6], model.actuator_biasprm[:6] = 0, 0
+        data.qvel[0] = 0.2
+        mujoco.mj_step(model, data, 200)
+        assert abs(data.qvel[0]) < 1e-3
+    finally:
+        model.actuator_gainprm[:], model.actuator_biasprm[:] = gain, bias
 
 
 def test_an_episode_depends_on_its_seed_alone(arena: Arena, profile: RobotProfile, kinematics: MujocoKinematics):
