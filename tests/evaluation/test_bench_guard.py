@@ -8,13 +8,25 @@ import numpy as np
 import pytest
 
 from foresight import cli
+from foresight.control.trajectory import hold
 from foresight.data import Box, Candidate, Reason, Trajectory, Verdict
-from foresight.evaluation.bench_guard import BenchGuardConfig, Obstacles, Sequence, Tally, bench, check_times, summary
+from foresight.evaluation import bench_guard
+from foresight.evaluation.bench_guard import (
+    BenchGuardConfig,
+    Obstacles,
+    Sequence,
+    Tally,
+    bench,
+    check_times,
+    judged,
+    legal_check_times,
+    summary,
+)
 from foresight.evaluation.guard_judge import Controller, Judge, broken, touch
 from foresight.evaluation.guard_plans import MUTATIONS, LegalPlans, mutated
 from foresight.robots.contacts import Contacts
 from foresight.robots.kinematics import MujocoKinematics
-from foresight.robots.profile import load_profile
+from foresight.robots.profile import available_robots, load_profile
 from foresight.safety.guard import Guard
 from foresight.safety.obstacles import TABLE
 from tests.motions import minimum_jerk
@@ -144,14 +156,16 @@ def test_every_mutation_does_something(profile, start):
 def test_the_bench_is_reproducible_and_written(tmp_path, capsys):
     """The same seed gives the same counts; the command writes them, with the time of a check, and says them."""
     path = tmp_path / "guard.json"
-    flags = ["--plans", "150", "--profiles", "xarm6", "--jobs", "1", "--timed", "50"]
+    flags = ["--plans", "150", "--profiles", "xarm6", "--jobs", "1", "--timed", "5"]
     assert cli.main(["bench", "guard", *flags, "--json", str(path)]) == 0
     found = json.loads(path.read_text())
-    again = bench(BenchGuardConfig(plans=150, profiles=("xarm6",), jobs=1, timed=50))
+    again = bench(BenchGuardConfig(plans=150, profiles=("xarm6",), jobs=1, timed=5))
     figures = found["profiles"]["xarm6"]
     assert figures["plans"] >= 150 and figures["violations"] == 0
     assert figures["reasons"] == json.loads(json.dumps(again["profiles"]["xarm6"]["reasons"]))
     assert found["check_ms"]["p50"] > 0 and found["check_ms"]["points"] == 50
+    assert min(found["check_ms"][name]["p50"] for name in ("legal", "legal_with_collision")) > 0
+    assert figures["judged"] == ["joints"] and 0 <= figures["legal_unslowed_rate"] <= figures["legal_pass_rate"] <= 1
     assert "0 violations" in capsys.readouterr().out and "0 violations" in summary(again)
 
 
@@ -166,6 +180,29 @@ def test_stops_of_the_faults_bench_are_put_beside(tmp_path):
     for path in (other, tmp_path / "absent.json"):
         with pytest.raises(ValueError, match="is no file of `foresight bench faults --json`"):
             BenchGuardConfig(faults=path)
+
+
+def test_stops_that_are_there_are_taken_by_default(tmp_path, monkeypatch):
+    """Those that `make faults` left in the folder where the bench runs, and it says where they are from; else there are none."""
+    monkeypatch.chdir(tmp_path)
+    config = BenchGuardConfig(plans=1, profiles=("xarm6",), jobs=1, timed=1)
+    assert "stop" not in bench(config)
+    stop = {"kill": {"trials": 3}, "freeze": {"trials": 3}}
+    bench_guard.FAULTS.parent.mkdir(parents=True)
+    bench_guard.FAULTS.write_text(json.dumps({"stop": stop}))
+    found = bench(config)
+    assert found["stop"] == stop and "runs/faults/stop.json" in summary(found)
+
+
+def test_what_was_judged_is_what_the_judge_sees():
+    """A limit that a robot has not, or that takes a model it has not, is not among it."""
+    for robot in available_robots():
+        profile = load_profile(robot)
+        judge = Judge(robot, None if profile.model is None else MujocoKinematics(profile))
+        used = judge.use(hold(profile.home, -1.0), minimum_jerk(profile.home, np.full(len(profile.home), 1e-3)))
+        names = {"tip_speed": "tip", "workspace": "workspace", "torque": "torque", "torque_rate": "torque_rate"}
+        assert set(judged(robot)) - {"joints", "scene"} == {told for name, told in names.items() if name in used}, robot
+        assert ("scene" in judged(robot)) == (profile.model is not None)
 
 
 def test_robots_that_are_finished_do_not_run_again(tmp_path, monkeypatch):
@@ -237,3 +274,19 @@ def test_the_timed_plan_passes():
     """What is timed is a whole check: its plan passes."""
     times = check_times("ur5e", repeats=3)
     assert 0 < times["p50"] <= times["p999"]
+
+
+def test_legal_plans_that_are_timed_are_fast_plans_of_fifty_points(monkeypatch):
+    """Filled up with points on the same way, of several starts, and among keep-outs where collisions are looked at."""
+    timed = []
+    monkeypatch.setattr(
+        bench_guard, "_timed", lambda plan, kinematics, scene, repeats: timed.append((plan, scene)) or np.ones(repeats)
+    )
+    for collision in (False, True):
+        timed.clear()
+        assert legal_check_times("fr3", collision, repeats=6)["plans"] == 6
+        assert {len(plan.times_s) for plan, _ in timed} == {50} and len({plan.q[0, 0] for plan, _ in timed}) == 6
+        assert np.median([np.abs(plan.dq).max() for plan, _ in timed]) > 0.2
+        assert all((scene is not None) == collision for _, scene in timed)
+    monkeypatch.undo()
+    assert 0 < legal_check_times("fr3", repeats=2)["p50"]

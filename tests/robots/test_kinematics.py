@@ -114,6 +114,48 @@ def test_jacobian_is_the_derivative_of_the_tip(arm, seed):
     assert arm.tip_velocity(q, dq) == pytest.approx(differences @ dq, abs=1e-6)
 
 
+def body_states(data: mujoco.MjData, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of mass (B, 3) [m] and axes of inertia (B, 3, 3) of the model's bodies, by its kinematics alone."""
+    data.qpos[:] = q
+    mujoco.mj_kinematics(data.model, data)
+    return data.xipos.copy(), data.ximat.reshape(-1, 3, 3).copy()
+
+
+def inertia_by_motion(data: mujoco.MjData, q: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """Joint-space inertia (J, J) [kg m^2]: by kinetic energies of bodies whose velocities are differences of places."""
+    model, axes = data.model, body_states(data, q)[1]  # (B, 3, 3)
+    moves, spins = [], []
+    for e in np.eye(model.nv):
+        (ahead, turned), (behind, unturned) = body_states(data, q + step * e), body_states(data, q - step * e)
+        moves.append((ahead - behind) / (2 * step))
+        skew = (turned - unturned) / (2 * step) @ np.swapaxes(axes, 1, 2)
+        spins.append(np.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], axis=1))
+    along = np.einsum("jbk,bka->jba", np.stack(spins), axes)  # about each body's own axes of inertia
+    linear = np.einsum("jbk,ibk,b->ji", np.stack(moves), np.stack(moves), model.body_mass)
+    return linear + np.einsum("jba,iba,ba->ji", along, along, model.body_inertia) + np.diag(model.dof_armature)
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_torques_follow_from_the_energies(arm, seed):
+    """Lagrange's equations, from masses and places of the bodies of a new model. Judge and guard both go by these torques."""
+    model, rng, step = arm_spec(arm.profile).compile(), np.random.default_rng(seed), 1e-4
+    data = mujoco.MjData(model)
+    q, (dq, ddq) = near_home(arm.profile, seed), rng.normal(size=(2, model.nv))
+    inertia = inertia_by_motion(data, q)
+    changes = [
+        (inertia_by_motion(data, q + step * e) - inertia_by_motion(data, q - step * e)) / (2 * step) for e in np.eye(model.nv)
+    ]
+    heights = [(body_states(data, q + step * e)[0] - body_states(data, q - step * e)[0]) / (2 * step) for e in np.eye(model.nv)]
+    weight = np.array([-(model.body_mass[:, None] * height * model.opt.gravity).sum() for height in heights])
+    along = np.einsum("k,kij->ij", dq, changes) @ dq  # of the momentum, as the arm moves
+    bias = along - np.array([dq @ change @ dq / 2 for change in changes]) + weight
+    found_inertia, found_bias = arm.dynamics(q[None], dq[None])
+    assert found_inertia[0] == pytest.approx(inertia, rel=1e-5, abs=1e-6)
+    assert found_bias[0] == pytest.approx(bias, rel=1e-5, abs=1e-4)
+    assert arm.torques(q[None], dq[None], ddq[None])[0] == pytest.approx(inertia @ ddq + bias, rel=1e-5, abs=1e-4)
+    assert np.abs(weight).max() > 0.1 and np.abs(bias - weight).max() > 1e-3
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_joint_velocity_inverts_tip_velocity(reaching, seed):
     """The joint velocity found for a tip velocity produces it, and does not turn the tool."""

@@ -2,8 +2,8 @@
 
 Every plan joins a motion that is going on, so joining is part of the test, and every sequence ends with a stop. Messages take up
 to the transport's time to the controller. A part of the sequences happens over a table and among keep-outs, none of which may be
-touched. The judge (`guard_judge.py`) shares no code with the guard. Knows no ROS; one process a job, each chunk reproducible
-from its seed.
+touched. The judge (`guard_judge.py`) shares with the guard only the torques of the robot's model (`MujocoKinematics`), which
+`tests/robots/test_kinematics.py` compares with energies. Knows no ROS; one process a job, each chunk reproducible from its seed.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ BELIEVED_RAD = 1e-6  # [rad] between what is executed and what the guard takes t
 STAYS = 0.15  # of the mutants that pass
 SHOWN = 20  # violations that are described
 SAVE_S = 20.0  # [s] between two savings of what is counted
+FAULTS = Path("runs/faults/stop.json")  # where `make faults` leaves its stops
+TIMED_PLANS = 50  # legal plans whose checks are timed
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class BenchGuardConfig:
     json: Path | None = None
     """File for the figures, written as they grow; the same bench on the same code goes on where it was interrupted."""
     faults: Path | None = None
-    """File that `foresight bench faults --json` wrote; its `stop` (planners killed and frozen) is put beside these figures."""
+    """File that `foresight bench faults --json` wrote; its `stop` (planners killed and frozen) is put beside these figures. By
+    default that of `make faults`, runs/faults/stop.json, where it is there."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("plans", 1, 10**9), ("timed", 1, 10**6), ("seed", 0, 2**31), ("jobs", 0, 256)):
@@ -126,6 +129,7 @@ class Tally:
             "passed_among_obstacles": self.among_passed,
             "violations": self.violations,
             "legal_pass_rate": self.legal_passed / self.legal if self.legal else None,
+            "legal_unslowed_rate": (self.legal_passed - self.legal_slowed) / self.legal if self.legal else None,
             "legal": self.legal,
             "legal_slowed": self.legal_slowed,
             "passed": self.passed,
@@ -145,11 +149,16 @@ def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = 
     names = config.profiles or tuple(available_robots())
     found: dict[str, object] = {"machine": asdict(machine()), "git": git_commit(), "seed": config.seed}
     found["profiles"], begun = earlier(config, found["git"])
-    if config.faults:
-        found["stop"] = stops(config.faults)
+    faults = config.faults or (FAULTS if FAULTS.exists() else None)
+    if faults:
+        found["stop"], found["stop_from"] = stops(faults), str(faults)
     found["check_ms"] = check_times("fr3", repeats=config.timed)
     with_collision = check_times("fr3", collision=True, repeats=config.timed)
     found["check_ms"] |= {f"{name}_with_collision": with_collision[name] for name in ("p50", "p99", "p999")}
+    found["check_ms"] |= {
+        "legal": legal_check_times("fr3", repeats=config.timed),
+        "legal_with_collision": legal_check_times("fr3", collision=True, repeats=config.timed),
+    }
     jobs = config.jobs or cpu_count() or 1
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
 
@@ -174,7 +183,7 @@ def bench(config: BenchGuardConfig, progress: Callable[[str, int, int], None] = 
                     save()
                     saved_s = time.monotonic()
             del begun[name]
-            found["profiles"] = {**found["profiles"], name: total.to_json()}
+            found["profiles"] = {**found["profiles"], name: {**total.to_json(), "judged": judged(name)}}
             save()
     except BaseException:  # an error or Ctrl-C: what is still being offered is made again by the next run
         pool.shutdown(wait=False, cancel_futures=True)
@@ -193,6 +202,15 @@ def stops(path: Path) -> dict[str, dict]:
         return {number: found[number] for number in ("kill", "freeze", "guard") if number in found} or found["kill"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--faults: {path} is no file of `foresight bench faults --json` ({error!r}). Name one.") from error
+
+
+def judged(name: str) -> list[str]:
+    """What the judge looks at; of a robot without a model it sees the joints only."""
+    profile = load_profile(name)
+    if profile.model is None:
+        return ["joints"]
+    torques = [what for what in ("torque", "torque_rate") if getattr(profile, f"{what}_max") is not None]
+    return ["joints", "tip", "workspace", *torques, "scene"]
 
 
 def earlier(config: BenchGuardConfig, git: str) -> tuple[dict[str, object], dict[str, dict]]:
@@ -223,19 +241,27 @@ def summary(found: dict) -> str:
     for name, figures in found["profiles"].items():
         rate = figures["legal_pass_rate"]
         legal = "no legal plan was made" if rate is None else f"{100 * rate:.2f} % of {figures['legal']} legal plans passed"
+        legal += "" if rate is None else f", {100 * figures['legal_unslowed_rate']:.2f} % unslowed"
         lines.append(
             f"{name}: {figures['violations']} violations in {figures['plans']} plans, {figures['plans_among_obstacles']} of them "
             f"among obstacles, and {figures['stops']} stops ({figures['late_stops']} of them longer than "
             f"v/a + {1e3 * ALLOWANCE_S:.0f} ms); "
             f"{figures['passed']} passed, {figures['slowed']} of them slowed; {legal}; "
-            f"{figures['plan_ms_mean']:.2f} ms of CPU a plan"
+            f"{figures['plan_ms_mean']:.2f} ms of CPU a plan; judged: {', '.join(figures['judged'])}"
         )
         lines += [f"  {line}" for line in figures["described"]]
     times = found["check_ms"]
-    lines.append(
-        f"one check of {times['points']} points x {times['joints']} joints: p50 {times['p50']:.2f}, p99 {times['p99']:.2f}, "
-        f"p99.9 {times['p999']:.2f} ms"
-    )
+    for what, some in (
+        ("an easy plan", times),
+        ("legal, fast plans", times["legal"]),
+        ("the same with collision", times["legal_with_collision"]),
+    ):
+        lines.append(
+            f"one check of {times['points']} points x {times['joints']} joints, {what}: p50 {some['p50']:.2f}, "
+            f"p99 {some['p99']:.2f}, p99.9 {some['p999']:.2f} ms"
+        )
+    if "stop" in found:
+        lines.append(f"stops of killed and frozen planners: from {found['stop_from']}")
     return "\n".join(lines)
 
 
@@ -413,7 +439,7 @@ class Sequence:
 def check_times(name: str, collision: bool = False, points: int = 50, repeats: int = 4000) -> dict[str, object]:
     """Milliseconds of one check of a plan of `points` points over 1 s that passes every check, on one core."""
     profile = load_profile(name)
-    kinematics, config = MujocoKinematics(profile), GuardConfig()
+    kinematics = MujocoKinematics(profile)
     s = np.linspace(0.0, 1.0, points)[:, None]
     way = np.where(np.arange(len(profile.home)) % 2, -0.03, 0.04)
     plan = Trajectory(
@@ -422,15 +448,59 @@ def check_times(name: str, collision: bool = False, points: int = 50, repeats: i
         way * (30 * s**2 - 60 * s**3 + 30 * s**4),
         way * (60 * s - 180 * s**2 + 120 * s**3),
     )
+    took_s = _timed(plan, kinematics, Scene(profile) if collision else None, repeats)
+    if took_s is None:
+        raise RuntimeError("The plan that is timed must pass, and does not.")
+    return {"profile": name, "points": points, "joints": len(profile.home), **_quantiles(took_s)}
+
+
+def legal_check_times(name: str, collision: bool = False, points: int = 50, repeats: int = 4000) -> dict[str, object]:
+    """The same of legal, fast plans from rest, some repeats of each; with collision each among other keep-outs.
+
+    Plans of fewer points get more of them on their way, which they thus leave as it is; those that do not pass are left out.
+    """
+    profile, kinematics, _, legal = _robot(name)
+    rng, took_s = np.random.default_rng(0), []
+    plans = min(TIMED_PLANS, repeats)
+    with np.errstate(all="ignore"):
+        while len(took_s) < plans:
+            obstacles = Obstacles.drawn(profile, rng) if collision else None
+            start = legal.start(rng) if obstacles is None else obstacles.start(legal, rng)
+            plan = legal.make(hold(start, -1.0), 0.05, rng)
+            if plan is None or len(plan.times_s) > points:
+                continue
+            took = _timed(_filled(plan, points), kinematics, obstacles and obstacles.scene, repeats // plans)
+            took_s += [] if took is None else [took]
+    return {"plans": plans, **_quantiles(np.concatenate(took_s))}
+
+
+def _filled(plan: Trajectory, points: int) -> Trajectory:
+    """The same motion with as many points: further ones in the middle of the longest gaps."""
+    times_s = plan.times_s
+    while len(times_s) < points:
+        i = int(np.argmax(np.diff(times_s)))
+        times_s = np.insert(times_s, i + 1, times_s[i : i + 2].mean())
+    given, values = np.isin(times_s, plan.times_s), read(plan, times_s)
+    for value, own in zip(values, (plan.q, plan.dq, plan.ddq), strict=True):
+        value[given] = own
+    return Trajectory(times_s, *values)
+
+
+def _timed(plan: Trajectory, kinematics: MujocoKinematics, scene: Scene | None, repeats: int) -> np.ndarray | None:
+    """Seconds of each check of a plan from rest; None where it does not pass."""
+    profile, config, start = kinematics.profile, GuardConfig(), plan.q[0]
     candidate = Candidate(plan, profile.joint_names, -0.1, -0.01)
-    in_force, state = hold(profile.home, -1.0), RobotState(-0.01, profile.home, np.zeros(len(profile.home)))
-    scene = Scene(profile) if collision else None
+    in_force, state = hold(start, -1.0), RobotState(-0.01, start, np.zeros(len(start)))
     took_s = np.empty(repeats)
     for i in range(repeats):
         begin = time.perf_counter()
         verdict = check(candidate, in_force, state, profile, kinematics, config, 0.0, scene)
         took_s[i] = time.perf_counter() - begin
         if not verdict.ok:
-            raise RuntimeError(f"The plan that is timed must pass, but: {verdict.detail}")
+            return None
+    return took_s
+
+
+def _quantiles(took_s: np.ndarray) -> dict[str, float]:
     p50, p99, p999 = (1e3 * np.quantile(took_s, [0.5, 0.99, 0.999])).tolist()
-    return {"profile": name, "points": points, "joints": len(profile.home), "p50": p50, "p99": p99, "p999": p999}
+    return {"p50": p50, "p99": p99, "p999": p999}

@@ -1,7 +1,8 @@
 """The judge of `foresight bench guard`: what would the controller have executed, and did it keep the robot's limits?
 
-Shares no code with the guard: its own polynomials, its own controller, limits read straight from the profile's YAML, forward
-kinematics and inverse dynamics by MuJoCo one position at a time, touches by MuJoCo's contacts. It sees commands, never verdicts.
+Of the guard's code it uses only the torques of `MujocoKinematics`, compared with energies in tests/robots/test_kinematics.py: it
+has its own polynomials, its own controller, limits read straight from the profile's YAML, tips by MuJoCo one position at a time
+and touches by MuJoCo's contacts. It sees commands, never verdicts.
 """
 
 from __future__ import annotations
