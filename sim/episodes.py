@@ -25,6 +25,7 @@ from foresight.data import RobotState
 from foresight.evaluation.config import AMONG, GRIPPING, NO_GRIPPER, EvaluateConfig, check_gripping
 from foresight.evaluation.results import EpisodeResult, Report, summarise
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
+from foresight.planning.pursuit import End, GoalRefused, Outcome
 from foresight.workers import deaf_to_interrupts
 from foresight.world_model import checkpoint
 
@@ -103,8 +104,11 @@ def run_episode(
     start_s = simulation.time_s
     agent.reset()
     told = {"keep_outs": (scenario.keep_out,)} if keep_out == "told" else {}
-    agent.set_goal_images(scenario.goal_images, start_s, object_only=task == "push_object_goal", **told)
     steps, refused, last_refusal, outcome, end_s = 0, 0, "", None, start_s + scenario.time_limit_s
+    try:
+        agent.set_goal_images(scenario.goal_images, start_s, object_only=task == "push_object_goal", **told)
+    except GoalRefused as error:  # a model that sees the goal where it is not: an episode that failed, as on a robot
+        outcome, end_s = Outcome(End.REFUSED, str(error)), start_s
     planning_ms, command_ms, surprise = [], [], []
     with EpisodeVideo(video, scenario.goal_images, round(1 / PERIOD_S)) if video else nullcontext() as recording:
         while True:
@@ -143,6 +147,8 @@ def run_episode(
     reason = (
         "reached" if judgement.success else "timed_out" if outcome is None else f"ended by the planner as {outcome.end.value}"
     )
+    if outcome is not None and outcome.end is End.REFUSED:
+        reason += f" ({outcome.detail})"
     if refused:
         reason += f", {refused} of {steps + 1} steps refused, last: {last_refusal}"
     return EpisodeResult(

@@ -20,7 +20,7 @@ from foresight.perception.perception import Perception, Refusal
 from foresight.planning.config import PlannerConfig, Policy
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.planner import Planner
-from foresight.planning.pursuit import End, Outcome, Pursuit, PursuitConfig
+from foresight.planning.pursuit import End, GoalRefused, Outcome, Pursuit, PursuitConfig
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import load_profile
 from foresight.safety.collision import Scene
@@ -110,10 +110,10 @@ class Agent:
         return Guard(self.profile, self.kinematics, scene=self.scene)
 
     def set_goal(self, goal: Goal, now_s: float, config: PursuitConfig = PursuitConfig()) -> None:
-        """Raises ValueError for a goal outside the workspace, one that a keep-out covers, and one that cannot be judged."""
+        """Raises GoalRefused for a goal outside the workspace, one that a keep-out covers, and one that cannot be judged."""
         constraints = self.constraints.of(goal)
         if wrong := self.planner.refusal(goal, constraints):
-            raise ValueError(wrong)
+            raise GoalRefused(wrong)
         self.goal_constraints = constraints
         self.goal, self.last_plan, self.pursuit = goal, None, Pursuit(now_s, config)
 

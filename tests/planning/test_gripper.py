@@ -15,6 +15,7 @@ from foresight.planning.planner import Planner
 from foresight.world_model.belief import BeliefFilter
 from foresight.world_model.model import ModelConfig, WorldModel, proprio_of
 from tests.planning.toy import ToyModel, belief_at, goal_at
+from tests.untrained import seeing_the_middle
 
 TIP_AT, GOAL = np.array([0.45, 0.0, 0.10]), np.array([0.45, 0.05, 0.10])
 SIZES = ModelConfig(latent=8, encoder_width=4, predictor_width=16, predictor_depth=1, head_width=16, max_blocks=4)
@@ -128,7 +129,8 @@ def test_the_agent_sends_the_gripper_its_command_in_a_simulated_episode(profile)
     from sim.simulation import Simulation
 
     torch.manual_seed(0)
-    agent = Agent(WorldModel(contract(profile, gripper=True), SIZES).eval().requires_grad_(False), "ur5e", clock=lambda: 0.0)
+    model = seeing_the_middle(WorldModel(contract(profile, gripper=True), SIZES).eval().requires_grad_(False))
+    agent = Agent(model, "ur5e", clock=lambda: 0.0)
     simulation, told, steps = Simulation(0, profile), [], []
     grip, step, gripper = simulation.grip, agent.step, profile.gripper
     ahead = lambda closed: closed - (1 - simulation.opening())  # noqa: E731
@@ -144,6 +146,23 @@ def test_the_agent_sends_the_gripper_its_command_in_a_simulated_episode(profile)
     assert {s.plan.grip_force_n for s in sent} == {gripper.force_cap} and {wished for *_, wished in told} <= {0.0, 1.0}
     for closed, ahead_by, wished in told:
         assert closed <= wished and (closed == 0 or ahead_by <= gripper.force_cap / gripper.stiffness + 1e-9)
+
+
+def test_an_episode_whose_goal_the_model_sees_elsewhere_has_failed(profile):
+    """An untrained model reads the goal far outside the workspace: the arm stays, and the reason is kept."""
+    from sim.episodes import run_episode
+    from sim.scenes import contract
+    from sim.simulation import Simulation
+
+    torch.manual_seed(0)
+    agent = Agent(WorldModel(contract(profile), SIZES).eval().requires_grad_(False), "ur5e", clock=lambda: 0.0)
+    simulation = Simulation(0, profile)
+    try:
+        result = run_episode(simulation, agent, "reach", 3)
+    finally:
+        simulation.close()
+    assert not result.success and result.steps == 0 and result.path_m == 0
+    assert result.reason.startswith("ended by the planner as refused (In the goal image the tip at [")
 
 
 def test_no_plan_closes_a_gripper_whose_force_is_not_known(grasping, profile, kinematics):

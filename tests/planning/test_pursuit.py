@@ -90,7 +90,7 @@ def test_a_goal_image_that_shows_a_place_outside_the_workspace_is_refused(profil
     goal = Goal(latent=np.array(tip, np.float32), tip=TIP)
     told = planner.refusal(goal, constraints)
     assert (told is None) == (words is None)
-    assert told is None or (f"shows the {words} at [" in told and "0.36" in told and "Show a goal inside" in told)
+    assert told is None or (f"In the goal image the {words} at [" in told and "0.36" in told and "Show a goal inside" in told)
     assert planner.refusal(replace(goal, weights=(0.0, 1.0, 1.0)), constraints) is None
 
 

@@ -20,6 +20,10 @@ READOUT_OFF_M = 0.05  # [m] outside the workspace that a goal image may seem to 
 YAW_OFF_DEG, OPENING_OFF = 10.0, 0.15  # [deg] and share of its way by which object and gripper may be off where a goal holds
 
 
+class GoalRefused(ValueError):
+    """A goal that cannot be pursued: outside the workspace, in a keep-out, or not to be judged."""
+
+
 class End(StrEnum):
     """Why a pursuit ended."""
 
@@ -158,7 +162,7 @@ def shown_refusal(goal: Goal, model: Readout, profile: RobotProfile) -> str | No
     for name, value in zip(("tip", "object"), model.read(torch.from_numpy(goal.latent)[None]), strict=True):
         if (beyond := _beyond(name, value[0].double().numpy(), profile, READOUT_OFF_M)) is not None:
             return (
-                f"The goal image shows the {name} at {beyond}, by more than the {100 * READOUT_OFF_M:.0f} cm that the model may "
+                f"In the goal image the {name} at {beyond}, by more than the {100 * READOUT_OFF_M:.0f} cm that the model may "
                 "misread. Show a goal inside, or give images of this robot's own cameras."
             )
     return None
