@@ -1,6 +1,7 @@
 """Every node of the simulated graph is killed and frozen in every lifecycle state, through `foresight up`, while the arm moves.
 
-Measures how long the arm still moves and when the graph is back. Sees the graph as any user does.
+Measures when the crash is noticed, how long the arm still moves and when the graph is back, and counts the limits that the
+simulator saw broken meanwhile. Sees the graph as any user does, and takes the judge's word from `sim_state`.
 
 In a transition the signal comes as soon as its begin is heard of; a short one (deactivating, cleaningup, shuttingdown: mostly a
 few ms) may be over by then. Not here: errorprocessing, which only a defect in a node leads to; states of the lifecycle manager,
@@ -23,7 +24,7 @@ from typing import Any
 from foresight_bringup.processes import Child, ending_with_parent, stop
 from foresight_bringup.up import MANAGER, RESTARTS, RESTARTS_S
 from foresight_msgs.action import Pursue
-from foresight_msgs.msg import GraphState
+from foresight_msgs.msg import GraphState, GuardState, SimState
 from geometry_msgs.msg import Point, Pose
 from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState
@@ -36,6 +37,7 @@ from sensor_msgs.msg import JointState
 
 from foresight_nodes import topics
 from foresight_nodes.inject import InjectError, find
+from foresight_nodes.lifecycle_manager import ANNOUNCE_S, ManagerParameters
 from foresight_nodes.transitions import Managed
 
 NODES = ("guard", "sim", "perception", "world_model", "planner")
@@ -46,8 +48,11 @@ STATES = (
 )  # fmt: skip
 FROM_MOTION = ("active", "deactivating", "shuttingdown")  # the arm moves until then
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
+NOTICED_LIMIT_S = ManagerParameters.bond_timeout_s + ANNOUNCE_S  # [s] killed or frozen: a process is missed by its silence
 REST_LIMIT_S, BACK_LIMIT_S = 1.0, 15.0
 REST_RAD_S, MOVING_RAD_S = 0.02, 0.1
+FRESH_S = 0.1  # [s] for which a measured speed tells whether the arm moves
+ATTEMPTS = 3  # at a cell, until the arm moves when it should
 GIVE_UP_S = 90.0  # [s] for the graph to be back
 PATIENCE_S = 20.0  # [s] for anything else
 TARGETS = ((0.42, -0.15, 0.15), (0.52, 0.15, 0.15))  # [m] of the tip, in turn
@@ -77,13 +82,38 @@ class Crash:
     state: str
     signal: str
     moving: bool  # whether the arm moved when the signal came
+    noticed_s: float | None  # [s] until the manager said that the node is gone, of the manager the guard; None: nobody watches it
     rest_s: float  # [s] for which it still moved; 0 where it may move on, since the graph does without the node
     back_s: float  # [s] until the graph was active again; of a node that it does without: until that node was
     held_up: bool = False  # the graph stopped for a node that it does without
+    violations: int = 0  # limits that true states broke, from the motion before the signal until the graph was back
+    violation_detail: str = ""  # the first of them since the scene began
+
+    @property
+    def tested(self) -> bool:
+        """An active node that dies while the arm is at rest proves nothing."""
+        return self.moving or self.state != "active"
 
     @property
     def good(self) -> bool:
-        return self.rest_s <= REST_LIMIT_S and self.back_s <= BACK_LIMIT_S and not self.held_up
+        in_time = self.rest_s <= REST_LIMIT_S and self.back_s <= BACK_LIMIT_S
+        noticed = self.noticed_s is None or self.noticed_s <= NOTICED_LIMIT_S
+        return self.tested and in_time and noticed and not self.held_up and not self.violations
+
+
+class Violations:
+    """Those that a simulator counts since its last reset, summed over resets and over simulators that started anew."""
+
+    def __init__(self) -> None:
+        self.count, self.detail, self.heard = 0, "", 0
+        self._before, self._elapsed_s = 0, 0.0
+
+    def hear(self, msg: SimState) -> None:
+        self.heard += 1
+        before = self._before if msg.elapsed_s >= self._elapsed_s else 0
+        if msg.violations > before:
+            self.count, self.detail = self.count + msg.violations - before, msg.violation_detail
+        self._before, self._elapsed_s = msg.violations, msg.elapsed_s
 
 
 class Onlooker(Node):
@@ -95,11 +125,16 @@ class Onlooker(Node):
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self.graph, self.moved_s, self.speed, self._target = GraphState(), -math.inf, 0.0, 0
+        self._measured_s = -math.inf  # when the speed was
+        self._violations = Violations()
+        self._crashing, self._noticed_s = "", math.inf  # the node, and when somebody said that it is gone
         self._events: list[tuple[str, str]] = []
         self._ends_s: dict[str, list[float]] = {}  # of each node's crashes: when it was back
         self._held_up = False  # the graph was not active at some time since this was reset
         topics.GRAPH_STATE.subscription(self, self._on_graph)
+        topics.GUARD_STATE.subscription(self, self._on_guard)
         topics.JOINT_STATES.subscription(self, self._on_states)
+        topics.SIM_STATE.subscription(self, self._violations.hear)
         self._pursue = ActionClient(self, Pursue, "pursue")
         self._change = {name: self.create_client(ChangeState, f"{name}/change_state") for name in (*NODES, *DISPENSABLE)}
         for name in self._change:
@@ -159,23 +194,41 @@ class Onlooker(Node):
             lambda: sum(time.monotonic() - end_s < RESTARTS_S for end_s in ends_s) < RESTARTS,
             f"{node} may die again", RESTARTS_S + PATIENCE_S,
         )  # fmt: skip
+        counted = self._violations.count
         if state in FROM_MOTION or node in DISPENSABLE:
             self.move()
-        self._held_up = False
+        self._held_up, self._crashing, self._noticed_s = False, node, math.inf
         self.lead(node, state)
-        moving, signal_s, self.moved_s = self.speed > REST_RAD_S, time.monotonic(), -math.inf
+        signal_s, self.moved_s = time.monotonic(), -math.inf
+        moving = self.speed > REST_RAD_S and signal_s - self._measured_s < FRESH_S
         process = find(node)
         process.send(SIGNALS[kind])
         if node in DISPENSABLE:
             self.until(lambda: _pid(node) not in (None, process.pid), f"{node} is started anew", GIVE_UP_S)
             self._await_active(node)
         else:
-            self.until(lambda: not self.graph.active, f"the manager notices that {node} is gone ({state}, {kind})", 30.0)
+            self.until(lambda: self._noticed_s < math.inf, f"somebody notices that {node} is gone ({state}, {kind})", 30.0)
+            self.until(lambda: not self.graph.active, f"the graph is down without {node} ({state}, {kind})", 30.0)
             self.until(lambda: self.graph.active, f"the graph is back after {node} ({state}, {kind})", GIVE_UP_S)
         ends_s.append(time.monotonic())
+        heard = self._violations.heard
+        self.until(lambda: self._violations.heard > heard, "the simulator's judge is heard")
         dispensable = node in DISPENSABLE
         rest_s = 0.0 if dispensable or not math.isfinite(self.moved_s) else max(0.0, self.moved_s - signal_s)
-        return Crash(node, state, kind, moving, rest_s, ends_s[-1] - signal_s, dispensable and self._held_up)
+        noticed_s = None if dispensable else max(0.0, self._noticed_s - signal_s)
+        violations = self._violations.count - counted
+        return Crash(
+            node, state, kind, moving, noticed_s, rest_s, ends_s[-1] - signal_s, dispensable and self._held_up,
+            violations, self._violations.detail if violations else "",
+        )  # fmt: skip
+
+    def crash_moving(self, node: str, state: str, kind: str) -> Crash:
+        """One cell, again while the arm did not move when it should have; after ATTEMPTS it counts as not tested."""
+        for _ in range(ATTEMPTS):
+            made = self.crash(node, state, kind)
+            if made.tested:
+                break
+        return made
 
     def _await_active(self, node: str) -> None:
         """Of a node that activates itself."""
@@ -201,9 +254,18 @@ class Onlooker(Node):
 
     def _on_graph(self, msg: GraphState) -> None:
         self.graph, self._held_up = msg, self._held_up or not msg.active
+        if not msg.active and f"'{self._crashing}'" in msg.detail:
+            self._notice()
+
+    def _on_guard(self, msg: GuardState) -> None:
+        if self._crashing == MANAGER and msg.cause == "graph_inactive":
+            self._notice()
+
+    def _notice(self) -> None:
+        self._noticed_s = min(self._noticed_s, time.monotonic())
 
     def _on_states(self, msg: JointState) -> None:
-        self.speed = max((abs(v) for v in msg.velocity), default=0.0)
+        self.speed, self._measured_s = max((abs(v) for v in msg.velocity), default=0.0), time.monotonic()
         if self.speed >= REST_RAD_S:
             self.moved_s = time.monotonic()
 
@@ -266,7 +328,7 @@ def run_matrix(nodes: tuple[str, ...], seed: int) -> dict[str, Any]:
                 onlooker.until(lambda: onlooker.graph.active, "the graph is active", 120.0)
                 for node, state, kind in wanted:
                     bar.update(task, description=f"{kind} {node}, {state}")
-                    crashes.append(onlooker.crash(node, state, kind))
+                    crashes.append(onlooker.crash_moving(node, state, kind))
                     bar.advance(task)
         except InjectError as error:
             raise MatrixError(str(error)) from error
@@ -277,12 +339,20 @@ def run_matrix(nodes: tuple[str, ...], seed: int) -> dict[str, Any]:
             onlooker.close()
             stop([graph], pump=lambda: time.sleep(0.05))
     os.unlink(log.name)
+    return summary(crashes)
+
+
+def summary(crashes: list[Crash]) -> dict[str, Any]:
+    """The figures of these cells."""
     return {
         "matrix": {
             "crashes": len(crashes), "good": sum(crash.good for crash in crashes),
+            "tested": sum(crash.tested for crash in crashes), "violations": sum(crash.violations for crash in crashes),
+            "noticed_max_s": max((crash.noticed_s for crash in crashes if crash.noticed_s is not None), default=None),
+            "noticed_limit_s": NOTICED_LIMIT_S,
             "rest_max_s": max(crash.rest_s for crash in crashes), "rest_limit_s": REST_LIMIT_S,
             "back_max_s": max(crash.back_s for crash in crashes), "back_limit_s": BACK_LIMIT_S,
-            "cells": [asdict(crash) for crash in crashes],
+            "cells": [asdict(crash) | {"tested": crash.tested, "good": crash.good} for crash in crashes],
         }
     }  # fmt: skip
 
@@ -292,11 +362,22 @@ def told_matrix(figures: dict[str, Any]) -> str:
     found = figures["matrix"]
     lines = [
         f"{c['node']:<18}{c['state']:<14}{c['signal']:<8}"
-        f"{_told_rest(c):<26}back after {c['back_s']:.1f} s"
+        f"{_told_notice(c):<24}{_told_rest(c):<26}back after {c['back_s']:.1f} s{_told_fault(c)}"
         for c in found["cells"]
     ]
-    total = f"{found['good']} of {found['crashes']} at rest within {REST_LIMIT_S} s and back within {BACK_LIMIT_S} s"
+    total = f"{found['good']} of {found['crashes']} noticed within {NOTICED_LIMIT_S:.1f} s, at rest within {REST_LIMIT_S} s and "
+    total += f"back within {BACK_LIMIT_S} s; {found['violations']} violations, {found['crashes'] - found['tested']} not tested"
     return "\n".join([*lines, total])
+
+
+def _told_notice(cell: dict[str, Any]) -> str:
+    return "watched by nobody" if cell["noticed_s"] is None else f"noticed after {cell['noticed_s']:.2f} s"
+
+
+def _told_fault(cell: dict[str, Any]) -> str:
+    if cell["violations"]:
+        return f"; {cell['violations']} violations: {cell['violation_detail']}"
+    return "" if cell["tested"] else "; not tested"
 
 
 def _told_rest(cell: dict[str, Any]) -> str:

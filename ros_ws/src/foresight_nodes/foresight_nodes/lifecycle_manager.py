@@ -26,6 +26,7 @@ from foresight_nodes.real_time import check_priority
 from foresight_nodes.transitions import Failure, Managed, pause, together
 
 STEP_S = 0.02  # [s] between two steps
+ANNOUNCE_S = 0.1  # [s] between two words on the graph, beside those on every change
 DEACTIVATE_S = 2.0  # [s] for a node to deactivate
 ATTEMPTS = 3  # to bring the graph back before the manager gives up
 
@@ -91,7 +92,7 @@ class LifecycleManager(PossibleClock):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._steps = self._start() if self.parameters.autostart else iter(())
         self.create_timer(STEP_S, self._step, clock=steady)
-        self.create_timer(0.1, self._announce, clock=steady)
+        self.create_timer(ANNOUNCE_S, self._announce, clock=steady)
 
     # -- steps: generators that yield while they wait -----------------------------------------------------------------
 
