@@ -46,17 +46,17 @@ class Line:
         checkpoint: Path,
         start: np.ndarray,
         planner_checkpoint: Path | None = None,
-        keep_outs: list[float] | None = None,
         driver: Part | None = None,
+        guard: dict[str, object] | None = None,
         **planner,
     ) -> None:
-        """`driver`: what is the arm and its cameras; None: a stand-in that follows perfectly."""
+        """`driver`: what is the arm and its cameras; None: a stand-in that follows perfectly. `guard`: parameters of its node."""
         self.bench = bench
         common = {"robot": "ur5e", "checkpoint": str(checkpoint)}
         self.driver = driver or bench.add(
             MockDriverNode, robot="ur5e", image_width=64, image_height=48, joint_states_hz=100.0, start=start.tolist()
         )
-        self.guard = bench.add(GuardNode, robot="ur5e", **({"keep_outs": keep_outs} if keep_outs else {}))
+        self.guard = bench.add(GuardNode, robot="ur5e", **(guard or {}))
         self.perception = bench.add(PerceptionNode, **common)
         self.world_model = bench.add(WorldModelNode, injectable=True, **common)
         self.planner = bench.add(
@@ -433,7 +433,7 @@ def test_plans_go_round_a_keep_out_of_the_goal_by_the_joints_that_were_published
 
 def test_the_planner_knows_the_guards_keep_outs(bench: Bench, checkpoint: Path, start: np.ndarray):
     """The guard's parameter reaches the planner by guard_setup: a goal inside is refused by name, one beside it is pursued."""
-    line = Line(bench, checkpoint, start, keep_outs=[0.45, 0.15, 0.0, 0.55, 0.25, 0.25])
+    line = Line(bench, checkpoint, start, guard={"keep_outs": [0.45, 0.15, 0.0, 0.55, 0.25, 0.25]})
     bench.until(lambda: line.planner._constraints.keep_outs, "the planner hears of it")
     result = line.result(line.pursue())
     assert result.reason == Pursue.Result.REFUSED and "lies in keep-out 1" in result.detail

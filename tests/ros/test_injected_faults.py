@@ -1,6 +1,6 @@
 """`foresight inject` as a person calls it, while the arm moves: what the nodes do about it, and that they go on afterwards.
 
-Faults of joints, clock and driver are in tests/sim/test_faults_in_motion.py, those of processes in test_crash_matrix.py.
+Faults of joints and clock are in tests/sim/test_faults_in_motion.py, those of processes in test_crash_matrix.py.
 """
 
 from __future__ import annotations
@@ -111,3 +111,47 @@ def test_pictures_that_come_late_leave_the_arm_at_rest(world: World, simulated_c
     world.until(lambda: line.perception.report()["refusal"] == "", "pictures are fresh again", advance_s=0.02)
     line.pursue()
     line.move()
+
+
+DRIVER = {"controller_active_topic": "controller_active"}
+DRIVER["speed_scaling_topic"] = "speed_scaling_state_broadcaster/speed_scaling"
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "action", "within_s"),
+    [
+        ("camera_freeze", "camera_frozen", GuardState.HOLD, 1.0 + 0.3),  # told only after 1 s of the same pixels
+        ("camera_black", "camera_dark", GuardState.HOLD, 0.3),
+        ("controller_inactive", "controller_inactive", GuardState.STOP, 0.1),
+        ("speed_slider_zero", "speed_slider_zero", GuardState.STOP, 0.1),
+    ],
+)
+def test_a_fault_of_camera_or_driver_is_named_by_the_guard_and_leaves_the_arm_at_rest(
+    world: World, simulated_checkpoint: Path, start: np.ndarray, fault: str, cause: str, action: int, within_s: float
+):
+    """The cause comes in time, the arm rests within a second of it without a violation; once it is over, a goal moves the arm."""
+    line = Line(world, simulated_checkpoint, start, driver=world.add(SimNode, robot="ur5e"), guard=DRIVER)
+    truths = world.listen(topics.SIM_STATE)
+    line.pursue()
+    line.move()
+    assert line.guard_states[-1].action == GuardState.NONE
+    since = len(line.guard_states)
+    lasts_s = within_s + 1.2
+    said = inject(world, fault, "--duration-s", f"{lasts_s:g}")
+    assert f"{fault} for {lasts_s:g} s from" in said
+    begun_s = float(said.split(" from ")[1].split(" s ")[0])
+
+    def told() -> list[GuardState]:
+        return [state for state in line.guard_states[since:] if state.cause == cause]
+
+    world.until(told, f"the guard says {cause}", advance_s=0.02)
+    assert {state.action for state in told()} == {action} and not told()[0].latched
+    told_s = convert.seconds(told()[0].header.stamp)
+    assert begun_s <= told_s <= begun_s + within_s
+    world.advance(max(0.0, told_s + 1.0 - world.now_s), step_s=0.02)
+    assert line.speed() < 0.01
+    world.until(lambda: line.guard_states[-1].action == GuardState.NONE, "the guard allows motion again", advance_s=0.02)
+    assert world.now_s > begun_s + lasts_s, "not before the fault is over"
+    line.pursue()
+    line.move()
+    assert truths[-1].violations == 0, truths[-1].violation_detail
