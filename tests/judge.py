@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 
 from foresight.data import Trajectory
+from foresight.evaluation.guard_judge import Controller, Judge, broken
 from foresight.robots.contacts import Contacts
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
@@ -46,6 +47,42 @@ def faults(motion: Trajectory, profile: RobotProfile, kinematics: MujocoKinemati
         if (outside > max(WALL_M, outside[0] + WALL_M)).any():
             wrong.append(f"tip {outside.max():.4f} m outside the workspace")
     return wrong
+
+
+def limits_broken(motion: Trajectory, judge: Judge) -> list[str]:
+    """Limits of the profile's YAML that a motion by itself breaks at the controller's rate, jerk and torque among them.
+
+    A single point is a place to stay at. How the motion is entered is not judged here.
+    """
+    if len(motion.times_s) == 1:
+        still = np.zeros((2, motion.q.shape[1]))
+        motion = Trajectory(motion.times_s[0] + np.array([0.0, 0.1]), np.repeat(motion.q, 2, axis=0), still, still)
+    if not (np.diff(motion.times_s) > 0).all():
+        return ["times do not increase"]
+    return broken(judge.use(motion, motion))  # before and after are one: no step between them is judged
+
+
+class Obeying:
+    """A controller that does as it is told, and the judge of what it does.
+
+    `doing`: what it executes before; None: it rests where the first motion begins.
+    """
+
+    def __init__(self, judge: Judge, doing: Trajectory | None = None) -> None:
+        self._judge, self._controller, self._nearest = judge, None, None
+        if doing is not None:
+            self._controller = Controller(doing.q[-1], doing.times_s[-1])
+            self._controller.points = doing if len(doing.times_s) > 1 else self._controller.points
+
+    def receive(self, motion: Trajectory, now_s: float) -> list[str]:
+        """Limits that are broken on the way from what is executed now through this motion, a step between them included."""
+        if self._controller is None:
+            self._controller = Controller(motion.q[0], now_s)
+        before = self._controller.points
+        if not self._controller.receive(motion, now_s):
+            return ["ignored by the controller"]
+        self._nearest = self._judge.nearest(before, now_s, self._nearest)
+        return broken(self._judge.use(before, self._controller.points, nearest=self._nearest))
 
 
 def met(

@@ -52,8 +52,9 @@ from std_msgs.msg import Bool, Float64, Header
 from std_srvs.srv import Trigger
 
 from foresight.control.motion import joint_trajectory, start_of
-from foresight.control.trajectory import sample
+from foresight.control.trajectory import hold, sample
 from foresight.data import Belief, Observation, RobotState
+from foresight.evaluation.guard_judge import Judge
 from foresight.incidents.pack import Pack
 from foresight.robots.profile import profile_text
 from foresight.safety.config import GuardConfig
@@ -61,7 +62,7 @@ from foresight.safety.decision import Setup
 from foresight.safety.failsafe import FailsafeState
 from foresight.safety.obstacles import TABLE, to_text
 from foresight.world_model.checkpoint import fingerprint, read_contract
-from tests.judge import faults, step
+from tests.judge import Obeying, faults, limits_broken, step
 from tests.motions import MIDDLE, minimum_jerk, plan_towards
 from tests.ros.conftest import Bench, parameters
 from tests.ros.fuzz import LENGTHS, messages, mutated, over_the_wire, random_message
@@ -210,7 +211,9 @@ def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) 
         if node._guard.in_force is not None and len(fuzzed.published) % 3 == 0:
             fresh()
         node._on_joint_state(state())
+        doing[0] = node._guard.in_force
 
+    judge, doing = Judge(profile.name, kinematics), [None]  # what the controller executes when the message comes
     judged, ahead = [0], profile.gripper.force_cap / profile.gripper.stiffness
 
     def after(topic: str, message: Any) -> None:
@@ -225,9 +228,11 @@ def fuzzed_guard(bench: Bench, profile, kinematics, start: np.ndarray, **given) 
             ends = convert.trajectory_from_msg(grip, (profile.gripper.joint,), bench.now_s)
             opening = min(OPENING, node._monitor.state.opening)  # measured when it was sent, which a message may have changed
             assert given and (ends.q >= 0).all() and ends.q[-1, 0] <= 0.8 * (1 - opening + ahead) + 1e-9
-        for command in commands:
+        for i, command in enumerate(commands):
             motion = convert.trajectory_from_msg(command, profile.joint_names, bench.now_s)
-            wrong = faults(motion, profile, kinematics)
+            wrong = limits_broken(motion, judge)
+            if i == 0 and doing[0] is not None and len(motion.times_s) > 1:
+                wrong += Obeying(judge, doing[0]).receive(motion, bench.now_s)
             assert wrong == [], f"forwarded {wrong} after a message on {topic}: {message}"
 
     fuzzed.valid = {
@@ -531,18 +536,27 @@ def test_a_mutation_changes_something_and_leaves_the_original(profile):
     assert str(original) == kept and changed > 40 and max(LENGTHS) == 100
 
 
-def test_the_judge_sees_each_fault(profile, kinematics, start: np.ndarray):
-    """A legal motion has none; a faster, a shorter, an unfinished, a displaced and a broken one are each named."""
-    legal = minimum_jerk(start, np.full(6, 0.05), 0.0, 0.8)
+def test_the_judges_see_each_fault(profile, kinematics, start: np.ndarray):
+    """A legal motion has none; a faster, a shorter, an unfinished, a displaced and a broken one are each named by both judges.
+
+    Jerk only by the one that the guard's commands are given to.
+    """
+    judge, legal = Judge(profile.name, kinematics), minimum_jerk(start, np.full(6, 0.05), 0.0, 0.8)
     assert faults(legal, profile, kinematics) == [] and step(legal, minimum_jerk(start, np.zeros(6), 0.0), None) == []
+    assert limits_broken(legal, judge) == [] and limits_broken(hold(start, 0.0), judge) == []
     spoiled = {
-        "acceleration": minimum_jerk(start, np.full(6, 0.2), 0.0, 0.2),
-        "tip": minimum_jerk(start, np.array([0.5, 0, 0, 0, 0, 0]), 0.0, 1.0),
-        "ends at": replace(legal, times_s=legal.times_s[:6], q=legal.q[:6], dq=legal.dq[:6], ddq=legal.ddq[:6]),
-        "position": minimum_jerk(np.r_[6.2, start[1:]], np.r_[0.2, np.zeros(5)], 0.0, 2.0),
-        "not finite": replace(legal, q=legal.q * np.nan),
-        "times": replace(legal, times_s=legal.times_s[::-1].copy()),
+        ("acceleration", "acceleration"): minimum_jerk(start, np.full(6, 0.2), 0.0, 0.2),
+        ("tip", "tip_speed"): minimum_jerk(start, np.array([0.5, 0, 0, 0, 0, 0]), 0.0, 1.0),
+        ("ends at", "rest"): replace(legal, times_s=legal.times_s[:6], q=legal.q[:6], dq=legal.dq[:6], ddq=legal.ddq[:6]),
+        ("position", "position"): minimum_jerk(np.r_[6.2, start[1:]], np.r_[0.2, np.zeros(5)], 0.0, 2.0),
+        ("not finite", "inf"): replace(legal, q=legal.q * np.nan),
+        ("times", "times"): replace(legal, times_s=legal.times_s[::-1].copy()),
     }
-    for word, motion in spoiled.items():
+    for (word, limit), motion in spoiled.items():
         assert any(word in fault for fault in faults(motion, profile, kinematics)), word
+        assert any(limit in fault for fault in limits_broken(motion, judge)), limit
+    jerky = minimum_jerk(start, np.r_[np.zeros(5), 0.005], 0.0, 0.08)
+    assert faults(jerky, profile, kinematics) == [] and [fault.split()[0] for fault in limits_broken(jerky, judge)] == ["jerk"]
     assert step(legal, minimum_jerk(start + 0.01, np.zeros(6), 0.0), None) and step(None, legal, start + 0.1)
+    there, beside = (Obeying(judge, hold(at, 0.0)).receive(legal, 0.0) for at in (start, start + 0.01))
+    assert there == [] and beside

@@ -1,7 +1,7 @@
 """A stream of joint states and plans, replayed damaged: lost, late, out of order, twice, with flipped bits, cameras swapped.
 
-Whatever reaches the guard, what it forwards keeps every limit, joins what was forwarded before, and ends at rest; the judge
-shares no code with it. The stream is made anew from a seed, by a planner that drives the arm at its limits.
+Whatever reaches the guard, what a controller makes of what it forwards keeps every limit of the profile's YAML, and ends at rest;
+the judge shares no code with it. The stream is made anew from a seed, by a planner that drives the arm at its limits.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,12 @@ import pytest
 
 from foresight.control.trajectory import sample
 from foresight.data import Candidate, RobotState, Trajectory
+from foresight.evaluation.guard_judge import Judge
 from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import RobotProfile
 from foresight.safety.collision import Scene
 from foresight.safety.guard import Guard
-from tests.judge import faults, step
+from tests.judge import Obeying, step
 from tests.motions import candidate, drive
 
 ROUNDS = 15  # plans in the stream, at 10 Hz
@@ -64,6 +64,7 @@ class Replay:
 def replay(events: list[Event], profile: RobotProfile, kinematics: MujocoKinematics, scene: Scene) -> Replay:
     """Feeds a guard, and judges all that it forwards."""
     guard, state, came = Guard(profile, kinematics, scene=scene), None, Replay([])
+    arm = Obeying(Judge(profile.name, kinematics))
     for event in sorted(events, key=lambda event: event.at_s):
         if isinstance(event.what, RobotState):
             state = event.what
@@ -73,8 +74,7 @@ def replay(events: list[Event], profile: RobotProfile, kinematics: MujocoKinemat
             came.accepted, came.refused = came.accepted + verdict.ok, came.refused + (not verdict.ok)
             motion = guard.forward if verdict.ok else None
         if motion is not None:
-            before = came.forwarded[-1] if came.forwarded else None
-            wrong = faults(motion, profile, kinematics) + step(before, motion, state.q)
+            wrong = arm.receive(motion, event.at_s) + ([] if came.forwarded else step(None, motion, state.q))
             assert wrong == [], f"at {event.at_s:.3f} s: {wrong}"
             came.forwarded.append(motion)
     return came
@@ -173,8 +173,10 @@ def test_each_damage_damages(stream):
 
 def test_the_judge_finds_a_jump_in_a_stream_that_no_guard_has_seen(stream, profile: RobotProfile, kinematics: MujocoKinematics):
     """With half of the plans lost, the bare plans no longer fit together; that they do after the guard is its doing."""
-    plans = [event.what.trajectory for event in stream if isinstance(event.what, Candidate)][::2]
-    assert any(step(a, b, None) for a, b in pairwise(plans))
+    arm, wrong = Obeying(Judge(profile.name, kinematics)), []
+    for event in [event for event in stream if isinstance(event.what, Candidate)][::2]:
+        wrong += arm.receive(event.what.trajectory, event.at_s)
+    assert {"acceleration", "jerk"} <= {fault.split()[0] for fault in wrong}
 
 
 # -- pictures ------------------------------------------------------------------------------------------------------
