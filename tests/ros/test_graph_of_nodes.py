@@ -25,10 +25,16 @@ from geometry_msgs.msg import Point, Pose
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 
+from foresight.control.trajectory import hold
 from foresight.data import Reason, Verdict
+from foresight.evaluation.guard_judge import Judge
 from foresight.planning.constraints import NoPlan
+from foresight.planning.planner import Planner
 from foresight.robots.kinematics import MujocoKinematics
+from foresight.world_model.belief import BeliefFilter
+from tests.judge import Obeying
 from tests.ros.conftest import Bench, parameters
 
 CONTROLLER = topics.trajectory("joint_trajectory_controller/joint_trajectory")
@@ -332,6 +338,50 @@ def test_a_plan_that_comes_later_than_its_motion_is_dropped_and_the_next_one_is_
     assert (len(late_s), late["deadline_misses"], late["plans"]) == (1, 1, before["plans"])
     line.bench.until(lambda: line.planner.report()["plans"] > before["plans"], "the next plan is offered", advance_s=0.02)
     assert line.planner.report()["deadline_misses"] == 1
+
+
+def test_a_slow_first_inference_skips_nothing(line: Line, profile, kinematics, start, monkeypatch: pytest.MonkeyPatch):
+    """The first plan takes 0.3 s, its motion would have begun by then: it is dropped, and the arm moves from rest, by the next.
+
+    A controller that does as it is told keeps every limit from there on: it is led into the midst of no motion.
+    """
+    arm, wrong, late_s = Obeying(Judge(profile.name, kinematics), hold(start, 0.0)), [], []
+    told: list[JointTrajectory] = []
+    plan, now_s = line.planner._planner.plan, line.planner.now_s
+
+    def linger(*arguments):
+        late_s.append(0.3)
+        return plan(*arguments)
+
+    def obey(msg: JointTrajectory) -> None:
+        now_s = line.bench.now_s
+        told.append(msg)
+        wrong.extend(arm.receive(convert.trajectory_from_msg(msg, profile.joint_names, now_s), now_s))
+
+    CONTROLLER.subscription(line.bench.node, obey)
+    line.pursue()
+    with monkeypatch.context() as patch:
+        patch.setattr(line.planner, "now_s", lambda: now_s() + sum(late_s))
+        patch.setattr(line.planner._planner, "plan", linger)
+        line.bench.until(lambda: late_s, "a plan is made", advance_s=0.02)
+    assert line.planner.report()["deadline_misses"] == 1 and line.plans == [] and line.speed() == 0.0
+    line.move()
+    line.bench.until(lambda: line.guard_states[-1].accepted >= 3, "several plans pass", advance_s=0.02)
+    assert len(told) >= 3 and wrong == []
+
+
+def test_no_first_inference_is_left_for_the_first_belief_or_plan(
+    bench: Bench, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The first is slower than the others: world model and planner have used their models before they are active."""
+    used: list[str] = []
+    for kind, name in ((BeliefFilter, "update"), (Planner, "plan")):
+        work = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda *a, name=name, work=work: used.append(name) or work(*a))
+    for node, name in ((WorldModelNode, "update"), (PlannerNode, "plan")):
+        used.clear()
+        bench.configure(bench.add(node, robot="ur5e", checkpoint=str(checkpoint), **(QUICK if node is PlannerNode else {})))
+        assert name in used
 
 
 def test_diagnostics_tell_how_long_plans_took_and_which_took_too_long(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,18 @@ from foresight_nodes.recorder_node import RecorderNode, recorded_topics, stops
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.serialization import serialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from std_srvs.srv import Trigger
 
 from foresight import cli
 from foresight.incidents import pack as packs
 from foresight.incidents.pack import Pack
 from foresight.incidents.replay import replay
+from foresight.perception import prepare
+from foresight.world_model.belief import BeliefFilter
+from foresight.world_model.checkpoint import load
 from tests.ros.conftest import Bench
+from tests.ros.test_graph_of_nodes import Line
 from tests.ros.test_guard_node import Guarded
 
 
@@ -133,6 +138,32 @@ def test_the_public_reader_finds_every_topic_and_the_imagined_latents(recorded: 
     assert bag["message_count"] == len(read) and bag["relative_file_paths"] == ["incident.mcap"]
     assert bag["storage_identifier"] == "mcap"
     assert {t["topic_metadata"]["name"]: t["topic_metadata"]["type"] for t in bag["topics_with_message_count"]} == heard
+
+
+def test_what_is_recorded_gives_the_tensors_that_the_model_was_given(bench: Bench, checkpoint: Path, start, tmp_path):
+    """Frames of an incident, prepared as for training, are the live observations bit for bit, and so are their beliefs."""
+    recorder = bench.add(RecorderNode, robot="ur5e", folder=str(tmp_path), images_hz=1e3)
+    bench.bring_up(recorder)
+    beliefs = bench.listen(topics.BELIEF)
+    Line(bench, checkpoint, start)
+    bench.until(lambda: len(beliefs) >= 8, "beliefs come", advance_s=0.02)
+    answer = bench.call(topics.RECORDER_SNAPSHOT, recorder, Trigger.Request())
+    assert answer.success, answer.message
+    with open(Path(answer.message) / "incident.mcap", "rb") as file:
+        read = [(c.topic, deserialize_message(m.data, recorder._kinds[c.topic])) for _, c, m in make_reader(file).iter_messages()]
+    at = {(topic, convert.seconds(message.header.stamp)): message for topic, message in read if hasattr(message, "header")}
+    model, compared = load(checkpoint), 0
+    for (topic, stamp_s), message in at.items():
+        frames = [(camera, at.get((f"/{camera.name}/image_raw", stamp_s))) for camera in model.contract.cameras]
+        if topic != "/observation" or any(frame is None for _, frame in frames) or ("/belief", stamp_s) not in at:
+            continue
+        given = convert.observation_from_msg(message, model.contract)
+        images = np.stack([prepare(convert.image_from_msg(frame), camera) for camera, frame in frames])
+        assert images.dtype == given.images.dtype and images.tobytes() == given.images.tobytes()
+        belief = convert.belief_from_msg(at["/belief", stamp_s])
+        assert BeliefFilter(model).update(replace(given, images=images)).latent.tobytes() == belief.latent.tobytes()
+        compared += 1
+    assert compared >= 5
 
 
 def test_a_full_disk_costs_one_line_and_nothing_else(recorded: Recorded, monkeypatch):
