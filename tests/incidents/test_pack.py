@@ -26,11 +26,12 @@ from tests.motions import candidate, drive
 
 DEFINITIONS = {topic: Definition("std_msgs/msg/String", "string data") for topic in ("/word", "/silent")}
 MESSAGES = [Recorded("/word", 10**18 + i, b"\x00\x01\x00\x00\x03\x00\x00\x00hi\x00") for i in range(3)]
-STOP = Stop("tracking_error", "The arm does not follow.", 12.5, 10**18 + 2)
+STOP = Stop("stop", "tracking_error", "The arm does not follow.", 12.5, 10**18 + 2)
+LATCH = Stop("latch", "operator_stop", "An operator called stop.", 12.75, 10**18 + 3)
 
 
 def told(dropped: dict[str, int] | None = None) -> dict:
-    return summary(STOP, MESSAGES, DEFINITIONS, 30.0, dropped or {}, {"robot": "ur5e"})
+    return summary([STOP, LATCH], MESSAGES, DEFINITIONS, 30.0, dropped or {}, {"robot": "ur5e"})
 
 
 def test_a_pack_reads_back(tmp_path):
@@ -40,6 +41,10 @@ def test_a_pack_reads_back(tmp_path):
     assert [(m.topic, m.content.data) for m in read] == [("/word", "hi")] * 3
     said = json.loads((folder / "incident.json").read_text())
     assert (said["reason"], said["stop"]["time_s"], said["robot"]) == ("tracking_error", 12.5, "ur5e")
+    assert [(s["time_s"], s["action"], s["reason"], s["detail"]) for s in said["stops"]] == [
+        (12.5, "stop", "tracking_error", "The arm does not follow."),
+        (12.75, "latch", "operator_stop", "An operator called stop."),
+    ]
     assert said["messages"]["/word"]["count"] == 3 and said["messages"]["/silent"]["count"] == 0
     assert said["dropped_for_memory"] == {"/word": 4}
     bag = yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]

@@ -19,7 +19,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from foresight_msgs.msg import GuardState
 from foresight_nodes import convert, topics
 from foresight_nodes.definitions import definition, type_name
-from foresight_nodes.recorder_node import RecorderNode, recorded_topics, stops
+from foresight_nodes.recorder_node import RecorderNode, moving, recorded_topics, stops
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -201,17 +201,88 @@ def test_a_folder_that_cannot_be_made_is_said_and_nobody_stops(bench: Bench, pro
     assert [p.name for p in tmp_path.iterdir()] == ["incidents"]
 
 
-def test_stops_in_quick_succession_give_one_incident(recorded: Recorded):
-    """A guard that stops, is reset and stops again within the interval fills no disk; what was passed over is counted."""
+def test_stops_in_quick_succession_share_the_next_incident(bench: Bench, profile, kinematics, start, tmp_path, capsys):
+    """Stops within the interval after an incident fill no disk and lose nothing: the second holds them all, and replays."""
+    bench.listen(topics.PLAN)
+    recorded = Recorded(bench, profile, kinematics, start, tmp_path / "incidents", interval_s=10.0)
+    for again in (False, True, True):
+        if again:
+            recorded.live(1.2)
+            assert bench.call(topics.GUARD_RESET, recorded.node, Trigger.Request()).success
+            bench.until(lambda: recorded.recorder._was.state == GuardState.ACTIVE, "the recorder hears the reset")
+        recorded.stop()
+        if not again:
+            first = recorded.written()
+    bench.until(lambda: len(recorded.recorder._stops) == 2, "both are heard")
+    recorded.judged(recorded.plan())
+    recorded.recorder._step()
+    assert len(recorded.packs()) == 1, "not before the interval is over"
+    recorded.recorder._last_ns -= 10 * 10**9
+    second = recorded.written(2)
+    one, two = (json.loads((folder / "incident.json").read_text())["stops"] for folder in (first, second))
+    assert [(s["action"], s["reason"]) for s in (*one, *two)] == [("latch", "operator_stop")] * 3
+    times = [s["time_s"] for s in (*one, *two)]
+    assert times == sorted(set(times)) and all(s["detail"] and s["wall"] for s in two)
+    again = replay(Pack(second))
+    assert again.same and len(again.rows) == 1
+    assert cli.main(["replay", str(second), "--picture", str(tmp_path / "second.png")]) == 0
+    assert f"then at {times[2]:.3f} s: latch, operator_stop: " in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_snapshot_loses_no_stop_that_waits(bench: Bench, profile, kinematics, start, tmp_path):
+    """Asked for while a stop waits for its aftermath, it is a folder of its own."""
+    bench.listen(topics.PLAN)
+    recorded = Recorded(bench, profile, kinematics, start, tmp_path / "incidents", aftermath_s=1.0)
     recorded.stop()
-    recorded.written()
-    recorded.bench.advance(0.6)
-    recorded.measure(recorded.q)
-    assert recorded.bench.call(topics.GUARD_RESET, recorded.node, Trigger.Request()).success
-    recorded.bench.until(lambda: recorded.recorder._was.state == GuardState.ACTIVE, "the recorder hears the reset")
+    assert bench.call(topics.RECORDER_SNAPSHOT, recorded.recorder, Trigger.Request()).success
+    assert recorded.written(2).name.endswith("operator_stop")
+
+
+def test_a_stop_that_becomes_a_latch_is_listed_as_both(bench: Bench, profile, kinematics, start, tmp_path):
+    """The latch has its own line, and the incident waits for its aftermath."""
+    bench.listen(topics.PLAN)
+    recorded = Recorded(bench, profile, kinematics, start, tmp_path / "incidents", aftermath_s=0.3)
+    recorded.node._evaluate(program_stopped=True)
+    bench.until(lambda: recorded.recorder._stops, "the stop is heard")
     recorded.stop()
-    recorded.bench.until(lambda: recorded.recorder._passed_over == 1, "the second stop is passed over")
-    assert len(recorded.packs()) == 1
+    told = json.loads((recorded.written() / "incident.json").read_text())
+    assert [(s["action"], s["reason"]) for s in told["stops"]] == [("stop", "program_stopped"), ("latch", "operator_stop")]
+    assert told["reason"] == "program_stopped" and told["stops"][0]["received_ns"] == told["stop"]["received_ns"]
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_guard_that_dies_in_motion_leaves_an_incident(recorded: Recorded, moves: bool):
+    """Nobody says that the arm stops; the silence does. Of a guard that dies at rest there is nothing to tell."""
+    if moves:
+        recorded.judged(recorded.plan())
+    recorded.bench.until(lambda: moving(recorded.recorder._was) is moves, "the recorder hears whether the arm moves")
+    recorded.bench.kill(recorded.node)
+    recorded.bench.until(lambda: recorded.recorder._silent, "the silence is noticed")
+    if not moves:
+        assert not recorded.recorder._stops and not recorded.packs()
+        return
+    folder = recorded.written()
+    told = json.loads((folder / "incident.json").read_text())
+    assert folder.name.endswith("_guard_silent") and told["reason"] == "guard silent"
+    assert [s["action"] for s in told["stops"]] == ["unknown"] and "No guard_state for 0." in told["detail"]
+    result = replay(Pack(folder))
+    assert [row.reason for row in result.rows] == ["ok"] and result.same
+
+
+def test_a_recorder_that_was_kept_waiting_takes_no_guard_for_silent(recorded: Recorded):
+    """What the guard said meanwhile is read first."""
+    recorded.judged(recorded.plan())
+    recorded.bench.until(lambda: moving(recorded.recorder._was), "the recorder hears that the arm moves")
+    time.sleep(0.5)
+    recorded.recorder._step()
+    assert not recorded.recorder._silent and not recorded.recorder._stops
+
+
+def test_simulated_time_that_goes_back_leaves_an_incident(recorded: Recorded):
+    """It stops the guard, so it is recorded as any stop."""
+    recorded.bench.turn_back(50.0)
+    recorded.bench.until(lambda: recorded.recorder._written, "the incident is written")
+    assert recorded.packs()[0].name.endswith("_simulator_reset")
 
 
 def test_only_the_newest_incidents_stay(bench: Bench, profile, kinematics, start, tmp_path):
@@ -243,21 +314,24 @@ def test_memory_is_bounded_and_verdicts_outlive_images(bench: Bench, profile, ki
 
 
 def test_a_stop_is_known_from_the_guards_state():
-    """Stop and latch of an active guard are stops, a hold or retreat in motion; going on, a hold at rest and a reset are not."""
+    """Stop and latch of an active guard are stops, also one after the other, and a hold or retreat in motion.
+
+    Going on is not, nor a hold at rest.
+    """
     active, held = GuardState(state=GuardState.ACTIVE), GuardState(state=GuardState.ACTIVE, action=GuardState.HOLD)
     stop = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP)
     latch = GuardState(state=GuardState.STOPPED, action=GuardState.LATCH)
-    moving = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(5.3))
+    leaving = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(5.3))
     rested = GuardState(state=GuardState.INACTIVE, header=convert.header(5.0), in_force_until=convert.stamp(4.0))
-    assert stops(active, stop) and stops(active, latch) and stops(held, latch) and stops(active, moving)
+    assert stops(active, stop) and stops(active, latch) and stops(held, latch) and stops(active, leaving)
+    assert stops(stop, latch)
     braked, yielding = (
-        GuardState(state=GuardState.ACTIVE, action=action, header=moving.header, in_force_until=moving.in_force_until)
+        GuardState(state=GuardState.ACTIVE, action=action, header=leaving.header, in_force_until=leaving.in_force_until)
         for action in (GuardState.HOLD, GuardState.RETREAT)
     )
     assert stops(active, braked) and stops(active, yielding) and not stops(held, braked) and not stops(braked, yielding)
-    reset = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP, cause="simulator_reset")
-    others = [(active, reset), (stop, latch), (latch, latch), (stop, active), (active, held)]
-    others += [(active, rested), (rested, stop), (rested, moving)]
+    others = [(latch, latch), (latch, stop), (stop, stop), (stop, active), (active, held)]
+    others += [(active, rested), (stop, leaving), (rested, stop), (rested, leaving)]
     assert not any(stops(before, now) for before, now in others)
 
 

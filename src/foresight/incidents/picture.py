@@ -1,4 +1,4 @@
-"""An incident as a picture: each joint's position and velocity within its limits, the verdicts, and the moment of the stop."""
+"""An incident as a picture: each joint's position and velocity within its limits, the verdicts, and the moment of each stop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def draw(pack: Pack, replay: Replay, path: Path) -> Path:
     if profile is None:
         raise IncidentError(f"{pack.path} holds no {SETUP}, so the limits are not known.")
     times, q, dq = _measured(pack, profile)
-    stop_s = (pack.summary.get("stop") or {}).get("time_s")
+    stops = pack.summary.get("stops") or [pack.summary.get("stop") or {}]
+    stops_s = [stop["time_s"] for stop in stops if "time_s" in stop]
     begin_s = min([*times[:1], *(row.time_s for row in replay.rows[:1])], default=0.0)
     joints = len(profile.joint_names)
     figure, axes = plt.subplots(joints + 1, 2, figsize=(13, 1.6 * (joints + 1)), sharex=True, layout="constrained", squeeze=False)
@@ -53,10 +54,10 @@ def draw(pack: Pack, replay: Replay, path: Path) -> Path:
     _verdicts(axes[joints, 1], replay, begin_s)
     for axis in axes.flat:
         axis.tick_params(labelsize=7)
-        if stop_s is not None:
+        for stop_s in stops_s:
             axis.axvline(stop_s - begin_s, **STOP)
     for axis in axes[joints]:
-        axis.set_xlabel(f"time [s] since {begin_s:.3f} s of the guard's clock; black: the stop, red: limits", fontsize=7)
+        axis.set_xlabel(f"time [s] since {begin_s:.3f} s of the guard's clock; black: stops, red: limits", fontsize=7)
     figure.suptitle(f"{pack.summary.get('reason', pack.path.parent.name)}: {pack.summary.get('detail', '')}", fontsize=9)
     try:
         return write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))

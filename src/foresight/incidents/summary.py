@@ -1,11 +1,11 @@
-"""What an incident's `incident.json` says: why the arm was stopped, when, and what was recorded by which version."""
+"""What an incident's `incident.json` says: why and when the arm was stopped, and what was recorded by which version."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +19,14 @@ FORMAT = 1  # of incident.json; readers refuse a greater one
 class Stop:
     """Why and when the arm was stopped."""
 
+    action: str  # of the failsafe: hold, retreat, stop or latch; none for a snapshot, unknown of a guard that is silent
     reason: str
     detail: str
     time_s: float  # [s] the guard's clock, simulated or not
     received_ns: int  # [ns] wall time at which the recorder heard of it
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "wall": _iso(self.received_ns)}
 
 
 def folder_name(parent: Path, when: datetime, reason: str) -> Path:
@@ -34,20 +38,25 @@ def folder_name(parent: Path, when: datetime, reason: str) -> Path:
 
 
 def summary(
-    stop: Stop,
+    stops: Sequence[Stop],
     messages: Sequence[Recorded],
     definitions: Mapping[str, Definition],
     window_s: float,
     dropped: Mapping[str, int],
     facts: Mapping[str, object],
 ) -> dict[str, object]:
-    """The content of incident.json. `facts` are what the recorder knows of the graph; they stand at the top level."""
+    """The content of incident.json, named after the first of its stops.
+
+    `facts` are what the recorder knows of the graph; they stand at the top level.
+    """
+    stop = stops[0]
     first, last = (messages[0].received_ns, messages[-1].received_ns) if messages else (stop.received_ns, stop.received_ns)
     return {
         "format": FORMAT,
         "reason": stop.reason,
         "detail": stop.detail,
         "stop": {"time_s": stop.time_s, "wall": _iso(stop.received_ns), "received_ns": stop.received_ns},
+        "stops": [each.to_json() for each in stops],
         "recorded": {"from": _iso(first), "until": _iso(last), "seconds": (last - first) * 1e-9, "window_s": window_s},
         **facts,
         "messages": counts(messages, definitions),

@@ -10,10 +10,12 @@ from foresight.incidents.replay import Replay
 
 
 def print_replay(replay: Replay, summary: dict, console: Console | None = None) -> None:
-    """A row a verdict; why the arm was stopped above, the sum below."""
+    """A row a verdict; why the arm was stopped above, each time, the sum below."""
     console = console or Console()
     if summary:
         console.print(Text(f"{summary.get('reason', '')}: {summary.get('detail', '')}"))
+    for stop in summary.get("stops", [])[1:]:
+        console.print(Text(f"then at {stop['time_s']:.3f} s: {stop['action']}, {stop['reason']}: {stop['detail']}"))
     table = Table("time in s", "no.", "plan", "recorded", "replayed", "same")
     for row in replay.rows:
         same = Text("yes", "green") if row.same else Text("no: " + ", ".join(row.differences), "red")

@@ -1,5 +1,8 @@
 """The recorder as a ROS node: keeps the last seconds of every topic, and writes them as one folder when the guard stops.
 
+Every stop is in a folder: those within `interval_s` after one was written share the next. A guard that falls silent while a
+motion is in force counts as a stop: the arm comes to rest, and nobody says so.
+
 Listens only. It reads best effort, so that even a frozen recorder holds up nobody, and no node waits for it: it brings
 itself up, and what it cannot write it says in `/diagnostics`.
 """
@@ -26,11 +29,14 @@ from foresight.incidents.pack import Definition, remove_oldest, write_pack
 from foresight.incidents.ring import Ring
 from foresight.incidents.summary import Stop, folder_name, summary
 from foresight.robots.profile import load_profile
+from foresight.safety.failsafe import Action
 from foresight.versions import versions
 from foresight_nodes import convert, topics
 from foresight_nodes.definitions import definition, qos_as_bag, type_name
 from foresight_nodes.part import Part
 
+SILENT_NS = topics.GUARD_STATE.publish_qos.deadline.nanoseconds  # a guard that says nothing for longer is gone
+STEP_S = 0.1  # [s] between two looks at what is due
 ALL = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)  # fits every publisher, and never holds one up
 
 
@@ -45,7 +51,7 @@ class RecorderParameters:
     folder: str = "runs/incidents"  # where incidents are written
     window_s: float = 30.0  # [s] before the stop that are kept
     aftermath_s: float = 0.5  # [s] after the stop that are kept
-    interval_s: float = 10.0  # [s] at least between two incidents that stops cause
+    interval_s: float = 10.0  # [s] at least between two incidents that stops cause; what stops meanwhile waits for the second
     keep_packs: int = 50  # incidents that stay in the folder; the oldest go when there are more
     memory_max_mb: int = 128  # [MB] of messages at most; images are the first to be shortened
     images_hz: float = 5.0  # of each camera that are kept
@@ -55,11 +61,12 @@ class RecorderParameters:
         for name in ("window_s", "memory_max_mb", "images_hz", "clock_hz", "keep_packs"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and greater than 0, got {getattr(self, name)}.")
-        if not 0 <= self.aftermath_s < self.window_s or self.interval_s < 0:
-            raise ValueError(
-                f"aftermath_s must lie between 0 and window_s ({self.window_s} s), got {self.aftermath_s}; "
-                f"interval_s must be at least 0, got {self.interval_s}."
-            )
+        for name in ("aftermath_s", "interval_s"):
+            if not 0 <= getattr(self, name) < self.window_s:
+                raise ValueError(
+                    f"{name} must lie between 0 and window_s ({self.window_s} s), so that a stop is still held when it is "
+                    f"written, got {getattr(self, name)}."
+                )
 
 
 class RecorderNode(Part[RecorderParameters]):
@@ -92,18 +99,17 @@ class RecorderNode(Part[RecorderParameters]):
         self._period_ns = {name: round(1e9 / rates[kind]) for name, kind in self._kinds.items() if kind in rates}
         self._guard_topic = self.resolve_topic_name(topics.GUARD_STATE.name)
         topics.RECORDER_SNAPSHOT.service(self, self._on_snapshot)
-        self.every(0.1, self._step, steady=True)
+        self.every(STEP_S, self._step, steady=True)
 
     def activate(self) -> None:
-        self._was, self._stop = None, None
+        self._was, self._stops = None, []
 
     def deactivate(self) -> None:
-        """Writes the incident that waits for its aftermath, if any."""
-        if self._stop is not None:
-            self._write(self._stop)
-        if self._writing is not None:
-            self._writing.exception()  # waits
-            self._step()
+        """Writes the stops that wait for their aftermath, if any."""
+        self._finish()
+        if self._stops:
+            self._write_stops()
+            self._finish()
 
     def release(self) -> None:
         if self._ring is not None:
@@ -117,19 +123,20 @@ class RecorderNode(Part[RecorderParameters]):
             "dropped": sum(ring.dropped.values()) if ring else 0,
             "incidents": self._written,
             "last_incident": self._last,
-            "not_recorded": self._passed_over,
             "last_error": self._error,
         }
 
     def _forget(self) -> None:
         self._was: GuardState | None = None  # the guard's last word
-        self._stop: Stop | None = None  # a stop whose aftermath is awaited
+        self._heard_ns, self._silent = 0, False  # when it came, and whether none has come for long
+        self._stops: list[Stop] = []  # that wait to be written
         self._writing: Future | None = None
-        self._written = self._passed_over = 0
+        self._written = 0
         self._last = self._error = ""
-        self._last_ns = -(10**18)  # steady time of the last incident
+        self._last_ns = 0  # when stops were last written
         self._kept_ns: dict[str, int] = {}
         self._ahead_ns = time.time_ns() - time.monotonic_ns()  # receive stamps are wall time that never steps
+        self._looked_ns = self._now_ns()
 
     # -- listening ----------------------------------------------------------------------------------------------------
 
@@ -150,35 +157,63 @@ class RecorderNode(Part[RecorderParameters]):
 
     def _on_guard_state(self, msg: GuardState) -> None:
         before, self._was = self._was, msg
-        if before is None or not stops(before, msg) or self._stop is not None:
+        self._heard_ns, self._silent = self._now_ns(), False
+        if before is not None and stops(before, msg):
+            action = Action(msg.action).name.lower() if msg.action in set(Action) else str(msg.action)
+            self._stopped(action, msg.cause or msg.reason, msg.why or msg.detail, convert.seconds(msg.header.stamp))
+
+    def _listen_for_silence(self) -> None:
+        """Time in which this node itself was kept waiting is not held against the guard, whose words were waiting too."""
+        now_ns = self._now_ns()
+        kept_ns, self._looked_ns = now_ns - self._looked_ns, now_ns
+        if kept_ns > 2 * STEP_S * 1e9:
+            self._heard_ns = min(now_ns, self._heard_ns + kept_ns)
+        silence_ns = now_ns - self._heard_ns
+        if self._was is None or self._silent or silence_ns <= SILENT_NS:
             return
-        since_s = (time.monotonic_ns() - self._last_ns) * 1e-9
-        if since_s < self._chosen.interval_s:
-            self._passed_over += 1
-            self.complain(
-                f"A stop {since_s:.1f} s after the last incident is not recorded, one is in {self._chosen.interval_s} s."
-            )
-            return
-        self._last_ns = time.monotonic_ns()
-        self._stop = Stop(msg.cause or msg.reason, msg.why or msg.detail, convert.seconds(msg.header.stamp), self._now_ns())
+        self._silent = True
+        if self._was.state != GuardState.INACTIVE and moving(self._was):
+            left_s = convert.seconds(self._was.in_force_until) - convert.seconds(self._was.header.stamp)
+            why = f"No guard_state for {silence_ns * 1e-9:.2f} s; by the last one the arm would move for {left_s:.2f} s more."
+            self._stopped("unknown", "guard silent", why, self.now_s())
+
+    def _stopped(self, action: str, reason: str, detail: str, time_s: float) -> None:
+        self._stops.append(Stop(action, reason, detail, time_s, self._now_ns()))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        if self._stop is not None and self._now_ns() - self._stop.received_ns >= self._chosen.aftermath_s * 1e9:
-            self._write(self._stop)
+        if self.active:
+            self._listen_for_silence()
         if self._writing is not None and self._writing.done():
+            self._finish()
+        if self._stops and self._writing is None and self._now_ns() >= self._due_ns():
+            self._write_stops()
+
+    def _due_ns(self) -> float:
+        """When the last stop has its aftermath; none waits for longer than the interval, in which nothing else is written."""
+        aftermath_ns, interval_ns = self._chosen.aftermath_s * 1e9, self._chosen.interval_s * 1e9
+        first_ns, last_ns = self._stops[0].received_ns, self._stops[-1].received_ns
+        settled_ns = min(last_ns + aftermath_ns, first_ns + max(aftermath_ns, interval_ns))
+        return max(settled_ns, self._last_ns + interval_ns)
+
+    def _write_stops(self) -> None:
+        stops, self._stops, self._last_ns = self._stops, [], self._now_ns()
+        self._write(stops)
+
+    def _write(self, stops: list[Stop]) -> None:
+        """Hands the window to the writing thread, so that listening goes on meanwhile."""
+        messages = self._ring.messages(self._now_ns())
+        about = summary(stops, messages, self._definitions, self._chosen.window_s, self._ring.dropped, self._facts())
+        folder = folder_name(Path(self._chosen.folder), datetime.fromtimestamp(stops[0].received_ns * 1e-9), stops[0].reason)
+        self._writing = self._writer.submit(self._write_and_tidy, folder, messages, self._definitions, about)
+
+    def _finish(self) -> None:
+        """Waits for what is being written, if anything, and says how it went."""
+        if self._writing is not None:
+            self._writing.exception()  # waits
             self._tell(self._writing)
             self._writing = None
-
-    def _write(self, stop: Stop) -> Future:
-        """Hands the window to the writing thread, so that listening goes on meanwhile."""
-        self._stop, now_ns = None, self._now_ns()
-        messages = self._ring.messages(now_ns)
-        about = summary(stop, messages, self._definitions, self._chosen.window_s, self._ring.dropped, self._facts())
-        folder = folder_name(Path(self._chosen.folder), datetime.fromtimestamp(stop.received_ns * 1e-9), stop.reason)
-        self._writing = self._writer.submit(self._write_and_tidy, folder, messages, self._definitions, about)
-        return self._writing
 
     def _write_and_tidy(self, folder: Path, *content) -> Path:
         """In the writing thread, which writes one incident after the other: none that it removes is being written."""
@@ -218,33 +253,35 @@ class RecorderNode(Part[RecorderParameters]):
         if not self.active:
             response.success, response.message = False, "The recorder is not active."
             return response
-        writing = self._write(Stop("snapshot", "A snapshot was requested.", self.now_s(), self._now_ns()))
-        error = writing.exception()  # waits
-        self._step()
-        response.success, response.message = error is None, self._error or self._last
+        self._finish()
+        self._write([Stop("none", "snapshot", "A snapshot was requested.", self.now_s(), self._now_ns())])
+        self._finish()
+        response.success, response.message = not self._error, self._error or self._last
         return response
 
 
 def stops(before: GuardState, now: GuardState) -> bool:
-    """Whether the guard has just begun to bring the arm to rest, by its failsafe's word or because it was deactivated.
+    """Whether the guard has just begun to bring the arm to rest, or more severely than before.
 
-    A hold of an arm at rest stops nothing. A guard that was not active let nothing move, so it has nothing to stop; a simulator
-    that is reset is no incident.
+    By its failsafe's word or because it was deactivated. A hold of an arm at rest stops nothing. A guard that was not active let
+    nothing move, so it has nothing to stop.
     """
-    if before.state == GuardState.INACTIVE or _stopped(before) or now.cause == "simulator_reset":
+    if before.state == GuardState.INACTIVE:
         return False
-    moving = convert.seconds(now.in_force_until) > convert.seconds(now.header.stamp)
     if now.state == GuardState.INACTIVE:
-        return moving
-    return _stopped(now) or (moving and _held(now) and not _held(before))
+        return moving(now) and _severity(before) < GuardState.STOP
+    if _severity(now) >= GuardState.STOP:
+        return _severity(now) > _severity(before)
+    return moving(now) and _severity(now) >= GuardState.HOLD > _severity(before)
 
 
-def _stopped(msg: GuardState) -> bool:
-    return msg.state == GuardState.STOPPED or msg.action in (GuardState.STOP, GuardState.LATCH)
+def moving(msg: GuardState) -> bool:
+    """Whether a motion was in force when the guard said this."""
+    return convert.seconds(msg.in_force_until) > convert.seconds(msg.header.stamp)
 
 
-def _held(msg: GuardState) -> bool:
-    return msg.action in (GuardState.HOLD, GuardState.RETREAT)
+def _severity(msg: GuardState) -> int:
+    return GuardState.LATCH if msg.state == GuardState.STOPPED else msg.action
 
 
 def recorded_topics(controller_topics: tuple[str, ...], camera_topics: tuple[str, ...]) -> list[topics.Topic]:
