@@ -9,21 +9,22 @@ from dataclasses import dataclass
 import pytest
 from foresight_msgs.msg import Bond, GuardState
 from foresight_nodes import topics
+from foresight_nodes.bond import Beat
 from foresight_nodes.lifecycle_manager import LifecycleManager, ManagerParameters
 from foresight_nodes.part import Part
 from std_srvs.srv import Trigger
 
+from foresight.safety.failsafe import FailsafeParams
 from tests.ros.conftest import Bench, parameters
 
 SLACK_S = 0.1  # [s] for the step in which the manager looks, on a busy machine
 
 
-def latched_state() -> GuardState:
+def latched_state(state: int = GuardState.STOPPED) -> GuardState:
     """What a guard says that only a person can reset."""
-    message = GuardState(state=GuardState.STOPPED)
-    if hasattr(message, "latched"):
-        message.latched = True
-    return message
+    return GuardState(
+        state=state, latched=True, action=GuardState.LATCH, cause="state_jumped", why="Joint 'elbow' leapt by 0.5 rad."
+    )
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,8 @@ def test_after_a_latch_nothing_is_brought_back_until_a_person_says_so(bench: Ben
     states = bench.publisher(topics.GUARD_STATE)
     states.publish(latched_state())
     bench.until(lambda: manager._latched, "the latch is heard")
-    assert not bench.call(topics.RESUME, manager, Trigger.Request()).success
+    refused = bench.call(topics.RESUME, manager, Trigger.Request())
+    assert not refused.success and "state_jumped: Joint 'elbow' leapt by 0.5 rad; call guard/reset" in refused.message
     bench.kill(guard)
     bench.until(lambda: not manager.up, "the death is noticed")
     story.clear()
@@ -218,6 +220,71 @@ def test_after_a_latch_nothing_is_brought_back_until_a_person_says_so(bench: Ben
     assert not manager.up and "guard configure" not in story
     assert bench.call(topics.RESUME, manager, Trigger.Request()).success
     bench.until(lambda: manager.up, "the graph is up again")
+
+
+def test_resume_waits_for_the_cool_down_and_for_every_node(bench: Bench, story: list[str]):
+    """As a reset of the guard does; each refusal says for how long, or what is missing, and nothing is brought back."""
+    guard = Toy("guard", story)
+    manager = managed(bench, guard, Toy("second", story), cooldown_s=3.0)
+    assert ManagerParameters().cooldown_s == FailsafeParams().cooldown_s
+
+    def resume() -> Trigger.Response:
+        return bench.call(topics.RESUME, manager, Trigger.Request())
+
+    bench.until(lambda: manager.up, "the graph is up")
+    bench.publisher(topics.GUARD_STATE).publish(latched_state())
+    bench.until(lambda: manager._latched, "the latch is heard")
+    bench.kill(guard)
+    bench.until(lambda: not manager.up, "the death is noticed")
+    soon = resume()
+    assert not soon.success and soon.message.startswith("Latched ") and "possible after 3.0 s" in soon.message
+    bench.until(lambda: time.monotonic() - manager._latched_s > 3.0, "the cool-down is over")
+    missing = resume()
+    assert not missing.success and missing.message.startswith("Not there: guard.") and manager._latched
+    bench.adopt(Toy("guard", story))
+    bench.until(lambda: "latched" in manager._detail, "the manager waits")
+    bench.publisher(topics.GUARD_STATE).publish(GuardState(state=GuardState.INACTIVE))
+    bench.until(lambda: resume().success, "going on is granted")
+    bench.until(lambda: manager.up, "the graph is up again")
+
+
+def test_a_guard_that_was_only_frozen_is_reset_itself(bench: Bench, story: list[str]):
+    """It was given up, and is alive again with its latch: whoever asks the manager is told its cause, and to ask the guard."""
+    guard = Toy("guard", story)
+    manager = managed(bench, guard, Toy("second", story))
+    states = bench.publisher(topics.GUARD_STATE)
+    bench.until(lambda: manager.up, "the graph is up")
+    states.publish(latched_state())
+    bench.until(lambda: manager._latched, "the latch is heard")
+    guard._bond.stop()
+    bench.until(lambda: not manager.up, "the silence is noticed")
+    guard._bond = Beat(guard)
+    bench.until(lambda: "latched" in manager._detail and time.monotonic() - manager._latched_s > 0.6, "the manager waits")
+    refused = bench.call(topics.RESUME, manager, Trigger.Request())
+    assert not refused.success and "reports state_jumped" in refused.message and "call guard/reset" in refused.message
+    states.publish(GuardState(state=GuardState.ACTIVE))
+    bench.until(lambda: manager.up, "the graph is up again after the guard's own reset")
+
+
+def test_a_guard_that_latched_and_is_inactive_is_brought_back_with_its_latch(bench: Bench, story: list[str]):
+    """Inactive it cannot be reset. A person's word brings it back although it goes on saying that it has latched."""
+    second = Toy("second", story)
+    manager = managed(bench, second, Toy("guard", story))
+    states = bench.publisher(topics.GUARD_STATE)
+    bench.until(lambda: manager.up, "the graph is up")
+    states.publish(latched_state())
+    bench.until(lambda: manager._latched, "the latch is heard")
+    bench.kill(second)
+    bench.until(lambda: story[-1] == "guard deactivate", "the guard is deactivated")
+    states.publish(latched_state(GuardState.INACTIVE))
+    bench.adopt(Toy("second", story))
+    bench.until(lambda: "latched" in manager._detail and time.monotonic() - manager._latched_s > 0.6, "the manager waits")
+    assert bench.call(topics.RESUME, manager, Trigger.Request()).success
+    manager._on_guard_state(latched_state(GuardState.INACTIVE))
+    assert not manager._latched, "what it still says takes the word back"
+    bench.until(lambda: manager.up, "the graph is up again")
+    manager._on_guard_state(latched_state())
+    assert manager._latched, "active, it holds its latch"
 
 
 def test_a_dependency_on_a_node_that_is_not_there_is_refused():

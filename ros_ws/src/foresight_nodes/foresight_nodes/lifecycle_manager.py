@@ -2,7 +2,8 @@
 
 A node that refuses says why in `/diagnostics`; the manager repeats that and gives up, with nothing left half active. A node whose
 bond breaks is noticed within `bond_timeout_s`: what needs it is deactivated, so that the arm comes to rest, and once it is there
-again the graph is brought back. Not after a latch of the guard: then a person decides first. Starts and ends no process itself.
+again the graph is brought back. Not after a latch of the guard: then a person decides first, and is refused within the cool-down,
+while a node is missing, and where a guard is active that has its own reset. Starts and ends no process itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType
 from std_srvs.srv import Trigger
 
+from foresight.safety.failsafe import FailsafeParams
 from foresight_nodes import topics
 from foresight_nodes.bond import Bonds
 from foresight_nodes.clock import PossibleClock
@@ -45,13 +47,15 @@ class ManagerParameters:
     transition_patience_s: float = 5.0  # [s] by which a sign may be later while a node configures: its threads may wait
     frozen_after_s: float = 2.0  # [s] real time without a sign after which the process should be ended
     configure_timeout_s: float = 90.0  # [s] real time for all nodes to appear and configure
+    cooldown_s: float = FailsafeParams.cooldown_s  # [s] real time after a latch within which resume is refused; as guard/reset's
     activate_timeout_s: float = 15.0  # [s] real time for a node to activate, since it may wait for the first messages
     real_time_priority: int = 30  # SCHED_FIFO priority of the process where allowed; 0: do not ask
     exit_on_failure: bool = True  # end the process with code 1 when the graph cannot come up or come back
 
     def __post_init__(self) -> None:
         check_priority(self.real_time_priority)
-        for name in ("bond_timeout_s", "busy_timeout_s", "frozen_after_s", "configure_timeout_s", "activate_timeout_s"):
+        times = ("bond_timeout_s", "busy_timeout_s", "frozen_after_s", "configure_timeout_s", "activate_timeout_s", "cooldown_s")
+        for name in times:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0 s, got {getattr(self, name)}.")
         for name in {word for pair in self.dependencies for word in pair.split(":")} | set(self.origins):
@@ -81,7 +85,10 @@ class LifecycleManager(PossibleClock):
         self._detail, self._attempts = "The nodes are not up yet.", 0
         self._broken: set[str] = set()  # since the graph was last up
         self._broken_s = 0.0  # when the first of them broke; 0: none
+        self._guard_state, self._guard_pid = GuardState(), 0  # the guard's last word, and its process then
         self._latched, self._latched_pid = False, 0
+        self._latched_s = 0.0  # since when, steady clock
+        self._resumed_pid = 0  # of a guard that latched and is not active: brought back with its latch, at a person's word
         self._ended = False
         topics.DIAGNOSTICS.subscription(self, self._on_diagnostics)
         topics.BOND.subscription(self, self._on_bond)
@@ -233,8 +240,9 @@ class LifecycleManager(PossibleClock):
     def _on_guard_state(self, msg: GuardState) -> None:
         """A latch outlives its guard's process: only the guard that latched, reset by a person, ends it."""
         pid = self._bonds.pid(self._guard_name())
-        latched = getattr(msg, "latched", msg.state == GuardState.STOPPED)
-        if latched:
+        self._guard_state, self._guard_pid = msg, pid
+        if msg.latched and not (msg.state == GuardState.INACTIVE and pid == self._resumed_pid):
+            self._latched_s = self._latched_s if self._latched and pid == self._latched_pid else time.monotonic()
             self._latched, self._latched_pid = True, pid
         elif self._latched and pid == self._latched_pid and msg.state == GuardState.ACTIVE:
             self._latched = False
@@ -254,13 +262,28 @@ class LifecycleManager(PossibleClock):
         return response
 
     def _on_resume(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        guard = self._managed.get("guard")
-        if self._latched and guard is not None and guard.active:
-            response.success, response.message = False, "The guard that latched is active; call guard/reset."
-        else:
-            response.success, response.message = True, "Going on." if self._latched else "No latch stands in the way."
-            self._latched = False
+        """Ends a latch whose guard is gone, or not active: that one still holds it when it is active again."""
+        standing = self._standing() if self._latched else ""
+        response.success, response.message = not standing, standing or "No latch stands in the way."
+        if self._latched and not standing:
+            response.message, self._latched, self._resumed_pid = "Going on.", False, self._latched_pid
         return response
+
+    def _standing(self) -> str:
+        """Why nothing goes on after this latch; empty: nothing that is known here stands in the way."""
+        now_s, guard, said = time.monotonic(), self._managed.get("guard"), self._guard_state
+        since_s, cooldown_s = now_s - self._latched_s, self.parameters.cooldown_s
+        stopping = said.state != GuardState.INACTIVE and (said.latched or said.action >= GuardState.STOP)
+        speaks = self._bonds.alive(self._guard_name(), now_s) and self._bonds.pid(self._guard_name()) == self._guard_pid
+        if guard is not None and (guard.active or (speaks and stopping)):
+            cause = f" and reports {said.cause}: {said.why.rstrip('.')}" if said.cause else ""
+            return f"The guard is active{cause}; call guard/reset."
+        if since_s < cooldown_s:
+            return f"Latched {since_s:.3f} s ago, going on is possible after {cooldown_s} s."
+        missing = [node.name for node in self._managed.values() if not self._there(node)]
+        if missing:
+            return f"Not there: {', '.join(missing)}. What is missing must be running; then call resume again."
+        return ""
 
     def _say(self, text: str, error: bool = False) -> None:
         self._detail = text
