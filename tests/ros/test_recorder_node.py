@@ -267,6 +267,9 @@ def test_a_guard_that_dies_in_motion_leaves_an_incident(recorded: Recorded, move
     assert [s["action"] for s in told["stops"]] == ["unknown"] and "No guard_state for 0." in told["detail"]
     result = replay(Pack(folder))
     assert [row.reason for row in result.rows] == ["ok"] and result.same
+    new, recorder = GuardState(state=GuardState.ACTIVE, action=GuardState.STOP, cause="controller_inactive"), recorded.recorder
+    recorder._on_guard_state(new)
+    assert not recorder._stops, "a new guard that waits for the controller stops nothing"
 
 
 def test_a_recorder_that_was_kept_waiting_takes_no_guard_for_silent(recorded: Recorded):

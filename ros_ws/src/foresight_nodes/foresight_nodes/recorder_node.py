@@ -176,6 +176,7 @@ class RecorderNode(Part[RecorderParameters]):
             left_s = convert.seconds(self._was.in_force_until) - convert.seconds(self._was.header.stamp)
             why = f"No guard_state for {silence_ns * 1e-9:.2f} s; by the last one the arm would move for {left_s:.2f} s more."
             self._stopped("unknown", "guard silent", why, self.now_s())
+        self._was.action = max(self._was.action, GuardState.STOP)  # what a new guard begins with is no further stop
 
     def _stopped(self, action: str, reason: str, detail: str, time_s: float) -> None:
         self._stops.append(Stop(action, reason, detail, time_s, self._now_ns()))
