@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from foresight.control.braking import braking
 from foresight.control.trajectory import cut, derivatives, hold, join, sample
 from foresight.data import Candidate, Reason, RobotState, Trajectory, Verdict
+from foresight.evaluation.guard_judge import Judge
+from foresight.evaluation.guard_plans import LegalPlans
+from foresight.robots.kinematics import MujocoKinematics
 from foresight.robots.profile import VelocityLaw, load_profile
 from foresight.safety.checks import check
 from foresight.safety.config import GuardConfig
@@ -413,6 +416,27 @@ def test_torque_rate_limit_holds(judge, legal, profile, kinematics):
     assert judge(legal, profile=replace(profile, torque_rate_max=1.05 * greatest)).ok
     verdict = judge(legal, profile=replace(profile, torque_rate_max=0.95 * greatest))
     assert verdict.reason is Reason.TORQUE_RATE_LIMIT and "Nm/s" in verdict.detail
+
+
+def test_torque_rate_of_fast_motions_is_found_however_near_the_limit():
+    """Whatever inertia does between two looks at it: a rate that reaches the limit is never taken to be below it."""
+    fr3 = load_profile("fr3")
+    kinematics, rng = MujocoKinematics(fr3), np.random.default_rng(3)
+    legal = LegalPlans(fr3, kinematics, Judge("fr3", kinematics))
+    period_s, offered = 1 / fr3.controller_rate_hz, 0
+    for _ in range(60):
+        plan = legal.make(hold(legal.start(rng), -1.0), 0.05, rng)
+        if plan is None or np.ptp(plan.q, axis=0).max() < 0.2:
+            continue
+        times_s = np.arange(plan.times_s[0], plan.times_s[-1], period_s)
+        torques = kinematics.torques(*derivatives(plan, times_s)[:3])
+        greatest = (np.abs(np.diff(torques, axis=0)) / period_s).max(0)
+        for joint in np.flatnonzero(greatest > 0.1 * fr3.torque_rate_max):  # one alone: not found for another's sake
+            limit = changed(np.full(7, 1e6), joint, greatest[joint])
+            reasons = [f.verdict.reason for f in findings(plan, replace(fr3, torque_rate_max=limit), kinematics, CONFIG, 0.0)]
+            assert reasons[:1] == [Reason.TORQUE_RATE_LIMIT]
+            offered += 1
+    assert offered > 50
 
 
 def test_without_a_model_tip_and_torque_are_skipped_and_it_is_said(judge, legal, profile):

@@ -63,19 +63,22 @@ def _evaluate(trajectory: Trajectory, times_s: float | np.ndarray, orders: int) 
 def _evaluate_once(trajectory: Trajectory, time_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The same for one time, where there are accelerations: the values are linear in those at the ends of its segment."""
     knots, last = trajectory.times_s, len(trajectory.times_s) - 1
-    i = min(max(int(np.searchsorted(knots, time_s, side="right")) - 1, 0), last - 1)
-    begin_s, end_s = float(knots[0]), float(knots[last])
-    h, t = float(knots[i + 1] - knots[i]), min(max(time_s, begin_s), end_s) - float(knots[i])
-    from_ends = np.array([  # of way, velocities and accelerations at both ends to the third to fifth power
-        [10 / h**3, -6 / h**2, -4 / h**2, -1.5 / h, 0.5 / h],
-        [-15 / h**4, 8 / h**3, 7 / h**3, 1.5 / h**2, -1 / h**2],
-        [6 / h**5, -3 / h**4, -3 / h**4, -0.5 / h**3, 0.5 / h**3],
-    ])  # fmt: skip
-    powers = np.array(
-        [[t**3, t**4, t**5], [3 * t**2, 4 * t**3, 5 * t**4], [6 * t, 12 * t**2, 20 * t**3], [6.0, 24 * t, 60 * t**2]]
+    i = min(max(int(knots.searchsorted(time_s, side="right")) - 1, 0), last - 1)
+    (begin_s, end_s), (first_s, second_s) = (knots[[0, -1]].tolist(), knots[i : i + 2].tolist())
+    h, t = second_s - first_s, min(max(time_s, begin_s), end_s) - first_s
+    powers = (t**3, t**4, t**5), (3 * t**2, 4 * t**3, 5 * t**4), (6 * t, 12 * t**2, 20 * t**3), (6.0, 24 * t, 60 * t**2)
+    from_ends = (  # of way, velocities and accelerations at both ends to the third to fifth power
+        (10 / h**3, -15 / h**4, 6 / h**5),
+        (-6 / h**2, 8 / h**3, -3 / h**4),
+        (-4 / h**2, 7 / h**3, -3 / h**4),
+        (-1.5 / h, 1.5 / h**2, -0.5 / h**3),
+        (0.5 / h, -1 / h**2, 0.5 / h**3),
     )
-    (q0, q1), (v0, v1), (a0, a1) = (value[i : i + 2] for value in (trajectory.q, trajectory.dq, trajectory.ddq))
-    q, dq, ddq, jerk = (powers @ from_ends) @ np.stack([q1 - q0, v0, v1, a0, a1])
+    weights = np.array([[a * x + b * y + c * z for x, y, z in from_ends] for a, b, c in powers])
+    ends = np.empty((5, trajectory.q.shape[1]))
+    q0, v0, a0 = trajectory.q[i], trajectory.dq[i], trajectory.ddq[i]
+    ends[0], ends[1:3], ends[3:] = trajectory.q[i + 1] - q0, trajectory.dq[i : i + 2], trajectory.ddq[i : i + 2]
+    q, dq, ddq, jerk = weights @ ends
     q, dq, ddq = q + q0 + t * v0 + t**2 / 2 * a0, dq + v0 + t * a0, ddq + a0
     if time_s < begin_s or time_s > end_s:
         dq, ddq, jerk = np.zeros((3, len(q)))

@@ -51,7 +51,7 @@ class GuardConfig:
     tip_speed_share: float = 0.88  # of the tip's cap granted to commands: slipping off a cube the tip was 12 % faster than told
     position_margin_rad: float = 0.1  # [rad] of a joint's range kept free at both ends (at most a twentieth of it)
     position_tolerance_rad: float = 1e-4  # [rad] that a joint on its way back from its margin may go further into it
-    share_min: float = 0.3  # of its speed, at least, to which a candidate is slowed instead of refused
+    share_min: float = 0.3  # of its speed, at least, to which a candidate is slowed; near something, of what limits leave of it
     slow_ramp_s: float = 0.1  # [s] in which a slowed candidate comes to its share of the speed
     slow_distance_rad: float = 0.3  # [rad] from a joint's limit at which slowing towards it begins
     slow_distance_m: float = 0.05  # [m] from an obstacle at which slowing begins

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from foresight.control.trajectory import coefficients
 from foresight.data import Trajectory
@@ -75,10 +75,10 @@ class Motion:
 
     @staticmethod
     def _at(part: np.ndarray, segment: np.ndarray, t: np.ndarray) -> np.ndarray:
-        value = part[-1][segment]
+        value = part[-1].take(segment, axis=0)
         for c in part[-2::-1]:
             value *= t
-            value += c[segment]
+            value += c.take(segment, axis=0)
         return value
 
     def turns(self) -> Float[np.ndarray, "2 S J"]:
@@ -144,6 +144,10 @@ class Periods:
     lengths_s: Float[np.ndarray, "K"]  # [s] for which they hold
     change: Float[np.ndarray, "4 K J"]  # of the acceleration in the period [rad/s^2]
     after: Float[np.ndarray, "4 K J"]  # acceleration at the end of the period [rad/s^2]
+
+    def of(self, pieces: Int[np.ndarray, "M"]) -> Periods:
+        """These pieces of them."""
+        return Periods(self.begins_s[pieces], self.lengths_s[pieces], self.change[:, pieces], self.after[:, pieces])
 
     def extremes(self, cubics: Float[np.ndarray, "4 K J"]) -> Float[np.ndarray, "4 K J"]:
         """Seconds into each piece at which cubics like these can be extreme: its ends, and where they turn."""
