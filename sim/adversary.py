@@ -104,6 +104,7 @@ class Bout:
         self.result = AdversaryResult(index, f"{aim} {form}")
         self._latency_s = self.rng.uniform(0.0, config.latency_max_s)
         self._under_way: list[tuple[float, Trajectory]] = []  # what the controller has not yet
+        self._ddq: np.ndarray | None = None  # [rad/s^2] last commanded
 
     def run(self) -> AdversaryResult:
         config, result = self.config, self.result
@@ -132,12 +133,14 @@ class Bout:
         return result
 
     def _watch(self, now_s: float) -> None:
-        """The greatest share of each limit that the controller will command until the next turn."""
-        profile, (q, *motion) = self.arena.profile, self.arena.commanded(now_s + np.arange(0.001, TURN_S, 0.002))
+        """The greatest share of each limit that the controller commands until the next turn, one period after the other."""
+        profile, period_s = self.arena.profile, 1 / self.arena.profile.controller_rate_hz
+        q, dq, ddq, _ = self.arena.commanded(now_s + period_s * np.arange(round(TURN_S / period_s)))
+        jerk = np.diff(ddq, axis=0, prepend=ddq[:1] if self._ddq is None else self._ddq[None]) / period_s
+        self._ddq = ddq[-1]
         limits = (np.minimum(*np.abs(profile.velocity_bounds(q))), profile.acceleration_max, profile.jerk_max)
-        shares = [np.abs(value) / limit for value, limit in zip(motion, limits, strict=True)]
-        for name, share in zip(COMMANDED, shares, strict=True):
-            self.result.commanded[name] = max(self.result.commanded[name], float(share.max()))
+        for name, value, limit in zip(COMMANDED, (dq, ddq, jerk), limits, strict=True):
+            self.result.commanded[name] = max(self.result.commanded[name], float((np.abs(value) / limit).max()))
 
     def _offer(self, state: RobotState, now_s: float) -> None:
         motion = self.adversary.propose(self.guard.in_force, state, now_s, self.config.transport_s)

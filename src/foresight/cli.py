@@ -327,7 +327,8 @@ def bench_adversary(words: list[str]) -> int:
     print(
         f"{figures['episodes']} episodes, {figures['passed']} of {figures['proposals']} proposals passed: "
         f"{figures['violations']} violations, collisions {figures['collisions']}, {figures['not_at_rest']} not at rest; "
-        f"commanded at most {figures['commanded_share_of_limit']['acceleration']:.3f} of the acceleration limit; "
+        f"commanded at most {figures['commanded_share_of_limit']['acceleration']:.3f} of the acceleration limit, "
+        f"{figures['commanded_share_of_limit']['jerk']:.3f} of the jerk's; "
         f"{figures['episodes_per_minute']:.0f} episodes a minute."
     )
     return 1 if figures["bad"] else 0
