@@ -24,7 +24,7 @@ from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Situation
 from foresight.safety.grip import JITTER, GripLimit
 from foresight.safety.limits import Finding, findings
-from foresight.safety.slowing import graded_share, mended, slowed, stop_along
+from foresight.safety.slowing import graded_share, mended, outrun, slowed, stop_along
 
 SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
 OUTSIDE_M = 0.005  # [m] beyond the workspace to which a stop takes the tip at most
@@ -201,7 +201,7 @@ class Guard:
             trajectory, found, kept = slower
         # Of a trajectory that began already only what is left was examined: its past may hold any numbers.
         motion = found.motion if trajectory.times_s[0] < now_s else trajectory
-        near, delay_s = self._graded_share(motion)
+        near, delay_s = graded_share(motion, *self._nearness)
         share = min(near, self.share_max / kept)
         if share < 1:
             longer = replace(more, duration_max_s=more.duration_max_s / share)  # it is slower by our own word
@@ -209,6 +209,12 @@ class Guard:
             slower, share = self._gentler(motion, share, 0.0 if asked else delay_s, by(longer))
             where = "near a joint limit or an obstacle" if near < self.share_max / kept else "as long as the failsafe asks for it"
             said = f"Slowed to {kept * share:.2f} of its speed {where}"
+            if slower.verdict.ok and near < 1:
+                join_s = max(float(trajectory.times_s[0]), now_s)
+                gained = outrun(slower.motion, self.in_force, join_s, *self._nearness)
+                if gained > 1:
+                    detail = f"it would first get {gained:.2f} times as fast as is allowed there, faster than what is in force."
+                    return Verdict(Reason.VELOCITY_LIMIT, f"{said}, {detail}"), None
             if slower.verdict.ok:
                 return Verdict(Reason.OK, f"{said}. {why}".rstrip(), kept * share), slower.motion
             if asked:
@@ -244,8 +250,10 @@ class Guard:
         built = self.profile, self.kinematics, config or self.config
         return examine_motion(motion, *built, now_s, self.scene, self.in_force)
 
-    def _graded_share(self, motion: Trajectory) -> tuple[float, float]:
-        return graded_share(motion, self.profile, self.config, self._tip_speeds, self.clearance)
+    @property
+    def _nearness(self) -> tuple:
+        """What tells how slow a motion must be near joint limits and obstacles."""
+        return self.profile, self.config, self._tip_speeds, self.clearance
 
     def _tip_speeds(self, q: np.ndarray, dq: np.ndarray) -> np.ndarray:
         if self.kinematics is None:

@@ -28,6 +28,8 @@ HALVINGS = 3  # of the step from the longest stop that was too quick to the one 
 LONGER = 1.12  # factor from one stop tried to the next
 MENDINGS = 4  # slowings of one motion tried
 SURER = 0.99  # of the share that a limit asks for
+OUTRUN = 1.3  # times the speed that nearness allows, to which a plan may gain while its slowing comes to show
+ALIKE = 0.02  # of the share, in which what is in force is as fast
 
 
 def speed_share(
@@ -98,12 +100,12 @@ def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile, jerk_s
     return _retimed(left, lasting(duration_s))
 
 
+Clearances = Callable[[Float[np.ndarray, "M J"]], Float[np.ndarray, "M"]]
+TipSpeeds = Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "N"]]
+
+
 def graded_share(
-    motion: Trajectory,
-    profile: RobotProfile,
-    config: GuardConfig,
-    tip_speeds: Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "N"]] | None,
-    clearance: Callable[[Float[np.ndarray, "M J"]], Float[np.ndarray, "M"]] | None,
+    motion: Trajectory, profile: RobotProfile, config: GuardConfig, tip_speeds: TipSpeeds | None, clearance: Clearances | None
 ) -> tuple[float, float]:
     """The share at which the motion is as slow as its nearness to joint limits and obstacles asks, and the time [s] from its
     begin that may pass before it is slowed so; 1 far from both.
@@ -113,6 +115,41 @@ def graded_share(
     """
     begin, end = float(motion.times_s[0]), float(motion.times_s[-1])
     times = np.linspace(begin, end, int(np.ceil((end - begin) / config.graded_sample_s)) + 1)
+    shares = _shares(motion, times, profile, config, tip_speeds, clearance)
+    shares[times < begin + config.slow_ramp_s - APART_S] = 1.0
+    first = int(np.argmax(shares < 1))
+    return float(shares.min()), max(0.0, float(times[max(first - 1, 0)]) - begin - config.slow_ramp_s)
+
+
+def outrun(
+    motion: Trajectory,
+    before: Trajectory | None,
+    begin_s: float,
+    profile: RobotProfile,
+    config: GuardConfig,
+    tip_speeds: TipSpeeds | None,
+    clearance: Clearances | None,
+) -> float:
+    """How many times as fast as nearness allows the motion gets while its slowing comes to show; 1 where that is no faster than
+    what is in force `before`. Plans that come sooner than slowing shows would else gain speed one from the other.
+    """
+    times = begin_s + config.slow_ramp_s * np.array([0.25, 0.5, 0.75, 1.0])
+    shares = _shares(motion, times, profile, config, tip_speeds, clearance)
+    fast = shares < 1 / OUTRUN
+    if fast.any() and before is not None:
+        fast[fast] = shares[fast] < _shares(before, times[fast], profile, config, tip_speeds, clearance) - ALIKE
+    return float(1 / shares[fast].min()) if fast.any() else 1.0
+
+
+def _shares(
+    motion: Trajectory,
+    times: Float[np.ndarray, "N"],
+    profile: RobotProfile,
+    config: GuardConfig,
+    tip_speeds: TipSpeeds | None,
+    clearance: Clearances | None,
+) -> Float[np.ndarray, "N"]:
+    """The share of its speed that nearness allows the motion at each of these times."""
     q, dq, _, _ = derivatives(motion, times)
     room = np.where(dq > 0, profile.position_max - q, q - profile.position_min)
     cap = np.minimum(profile.velocity_max, profile.joint_speed_max)
@@ -122,9 +159,7 @@ def graded_share(
     shares = (allowed / np.maximum(asked, allowed)).min(axis=1)
     if clearance is not None:
         shares = np.minimum(shares, _near_obstacles(q, dq, asked, profile, config, tip_speeds, clearance))
-    shares[times < begin + config.slow_ramp_s - APART_S] = 1.0
-    first = int(np.argmax(shares < 1))
-    return float(shares.min()), max(0.0, float(times[max(first - 1, 0)]) - begin - config.slow_ramp_s)
+    return shares
 
 
 def _near_obstacles(
@@ -133,8 +168,8 @@ def _near_obstacles(
     asked: Float[np.ndarray, "N J"],
     profile: RobotProfile,
     config: GuardConfig,
-    tip_speeds: Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "N"]] | None,
-    clearance: Callable[[Float[np.ndarray, "M J"]], Float[np.ndarray, "M"]],
+    tip_speeds: TipSpeeds | None,
+    clearance: Clearances,
 ) -> Float[np.ndarray, "N"]:
     """The share at each posture; where it is slow enough anyway, nobody looks."""
     used = asked.max(1) if tip_speeds is None else np.maximum(asked.max(1), tip_speeds(q, dq) / profile.tip_speed_max)
