@@ -114,7 +114,7 @@ class Bout:
             now_s, state = self.arena.time_s, self.arena.state()
             if turn > turns and (self.guard.in_force is None or now_s > self.guard.in_force.times_s[-1] + STILL_S):
                 break
-            self._send(self.guard.relieve(state, now_s), now_s)
+            self._send(self.guard.adopt(state, now_s) if self.guard.in_force is None else self.guard.relieve(state, now_s), now_s)
             if turn == stop_at:
                 self._send(self.guard.stop("stopped by the adversary", state, now_s), now_s)
             elif self.guard.stopped and turn % 10 == 5:
