@@ -50,7 +50,7 @@ class Arguments:
     autostart: str = _argument("true", "configure and activate all nodes in order; false leaves that to you")
     use_composition: str = _argument("false", "perception, world_model and planner in one process that shares the weights")
     use_respawn: str = _argument("true", "start a process that died anew, and bring the graph back; false ends the graph then")
-    bond_timeout_s: str = _argument("0.5", "seconds without a sign of life after which a node counts as dead or frozen")
+    bond_timeout_s: str = _argument("0.42", "seconds without a sign of life after which a node counts as dead or frozen")
     log_level: str = _argument("info", "debug, info, warn, error or fatal")
     robot: str = _argument("ur5e", "robot profile: the name of a shipped one, or its YAML file")
     checkpoint: str = _argument("", "folder of the world model; empty means models/<robot> of the checkout")

@@ -37,7 +37,6 @@ from sensor_msgs.msg import JointState
 
 from foresight_nodes import topics
 from foresight_nodes.inject import InjectError, find
-from foresight_nodes.lifecycle_manager import ANNOUNCE_S, ManagerParameters
 from foresight_nodes.transitions import Managed
 
 NODES = ("guard", "sim", "perception", "world_model", "planner")
@@ -48,7 +47,7 @@ STATES = (
 )  # fmt: skip
 FROM_MOTION = ("active", "deactivating", "shuttingdown")  # the arm moves until then
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
-NOTICED_LIMIT_S = ManagerParameters.bond_timeout_s + ANNOUNCE_S  # [s] killed or frozen: a process is missed by its silence
+NOTICED_LIMIT_S = 0.5  # [s] killed or frozen: a process is missed by its silence
 REST_LIMIT_S, BACK_LIMIT_S = 1.0, 15.0
 REST_RAD_S, MOVING_RAD_S = 0.02, 0.1
 FRESH_S = 0.1  # [s] for which a measured speed tells whether the arm moves

@@ -42,7 +42,7 @@ class ManagerParameters:
     origins: tuple[str, ...] = ()  # nodes that carry the clock; what needs one that started anew is configured anew
     autostart: bool = True  # bring the nodes up at once, and watch them
     respawn: bool = True  # dead processes are started anew by whoever started them; false: one that dies takes the graph down
-    bond_timeout_s: float = 0.5  # [s] real time without a sign of life after which a node counts as dead or frozen
+    bond_timeout_s: float = 0.42  # [s] real time without a sign of life after which a node counts as dead or frozen
     busy_timeout_s: float = 2.0  # [s] real time for which an active node may serve nothing
     transition_patience_s: float = 5.0  # [s] by which a sign may be later while a node configures: its threads may wait
     frozen_after_s: float = 2.0  # [s] real time without a sign after which the process should be ended
