@@ -12,12 +12,22 @@ from foresight_nodes import topics
 from foresight_nodes.bond import Beat
 from foresight_nodes.lifecycle_manager import LifecycleManager, ManagerParameters
 from foresight_nodes.part import Part
+from rclpy.publisher import Publisher
 from std_srvs.srv import Trigger
 
 from foresight.safety.failsafe import FailsafeParams
 from tests.ros.conftest import Bench, parameters
 
 SLACK_S = 0.1  # [s] for the step in which the manager looks, on a busy machine
+
+
+def latched(bench: Bench, manager: LifecycleManager) -> Publisher:
+    """The graph is up and its guard says that it has latched; what the guard says is published there."""
+    bench.until(lambda: manager.up, "the graph is up")
+    states = bench.publisher(topics.GUARD_STATE)
+    states.publish(latched_state())
+    bench.until(lambda: manager._latched, "the latch is heard")
+    return states
 
 
 def latched_state(state: int = GuardState.STOPPED) -> GuardState:
@@ -203,10 +213,7 @@ def test_after_a_latch_nothing_is_brought_back_until_a_person_says_so(bench: Ben
     """Neither while the guard says that it has latched, nor after that guard died; then `resume` is the word."""
     guard = Toy("guard", story)
     manager = managed(bench, guard, Toy("second", story))
-    bench.until(lambda: manager.up, "the graph is up")
-    states = bench.publisher(topics.GUARD_STATE)
-    states.publish(latched_state())
-    bench.until(lambda: manager._latched, "the latch is heard")
+    states = latched(bench, manager)
     refused = bench.call(topics.RESUME, manager, Trigger.Request())
     assert not refused.success and "state_jumped: Joint 'elbow' leapt by 0.5 rad; call guard/reset" in refused.message
     bench.kill(guard)
@@ -231,9 +238,7 @@ def test_resume_waits_for_the_cool_down_and_for_every_node(bench: Bench, story: 
     def resume() -> Trigger.Response:
         return bench.call(topics.RESUME, manager, Trigger.Request())
 
-    bench.until(lambda: manager.up, "the graph is up")
-    bench.publisher(topics.GUARD_STATE).publish(latched_state())
-    bench.until(lambda: manager._latched, "the latch is heard")
+    states = latched(bench, manager)
     bench.kill(guard)
     bench.until(lambda: not manager.up, "the death is noticed")
     soon = resume()
@@ -243,7 +248,7 @@ def test_resume_waits_for_the_cool_down_and_for_every_node(bench: Bench, story: 
     assert not missing.success and missing.message.startswith("Not there: guard.") and manager._latched
     bench.adopt(Toy("guard", story))
     bench.until(lambda: "latched" in manager._detail, "the manager waits")
-    bench.publisher(topics.GUARD_STATE).publish(GuardState(state=GuardState.INACTIVE))
+    states.publish(GuardState(state=GuardState.INACTIVE))
     bench.until(lambda: resume().success, "going on is granted")
     bench.until(lambda: manager.up, "the graph is up again")
 
@@ -252,10 +257,7 @@ def test_a_guard_that_was_only_frozen_is_reset_itself(bench: Bench, story: list[
     """It was given up, and is alive again with its latch: whoever asks the manager is told its cause, and to ask the guard."""
     guard = Toy("guard", story)
     manager = managed(bench, guard, Toy("second", story))
-    states = bench.publisher(topics.GUARD_STATE)
-    bench.until(lambda: manager.up, "the graph is up")
-    states.publish(latched_state())
-    bench.until(lambda: manager._latched, "the latch is heard")
+    states = latched(bench, manager)
     guard._bond.stop()
     bench.until(lambda: not manager.up, "the silence is noticed")
     guard._bond = Beat(guard)
@@ -270,10 +272,7 @@ def test_a_guard_that_latched_and_is_inactive_is_brought_back_with_its_latch(ben
     """Inactive it cannot be reset. A person's word brings it back although it goes on saying that it has latched."""
     second = Toy("second", story)
     manager = managed(bench, second, Toy("guard", story))
-    states = bench.publisher(topics.GUARD_STATE)
-    bench.until(lambda: manager.up, "the graph is up")
-    states.publish(latched_state())
-    bench.until(lambda: manager._latched, "the latch is heard")
+    states = latched(bench, manager)
     bench.kill(second)
     bench.until(lambda: story[-1] == "guard deactivate", "the guard is deactivated")
     states.publish(latched_state(GuardState.INACTIVE))
