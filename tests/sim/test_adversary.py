@@ -112,6 +112,13 @@ def test_an_episode_depends_on_its_seed_alone(arena: Arena, profile: RobotProfil
     assert bouts[0].verdicts != bouts[1].verdicts
 
 
+def test_no_more_is_commanded_than_a_limit(arena: Arena, profile: RobotProfile, kinematics: MujocoKinematics):
+    """Not even where the controller stands beside the arm at first and gets its first plan late, as in this episode."""
+    config = AdversaryConfig(seed=14, duration_s=2.0)
+    result = Bout(arena, guarded(profile, kinematics, config.transport_s), config, 1).run()
+    assert result.verdicts["ok"] and 0 < max(result.commanded.values()) < 1.001
+
+
 def test_every_way_of_meaning_ill_gets_some_motion_past_the_guard(
     arena: Arena, profile: RobotProfile, kinematics: MujocoKinematics
 ):
