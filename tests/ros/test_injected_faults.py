@@ -113,8 +113,10 @@ def test_pictures_that_come_late_leave_the_arm_at_rest(world: World, simulated_c
     line.move()
 
 
-DRIVER = {"controller_active_topic": "controller_active"}
-DRIVER["speed_scaling_topic"] = "speed_scaling_state_broadcaster/speed_scaling"
+DRIVER = {
+    "controller_active_topic": "controller_active",
+    "speed_scaling_topic": "speed_scaling_state_broadcaster/speed_scaling",
+}
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 The exact part is the guard's own: `safety.collision.Scene` and `safety.checks.examine_motion`, on the joint trajectory that the
 plan becomes, from where it joins the motion in force to the end of its braking tail, and `safety.grip` on how hard its gripper
-may squeeze. It takes about 4 ms and the cheapest candidate nearly always passes (each of 648 in six pushes past a keep-out), so
-candidates are examined one by one after the search, in the order of their cost: all of them at once would only take longer.
-What a search must know of all of them is batched in it already: the tip's speed, acceleration and workspace are kept by
-projection (`limits.py`), a hand in a keep-out ranks last (`imagination.py`).
+may squeeze. It takes about 4 ms and the cheapest candidate nearly always passes, so candidates are examined one by one after the
+search, in the order of their cost: all of them at once would only take longer. What a search must know
+of all of them is batched in it already: the tip's speed, acceleration and workspace are kept by projection (`limits.py`), a hand
+in a keep-out ranks last (`imagination.py`).
 Knows no model and no cost.
 """
 

@@ -209,13 +209,12 @@ class Guard:
             slower, share = self._gentler(motion, share, 0.0 if asked else delay_s, by(longer))
             where = "near a joint limit or an obstacle" if near < self.share_max / kept else "as long as the failsafe asks for it"
             said = f"Slowed to {kept * share:.2f} of its speed {where}"
-            if slower.verdict.ok and near < 1:
+            if slower.verdict.ok:
                 join_s = max(float(trajectory.times_s[0]), now_s)
-                gained = outrun(slower.motion, self.in_force, join_s, *self._nearness)
+                gained = outrun(slower.motion, self.in_force, join_s, *self._nearness) if near < 1 else 1.0
                 if gained > 1:
                     detail = f"it would first get {gained:.2f} times as fast as is allowed there, faster than what is in force."
                     return Verdict(Reason.VELOCITY_LIMIT, f"{said}, {detail}"), None
-            if slower.verdict.ok:
                 return Verdict(Reason.OK, f"{said}. {why}".rstrip(), kept * share), slower.motion
             if asked:
                 return replace(slower.verdict, detail=f"{said}: {slower.verdict.detail}"), None
