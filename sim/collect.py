@@ -318,7 +318,7 @@ def collect_episode(
 
 def _advance_gripping(simulation, duration_s: float, closed: float) -> None:
     """The fingers go as gently as the guard lets a plan move them: what a model learns here is what it will meet."""
-    from sim.episodes import WATCHES
+    from sim.controller import WATCHES
     from sim.scenes import PHYSICS_STEP_S
 
     limit = GripLimit.of(simulation.profile)

@@ -13,6 +13,8 @@ from foresight.control.trajectory import derivatives, ends_at_rest, hold, sample
 from foresight.data import Trajectory
 from foresight.robots.profile import RobotProfile
 
+WATCHES = 5  # looks of the guard at the joint states between two plans, in process; through ROS there are more
+
 
 class TrajectoryController:
     """Follows the last accepted trajectory. A new one replaces what is left of the old one at once, as

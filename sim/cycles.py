@@ -26,7 +26,8 @@ from foresight.evaluation.config import EvaluateConfig, TaskName
 from foresight.evaluation.results import git_commit, machine
 from foresight.evaluation.statistics import percentile
 from foresight.safety.config import GuardConfig
-from sim.episodes import WATCHES, send
+from sim.controller import WATCHES
+from sim.episodes import send
 from sim.scenes import PHYSICS_STEP_S as TICK_S  # of the controller too
 
 POSITION_RAD = 1e-4  # [rad] that a command may jump by

@@ -28,12 +28,12 @@ from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pict
 from foresight.planning.pursuit import End, GoalRefused, Outcome
 from foresight.workers import deaf_to_interrupts
 from foresight.world_model import checkpoint
+from sim.controller import WATCHES
 
 if TYPE_CHECKING:
     from sim.suites import Suite
 
 PERIOD_S = 0.1  # [s] between two plans, of simulated time
-WATCHES = 5  # looks of the guard at the joint states in that time; through ROS there are more
 CROWDED = ("objects", "shift")  # suites with rows in which two objects lie beside the cube
 SEARCHING = {  # by policy: what the planner calls what `--method`, `--samples` and `--iterations` set
     "both": {"method": "refine_method", "samples": "samples", "iterations": "iterations"},

@@ -27,7 +27,7 @@ from foresight.interfaces import Search
 from foresight.planning.imagination import Imagination, Imagined
 from foresight.planning.planner import Planner
 from foresight.planning.search import Method, make
-from foresight.planning.search.anytime import Budget, least, run
+from foresight.planning.search.anytime import Budget, run
 from foresight.planning.search.draws import blockwise
 from foresight.planning.search.state import State
 from foresight.world_model.goals import goal_from_images

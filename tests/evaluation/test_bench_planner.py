@@ -42,6 +42,7 @@ def test_the_file_holds_every_row_with_its_ratio_and_the_curves(tmp_path, monkey
     """Rows for every search in each type, the peer's in the same run, the arm's; curves with a line through each; a picture."""
     monkeypatch.setattr(bench_planner, "CURVES", {"samples": (8, 16), "robots": (1, 2)})
     monkeypatch.setattr(bench_planner, "ARM_PLANS", 2)
+    monkeypatch.setattr(bench_planner, "QUALITY_SEARCH", Search(16, 2))
     cases = (("a", Search(16, 2), (300, 30)), ("b", Search(16, 1, actor=True), (300, 30)))
     monkeypatch.setattr(bench_planner, "CASES", cases)
     config = BenchPlannerConfig(tmp_path / "f.json", stub(STUB), threads=1, repeats=2)
@@ -55,6 +56,7 @@ def test_the_file_holds_every_row_with_its_ratio_and_the_curves(tmp_path, monkey
         assert row["ratio"] == pytest.approx(90 / min(row["ours_all_s"])) and row["device"] == "cpu"
     assert [row["peer_s"] for row in arm] == [None] * 3 and all(row["ours_s"] > 0 for row in arm)
     assert [row["samples"] for row in arm] == [17 + 48, 512, 1]
+    assert set(figures["quality"]) == {"int8", "bfloat16", "float32"} and figures["quality"]["float32"] == 1
     assert set(figures["curves"]) == {"samples", "robots"} and len(figures["curves"]["samples"]["s"]) == 2
     assert picture.read_bytes().startswith(b"\x89PNG")
 

@@ -1,10 +1,12 @@
 """Windows stay inside episodes; hindsight goals are what the episode reached."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from foresight.contract import TIP_AND_GRIPPER
 from foresight.training.dataset import REACHED_M, DatasetError, hindsight, load, yaw_of
@@ -16,6 +18,16 @@ def test_windows_never_cross_an_episode(play):
     starts = data.starts(data.training, 9)
     assert np.isfinite(data.block(starts)).all() and np.isfinite(data.block(starts + 6)).all()
     assert ((starts % 24) <= 24 - 10).all()
+
+
+def test_images_that_are_held_elsewhere_are_the_same(play, monkeypatch):
+    """By rows and by windows; held where they take half of the free memory at most, never on the CPU, where they are already."""
+    data = load(play)
+    copy, rows = replace(data, held=torch.from_numpy(data.images.copy())), np.array([[3, 1], [40, 2]])
+    assert torch.equal(copy.frames(rows), data.frames(rows)) and data.frames(rows).shape == (2, 2, *data.images.shape[1:])
+    assert data.held_on(torch.device("cpu")) is data
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * data.images.nbytes - 1, 0))
+    assert data.held_on(torch.device("cuda")) is data
 
 
 def test_training_and_held_out_episodes_are_disjoint(play):

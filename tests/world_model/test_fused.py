@@ -91,6 +91,21 @@ def test_candidates_of_several_robots_begin_where_their_robot_is(model):
 
 
 @needs_triton
+@pytest.mark.parametrize("frames", [1, 3])
+def test_blocks_that_are_decided_on_the_way_lead_where_the_fast_rollout_leads(model, frames):
+    """To 1e-5 in float32: each block depends on the latent before it, so every step's latent has to be whole in time."""
+    latents, executed, blocks = inputs(frames)
+    decide = lambda h, latent: blocks[:, h] * latent[:, : SMALL.block].tanh()  # noqa: E731
+    found = []
+    for rollout in (FastRollout(model), FusedRollout(model, torch.float32, TILING)):
+        with torch.no_grad():
+            found.append(rollout.follow(rollout.context(latents, executed), S, H, decide))
+    assert found[0][0].std() > 0.1
+    for expected, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, expected, atol=1e-5, rtol=0)
+
+
+@needs_triton
 def test_in_bfloat16_the_error_is_that_of_the_fast_rollout(model, numbers_not_bits):
     """The interpreter cuts off what a GPU would round, so up to twice the error is allowed."""
     exact, half = (foreseen(FastRollout(model, dtype), *inputs(2)) for dtype in (torch.float32, torch.bfloat16))

@@ -54,6 +54,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {  # of ours, by device: what `Lat
         "float32": {"dtype": torch.float32},
     },
 }
+QUALITY_SEARCH, QUALITY_SEEDS = Search(300, 10), 3  # in which the kinds' plans are compared
 ARM_PLANS = 20
 CURVE_REPEATS = 5
 CURVES: dict[str, tuple[int, ...]] = {
@@ -109,6 +110,7 @@ def bench(
         with Peer(config.peer_python, config.threads, config.device) if config.peer_python else nullcontext() as peer:
             rows = _rows(config, plannings, peer, began_s, say)
             loaded = peer.loaded if peer else None
+        quality = _quality(plannings, say)
         curves = _curves(plannings["bfloat16, fused" if config.device == "cuda" else "bfloat16"], say)
     arm_rows = _arm_rows(config)
     for row in arm_rows:
@@ -123,6 +125,7 @@ def bench(
         "peer": loaded,
         "measured": "Wall time of a whole plan, both images encoded. ours_s, peer_s: fastest of the repeats, alternating.",
         "rows": rows + arm_rows,
+        "quality": quality,
         "curves": curves,
         "took_s": time.perf_counter() - began_s,
     }
@@ -162,6 +165,18 @@ def _rows(config: BenchPlannerConfig, plannings, peer: Peer | None, began_s: flo
         beside = f", peer {row['peer_s']:.2f} s, {row['ratio']:.1f} times" if row["ratio"] else ""
         say(f"{row['name']}: {row['ours_s']:.3f} s{beside}")
     return rows
+
+
+def _quality(plannings: dict[str, LatentPlanning], say) -> dict[str, float]:
+    """How much of what float32's plans gain over standing still each kind's gain, all as float32 foresees them; the mean."""
+    judge = plannings["float32"]
+    found = {name: torch.stack([p.found(QUALITY_SEARCH, seed) for seed in range(QUALITY_SEEDS)]) for name, p in plannings.items()}
+    still = judge.costs(torch.zeros_like(found["float32"][:1]))
+    gained = {name: float((still - judge.costs(plans)).mean()) for name, plans in found.items()}
+    shares = {name: gain / gained["float32"] for name, gain in gained.items()}
+    for name, share in shares.items():
+        say(f"plans of {name} gain {share:.3f} of what those of float32 gain, as float32 foresees it")
+    return shares
 
 
 def _row(

@@ -88,19 +88,30 @@ class LatentPlanning:
     def plan(self, search: Search) -> Took:
         """The time of one plan."""
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        with torch.inference_mode():
-            self._plan(search, torch.Generator(self.device).manual_seed(0)).cpu()
+        self.found(search)
         return Took(time.perf_counter() - began_s, time.process_time() - began_cpu_s)
 
-    def _plan(self, search: Search, generator: torch.Generator) -> Float[Tensor, "H A"]:
+    def found(self, search: Search, seed: int = 0) -> Float[Tensor, "H A"]:
+        """One plan, on the CPU. The same seed gives the same draws on one device."""
+        with torch.inference_mode():
+            return self._plan(search, torch.Generator(self.device).manual_seed(seed)).cpu()
+
+    def costs(self, plans: Float[Tensor, "S H A"]) -> Float[Tensor, "S"]:
+        """What these plans cost as this one foresees them, on the CPU."""
+        with torch.inference_mode():
+            return self._shooting()(plans.to(self.device)).cost.cpu()
+
+    def _shooting(self) -> Shooting:
         images = self.images.split(1) if self.device.type == "cpu" else [self.images]
         now, goal = torch.cat(self._in_parts(self.encode, images)).split(1)
-        beginning = self.fast.begin(now, self.images.new_zeros(0, self.sizes.block))
-        evaluate = Shooting(beginning, LatentDistance(goal))
+        return Shooting(self.fast.begin(now, self.images.new_zeros(0, self.sizes.block)), LatentDistance(goal))
+
+    def _plan(self, search: Search, generator: torch.Generator) -> Float[Tensor, "H A"]:
+        evaluate = self._shooting()
         still = torch.zeros(search.horizon, self.sizes.block, device=self.device)
         start, known = State(still, torch.ones_like(still)), None
         if search.actor:
-            known = self._proposals(beginning, evaluate.objective, still)
+            known = self._proposals(evaluate.dynamics, evaluate.objective, still)
             start = State(still, torch.full_like(still, SPREAD_AROUND_PROPOSAL))  # about the best of the known
         draws, budget = white(*still.shape, generator), Budget(search.iterations, time.perf_counter, 0.0)
         found = run(Cem(search.samples, search.elites), evaluate, draws, start, budget, known)

@@ -108,7 +108,7 @@ def share_of_pairs(
     frames = np.stack([drawn.row, drawn.goal], 1)[mine]
     put = lambda array: torch.as_tensor(array).to(device)  # noqa: E731
     return Pairs(
-        jitter(put(data.images[frames]), put(gain[mine]), put(offset[mine]), put(noise)),
+        jitter(put(data.frames(frames)), put(gain[mine]), put(offset[mine]), put(noise)),
         None if seen is None else put(seen[mine]),
         put(data.proprio[frames]),
         put(data.object[frames]),

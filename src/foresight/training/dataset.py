@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +47,7 @@ class PlayData:
     contact: Float[np.ndarray, "N"]  # whether the hand touches the object, for its readout only; NaN: the data does not tell
     dq: Float[np.ndarray, "N J"]  # [rad/s] measured, for a probe only; NaN: the data does not tell
     skipped: tuple[str, ...] = ()  # damaged episodes that were left out, and why
+    held: UInt8[Tensor, "N C h w 3"] | None = None  # the images once more, on a GPU; None: from `images`
 
     @property
     def training(self) -> Int[np.ndarray, "M"]:
@@ -60,6 +61,18 @@ class PlayData:
         for column in (images, self.proprio, self.action, self.tip, self.object, self.first, self.length):
             digest.update(np.ascontiguousarray(column))
         return digest.hexdigest()[:12]
+
+    def held_on(self, device: torch.device) -> PlayData:
+        """With the images in that GPU's memory where they take no more than half of what is free; on the CPU as it is."""
+        if device.type == "cpu" or 2 * self.images.nbytes > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return replace(self, held=torch.from_numpy(self.images).to(device))
+
+    def frames(self, rows: Int[np.ndarray, "*B"]) -> UInt8[Tensor, "*B C h w 3"]:
+        """The images of these rows, where they are held."""
+        if self.held is None:
+            return torch.from_numpy(self.images[rows])
+        return self.held[torch.from_numpy(rows).to(self.held.device)]
 
     def starts(self, episodes: Int[np.ndarray, "M"], steps: int) -> Int[np.ndarray, "W"]:
         """Rows from which `steps` further rows lie in the same episode."""

@@ -59,7 +59,7 @@ def draw_windows(
     rows = rows[mine]
     blocks = torch.from_numpy(data.block(rows[:, :-1].ravel())).view(len(rows), WINDOW - 1, -1)
     return (
-        torch.from_numpy(data.images[rows]),
+        data.frames(rows),
         (gain[mine], offset[mine], noise),
         blocks,
         torch.from_numpy(data.proprio[rows]),

@@ -87,6 +87,7 @@ def train(config: TrainConfig, report: Report = lambda *_: None, data: PlayData 
         fabric = make_fabric(config)
         model, data = prepare(config, data)
         state = Resume(config, data.fingerprint)
+        data = data.held_on(fabric.device)
         spent = load_state(state, config, fabric)
         with Log(config.logs if fabric.is_global_zero else None) as log:
             report = report if fabric.is_global_zero else lambda *_: None
@@ -381,7 +382,7 @@ def encode_rows(model: WorldModel, data: PlayData, rows: np.ndarray, batch: int 
     parts = []
     for a in range(0, len(rows), batch):
         with torch.autocast(model.device.type, torch.bfloat16):
-            parts.append(model.encode(to(model, data.images[rows[a : a + batch]])).float())
+            parts.append(model.encode(data.frames(rows[a : a + batch]).to(model.device)).float())
     return torch.cat(parts)
 
 
@@ -625,7 +626,7 @@ def train_decoder(
 
     def loss_of(step: int) -> dict[str, Tensor]:
         draw = np.random.default_rng([config.seed, 5, step]).choice(rows, 64)
-        target = to(model, data.images[draw]).movedim(-1, -3).float() / 127.5 - 1
+        target = data.frames(draw).to(model.device).movedim(-1, -3).float() / 127.5 - 1
         with torch.autocast(model.device.type, torch.bfloat16):
             picture = model.decoder(latents[draw])
         return {"loss": ((picture.float() - target).square() * (1 + CONTRAST_WEIGHT * contrast(target))).mean()}

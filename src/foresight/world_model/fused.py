@@ -3,13 +3,14 @@
 A launch costs more than the arithmetic of some hundred candidates, so what lies between two matrix products is done where the
 second begins (`fused_kernels.py`), and what is known of all steps, the modulations, is one product for all. The residual
 stream stays in float32. Meant to be captured in a CUDA graph; planning only, so where gradients are asked for, and for the
-context and what an actor decides on the way, `FastRollout` does the work.
+context, `FastRollout` does the work.
 
 Shape letters: S candidates, H blocks ahead, L layers, D latent, A action block, I all heads together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import NamedTuple
@@ -83,8 +84,31 @@ class FusedRollout(FastRollout):
     def _steps(self, context: Context, blocks: Float[Tensor, "S H A"]) -> Float[Tensor, "S H D"]:
         if torch.is_grad_enabled() and blocks.requires_grad:
             return super()._steps(context, blocks)
-        (samples, horizon), config, depth = blocks.shape[:2], self.config, len(self.layers)
-        empty = lambda dtype, *shape: torch.empty(shape, dtype=dtype, device=blocks.device)  # noqa: E731
+        return self._imagine(context, *blocks.shape[:2], self._all_modulations(blocks).unbind(1))
+
+    def follow(
+        self, context: Context, count: int, horizon: int, source: Callable[[int, Tensor], Tensor]
+    ) -> tuple[Float[Tensor, "S H A"], Float[Tensor, "S H D"]]:
+        if torch.is_grad_enabled():
+            return super().follow(context, count, horizon, source)
+        blocks: list[Tensor] = []
+
+        def decided(h: int, latent: Float[Tensor, "#S D"]) -> Float[Tensor, "S L 6 D"]:
+            blocks.append(source(h, latent.expand(count, -1)))
+            return self._all_modulations(blocks[-1][:, None])[:, 0]
+
+        latents = self._imagine(context, count, horizon, decided)
+        return torch.stack(blocks, 1), latents
+
+    def _imagine(
+        self,
+        context: Context,
+        samples: int,
+        horizon: int,
+        modulate: Sequence[Tensor] | Callable[[int, Tensor], Tensor],  # (S, L, 6, D) by step, or what tells it from the latent
+    ) -> Float[Tensor, "S H D"]:
+        config, depth, device = self.config, len(self.layers), context.latent.device
+        empty = lambda dtype, *shape: torch.empty(shape, dtype=dtype, device=device)  # noqa: E731
         spares = cycle(  # what one kernel writes, the next one reads
             Spare(
                 empty(torch.float32, samples, config.latent),
@@ -95,19 +119,24 @@ class FusedRollout(FastRollout):
         latents = empty(torch.float32, samples, horizon, config.latent)
         kept = [list(layer) for layer in context.kept]
         keys_values = empty(self.dtype, horizon, depth, 2, samples, config.heads * config.head)
-        modulations = self._all_modulations(blocks)
         token = Token(context.latent.float())
         for h in range(horizon):
+            if callable(modulate):  # which has to see the latent that the first layer would otherwise finish
+                if h > 0:
+                    token = Token(_finished(token, latents[:, h - 1]))
+                modulations = modulate(h, token.x)
+            else:
+                modulations = modulate[h]
             for i, layer in enumerate(self.layers):
                 spare = next(spares)
                 if i == 0 and h > 0:  # the token that is finished here is the latent after the last block
                     spare = spare._replace(x=latents[:, h - 1])
-                modulation, frame = modulations[:, h, i], tuple(keys_values[h, i])
+                modulation, frame = modulations[:, i], tuple(keys_values[h, i])
                 token = self._after_attention(token, layer, modulation, kept[i], frame, spare)
                 kept[i].append(frame)
                 token = self._after_feeding(token, layer, modulation, next(spares))
             token = self._projected(token, next(spares))
-        torch.add(token.parts.sum(0, dtype=torch.float32), token.bias, out=latents[:, -1])
+        _finished(token, latents[:, -1])
         return latents
 
     def _all_modulations(self, blocks: Float[Tensor, "S H A"]) -> Float[Tensor, "S H L 6 D"]:
@@ -172,6 +201,11 @@ class FusedRollout(FastRollout):
             "PARTS": 0 if token.parts is None else tiling.splits,
             "num_warps": tiling.warps,
         }
+
+
+def _finished(token: Token, out: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
+    """A latent whose parts are added up, in `out`."""
+    return torch.add(token.parts.sum(0, dtype=torch.float32), token.bias, out=out)
 
 
 def _row(x: Tensor) -> int:

@@ -17,7 +17,7 @@ from foresight.planning.search.hybrid import Hybrid
 from foresight.planning.search.icem import Icem
 from foresight.planning.search.mppi import Mppi
 from foresight.planning.search.predictive_sampling import PredictiveSampling
-from foresight.planning.search.state import Scored, State
+from foresight.planning.search.state import Leader, Scored, State
 from foresight.planning.shooting import Shooting
 
 N, U, SAMPLES, ELITES = 4, 3, 128, 12
@@ -196,3 +196,28 @@ def test_nonsense_settings_are_refused(build, words):
     """The message names the setting and its value."""
     with pytest.raises(ValueError, match=words):
         build()
+
+
+def scored(*costs):
+    return Scored(torch.zeros(len(costs), N, U), torch.tensor(costs))
+
+
+def test_the_leader_is_the_first_set_that_is_cheaper_by_the_improvement():
+    """However many were added before anybody asks; a cost that is no number never leads."""
+    sets = scored(5.0, 4.0), scored(3.95), scored(float("nan"), 3.0), scored(2.95)
+    eager, late = Leader(sets[0], 0.1), Leader(sets[0], 0.1)
+    for found, leads in zip(sets[1:], (sets[0], sets[2], sets[2]), strict=True):
+        eager.add(found)
+        late.add(found)
+        assert eager.best() is leads
+    assert late.best() is sets[2] and late.cost == eager.cost == 3.0
+    assert Leader().best() is None
+
+
+@pytest.mark.parametrize("limits, reads", [({}, 1), ({"deadline_s": 1e9}, 5)], ids=["no deadline", "deadline"])
+def test_costs_are_read_once_unless_a_deadline_asks_for_each_rounds_time(monkeypatch, limits, reads):
+    """Each reading waits for a GPU."""
+    read, best = [], Leader.best
+    monkeypatch.setattr(Leader, "best", lambda self: read.append(len(self._unread)) or best(self))
+    run(METHODS["cem"], EVALUATE, draws(), START, budget(4, **limits))
+    assert len(read) == reads and sum(read) == 4

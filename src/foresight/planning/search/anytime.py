@@ -1,6 +1,7 @@
 """The loop that runs any search: rounds until they are done, the time is short or the elites agree.
 
 It can be stopped after any round and then has the best found so far. Time comes in as a clock, chance with the draws.
+What a round cost is read only where somebody asks: reading waits for a GPU, which meanwhile could be given the next round.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.interfaces import Candidates, Draws, Search
-from foresight.planning.search.state import Round, State, elites
+from foresight.planning.search.state import Leader, Round, State, elites
 
 Found_ = TypeVar("Found_", bound=Candidates)
 Ended = Literal["rounds", "deadline", "agreed"]
@@ -57,40 +58,35 @@ def run(
 
     Raises ValueError when nothing that was tried has a finite cost.
     """
-    best, improved, tried, lasted_s = known, False, 0, budget.lasted_s
-    best_cost = float("inf") if best is None else least(best)
+    leader, tried, lasted_s = Leader(known, budget.improvement), 0, budget.lasted_s
     state, ended, done = method.start(start, known), "rounds", 0
     for _ in range(budget.rounds):
         round_began_s = budget.clock()
-        if best is not None and round_began_s - budget.began_s + lasted_s > budget.deadline_s:
+        if (done or known is not None) and round_began_s - budget.began_s + lasted_s > budget.deadline_s:
             ended = "deadline"
             break
         proposed = method.propose(state, draws)
         found, gradient = _evaluate(evaluate, proposed, method.differentiates(state))
         tried, done = tried + len(proposed), done + 1
-        cost = least(found)
-        if best is None or cost < best_cost - budget.improvement:
-            best, best_cost, improved = found, cost, True
-        state = method.learn(state, Round(proposed, found, best, gradient))
+        leader.add(found)
+        state = method.learn(state, Round(proposed, found, leader, gradient))
         if budget.agreement > 0 and _agree(elites(found, method.elites), budget.agreement):
             ended = "agreed"
             break
+        if budget.deadline_s < math.inf:
+            leader.best()  # so that the round's whole time counts
         lasted_s = budget.clock() - round_began_s
+    best = leader.best()
     if best is None:
         raise ValueError(f"A search needs known candidates or at least 1 round, got {budget.rounds} rounds.")
-    if not math.isfinite(best_cost):
+    if not math.isfinite(leader.cost):
         raise ValueError(f"None of the {max(tried, len(best.cost))} candidates has a finite cost; no plan can be made.")
-    return Found(best, improved, tried, done, ended)
+    return Found(best, best is not known, tried, done, ended)
 
 
 def _agree(chosen: Float[Tensor, "E N U"], within: float) -> bool:
     """One alone agrees with nobody."""
     return len(chosen) > 1 and float(chosen.std(0, correction=0).max()) <= within
-
-
-def least(candidates: Candidates) -> float:
-    """The lowest cost; a candidate without a number never wins."""
-    return float(candidates.cost.nan_to_num(nan=float("inf")).min())
 
 
 def _evaluate(evaluate, proposed: Float[Tensor, "S N U"], differentiate: bool):

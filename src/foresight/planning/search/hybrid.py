@@ -39,7 +39,7 @@ class Hybrid:
     def learn(self, state: State, outcome: Round) -> State:
         after = self._part(state).learn(state, outcome)
         if after.round == self.sample_rounds:
-            after = self.refine.start(replace(after, kept=None, memory=()), outcome.best)
+            after = self.refine.start(replace(after, kept=None, memory=()), outcome.leader.best())
         return after
 
     def _part(self, state: State) -> Search:

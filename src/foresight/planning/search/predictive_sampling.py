@@ -37,7 +37,7 @@ class PredictiveSampling:
         return state.kept[torch.arange(self.samples) % len(state.kept)] + state.spread * noise
 
     def learn(self, state: State, outcome: Round) -> State:
-        return self._around_best(replace(state, spread=state.spread * self.decay, round=state.round + 1), outcome.best)
+        return self._around_best(replace(state, spread=state.spread * self.decay, round=state.round + 1), outcome.leader.best())
 
     def _around_best(self, state: State, best: Candidates) -> State:
         kept = elites(best, self.elites)

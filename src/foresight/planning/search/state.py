@@ -7,11 +7,14 @@ Shape letters: S candidates, E elites, N steps, U numbers of one control.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from foresight.interfaces import Candidates
+
+Set_ = TypeVar("Set_", bound=Candidates)
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,44 @@ class State:
     memory: tuple[Tensor, ...] = ()  # what else it remembers, such as Adam's moments
 
 
+class Leader(Generic[Set_]):
+    """Which set of candidates holds the cheapest one so far. Costs are read when it is asked, not when a set is added."""
+
+    def __init__(self, known: Set_ | None = None, improvement: float = 0.0) -> None:
+        """`improvement`: by which a set must be cheaper than the best one to take its place, in units of the cost."""
+        self.improvement, self.cost = improvement, float("inf")  # the best set's lowest cost, as of the last `best`
+        self._best = known
+        self._unread = [] if known is None else [(known, _least(known))]
+
+    def add(self, candidates: Set_) -> None:
+        self._unread.append((candidates, _least(candidates)))
+
+    def best(self) -> Set_ | None:
+        """None where no set was ever added."""
+        for candidates, least in self._unread:
+            cost = float(least)
+            if self._best is None or self._best is candidates or cost < self.cost - self.improvement:
+                self._best, self.cost = candidates, cost
+        self._unread.clear()
+        return self._best
+
+
+def least(candidates: Candidates) -> float:
+    """The lowest cost; a candidate without a number never wins."""
+    return float(_least(candidates))
+
+
+def _least(candidates: Candidates) -> Float[Tensor, ""]:
+    return candidates.cost.nan_to_num(nan=float("inf")).min()
+
+
 @dataclass(frozen=True)
 class Round:
     """What one round came to."""
 
     proposed: Float[Tensor, "S N U"]
     tried: Candidates  # the proposed, as they would be carried out, and their cost
-    best: Candidates  # the set that holds the cheapest candidate so far
+    leader: Leader  # who knows the set that holds the cheapest candidate so far
     gradient: Float[Tensor, "S N U"] | None = None  # of the cost by the proposed, where the search asked for it
 
 
