@@ -48,7 +48,7 @@ class GuardConfig:
     relief_rad_s: float = 0.3  # [rad/s] at most of the motion that takes the command back to an arm that is held
     tracking_error_max_rad: float = 0.15  # [rad] between the command in force and the measured position
     limit_tolerance: float = 5e-4  # share of a limit on a rate (velocity to jerk, tip speed, torque) granted to rounding
-    tip_speed_share: float = 0.88  # of the tip's cap granted to commands: slipping off a cube the tip was 12 % faster than told
+    tip_speed_share: float = 0.82  # of the tip's cap granted to commands: slipping off a cube the tip was 20 % faster than told
     position_margin_rad: float = 0.1  # [rad] of a joint's range kept free at both ends (at most a twentieth of it)
     position_tolerance_rad: float = 1e-4  # [rad] that a joint on its way back from its margin may go further into it
     share_min: float = 0.3  # of its speed, at least, to which a candidate is slowed; near something, of what limits leave of it
