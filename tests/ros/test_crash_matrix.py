@@ -115,16 +115,17 @@ def test_the_figures_and_the_table_tell_what_was_found():
     """The worst of each, how many were tested, and each cell by name."""
     cells = [
         crash(), crash(node="guard", noticed_s=0.7), crash(node="sim", violations=2, violation_detail="tip speed at 7.10 s"),
-        crash(node="recorder", moving=False, noticed_s=None),
+        crash(node="recorder", moving=False, noticed_s=None), crash(rest_s=2.17, late_rad_s=0.031),
     ]  # fmt: skip
     figures = summary(cells)
     found, lines = figures["matrix"], told_matrix(figures).splitlines()
-    assert (found["crashes"], found["good"], found["tested"], found["violations"]) == (4, 1, 3, 2)
+    assert (found["crashes"], found["good"], found["tested"], found["violations"]) == (5, 1, 4, 2)
     assert (found["noticed_max_s"], found["noticed_limit_s"]) == (0.7, NOTICED_LIMIT_S)
-    assert [cell["good"] for cell in found["cells"]] == [True, False, False, False]
+    assert [cell["good"] for cell in found["cells"]] == [True, False, False, False, False]
     assert "noticed after 0.50 s" in lines[0] and "still moved for 0.40 s" in lines[0]
     assert lines[2].endswith("2 violations: tip speed at 7.10 s") and lines[3].endswith("not tested")
-    assert lines[4].startswith("1 of 4 noticed within 0.5 s") and lines[4].endswith("2 violations, 1 not tested")
+    assert "still moved for 2.17 s, at 0.031 rad/s" in lines[4]
+    assert lines[5].startswith("1 of 5 noticed within 0.5 s") and lines[5].endswith("2 violations, 1 not tested")
 
 
 def test_violations_are_summed_over_scenes_and_simulators():

@@ -87,6 +87,7 @@ class Crash:
     held_up: bool = False  # the graph stopped for a node that it does without
     violations: int = 0  # limits that true states broke, from the motion before the signal until the graph was back
     violation_detail: str = ""  # the first of them since the scene began
+    late_rad_s: float = 0.0  # [rad/s] of the fastest joint later than REST_LIMIT_S after the signal
 
     @property
     def tested(self) -> bool:
@@ -125,6 +126,7 @@ class Onlooker(Node):
         self._executor.add_node(self)
         self.graph, self.moved_s, self.speed, self._target = GraphState(), -math.inf, 0.0, 0
         self._measured_s = -math.inf  # when the speed was
+        self._late_s, self._late_rad_s = math.inf, 0.0  # from when on it counts as late, and the fastest since
         self._violations = Violations()
         self._crashing, self._noticed_s = "", math.inf  # the node, and when somebody said that it is gone
         self._events: list[tuple[str, str]] = []
@@ -199,6 +201,7 @@ class Onlooker(Node):
         self._held_up, self._crashing, self._noticed_s = False, node, math.inf
         self.lead(node, state)
         signal_s, self.moved_s = time.monotonic(), -math.inf
+        self._late_s, self._late_rad_s = signal_s + REST_LIMIT_S, 0.0
         moving = self.speed > REST_RAD_S and signal_s - self._measured_s < FRESH_S
         process = find(node)
         process.send(SIGNALS[kind])
@@ -209,6 +212,7 @@ class Onlooker(Node):
             self.until(lambda: self._noticed_s < math.inf, f"somebody notices that {node} is gone ({state}, {kind})", 30.0)
             self.until(lambda: not self.graph.active, f"the graph is down without {node} ({state}, {kind})", 30.0)
             self.until(lambda: self.graph.active, f"the graph is back after {node} ({state}, {kind})", GIVE_UP_S)
+        self._late_s = math.inf
         ends_s.append(time.monotonic())
         heard = self._violations.heard
         self.until(lambda: self._violations.heard > heard, "the simulator's judge is heard")
@@ -218,7 +222,7 @@ class Onlooker(Node):
         violations = self._violations.count - counted
         return Crash(
             node, state, kind, moving, noticed_s, rest_s, ends_s[-1] - signal_s, dispensable and self._held_up,
-            violations, self._violations.detail if violations else "",
+            violations, self._violations.detail if violations else "", 0.0 if dispensable else self._late_rad_s,
         )  # fmt: skip
 
     def crash_moving(self, node: str, state: str, kind: str) -> Crash:
@@ -266,7 +270,9 @@ class Onlooker(Node):
     def _on_states(self, msg: JointState) -> None:
         self.speed, self._measured_s = max((abs(v) for v in msg.velocity), default=0.0), time.monotonic()
         if self.speed >= REST_RAD_S:
-            self.moved_s = time.monotonic()
+            self.moved_s = self._measured_s
+        if self._measured_s > self._late_s:
+            self._late_rad_s = max(self._late_rad_s, self.speed)
 
 
 def _pid(node: str) -> int | None:
@@ -382,4 +388,5 @@ def _told_fault(cell: dict[str, Any]) -> str:
 def _told_rest(cell: dict[str, Any]) -> str:
     if cell["node"] in DISPENSABLE:
         return "the graph stopped" if cell["held_up"] else "the graph went on"
-    return f"still moved for {cell['rest_s']:.2f} s" if cell["moving"] else "was at rest"
+    late = f", at {cell['late_rad_s']:.3f} rad/s" if cell["rest_s"] > REST_LIMIT_S else ""
+    return f"still moved for {cell['rest_s']:.2f} s{late}" if cell["moving"] or late else "was at rest"
