@@ -357,6 +357,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who ends all lanes because of this one does not keep it from ending its nodes
         if lane is not None:
             lane.end()
         rclpy.try_shutdown()
