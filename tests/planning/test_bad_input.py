@@ -13,6 +13,7 @@ from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.objective import Objective
 from foresight.planning.planner import Planner
 from foresight.planning.pursuit import refusal
+from foresight.planning.search.state import comparable
 from tests.judge import faults
 from tests.planning.arm import drive
 from tests.planning.toy import ToyModel, belief_at, goal_at
@@ -146,14 +147,14 @@ class Examining(Juncture):
 def test_what_there_is_time_for_is_planned_and_no_more(profile, kinematics, policy, deadline_s, candidates):
     """Proposals take 68 ms, refining them 192, one motion 4, a round of the search 512, an examination 10.
 
-    Each part may be late once, until what it takes is known; then the time decides between all of it, the proposals, the actor
-    alone and no plan, of which nothing is examined.
+    Each part may be late twice, the second time soon, until what it takes is known; then the time decides between all of it, the
+    proposals, the actor alone and no plan, of which nothing is examined.
     """
     model, looks = Timed(profile), []
     planner = Planner(model, profile, PlannerConfig(policy=policy, deadline_s=deadline_s))
     juncture = Examining(Constraints(profile, kinematics), None, rest(profile, kinematics), 0.1, model, looks)
     late = 0
-    for turn in range(10):
+    for turn in range(12):
         began_s, made = model.now_s, None
         looks.clear()
         try:
@@ -162,9 +163,28 @@ def test_what_there_is_time_for_is_planned_and_no_more(profile, kinematics, poli
         except NoPlan as none:
             assert none.reason is Reason.NO_TIME and looks == []
         late += model.now_s - began_s > deadline_s
-        assert turn < 2 or (None if made is None else made.candidates) == candidates
+        assert turn < 7 or (None if made is None else made.candidates) == candidates
         assert made is None or (len(looks) == 1 and np.abs(made.trajectory.dq[-1]).max() == 0)
     assert late <= 2
+
+
+@pytest.mark.parametrize("first_s", [0.15, 1.0])
+def test_one_slow_first_examination_does_not_end_a_goal(profile, kinematics, first_s):
+    """It takes 10 ms from then on: there are plans again within 1.5 s, half of what a goal is given, and soon all of them."""
+    model, looks, made = Timed(profile), [], []
+    planner = Planner(model, profile, PlannerConfig(deadline_s=0.3))
+    juncture = Examining(Constraints(profile, kinematics), None, rest(profile, kinematics), 0.1, model, looks)
+    for turn in range(100):
+        model.now_s += 0.0 if turn else first_s
+        begin_s = model.now_s
+        clock = lambda turn=turn: model.now_s + (first_s if not turn and looks else 0.0)  # noqa: E731
+        try:
+            start, generator = Start(np.zeros(3)), torch.Generator().manual_seed(0)
+            made.append(planner.plan(belief_at(HERE), goal_at(THERE), start, generator, clock, None, juncture).candidates)
+        except NoPlan:
+            made.append(0)
+        assert turn < 1 or model.now_s - begin_s <= 0.3
+    assert 0 not in made[15:] and made[-1] == 17 + 48
 
 
 def test_a_machine_that_is_fast_again_plans_all_again(profile):
@@ -198,3 +218,35 @@ def test_a_model_that_lacks_a_part_the_policy_needs_is_refused_before_anything_m
 def test_a_model_without_an_actor_can_be_searched(profile):
     """The search needs none."""
     assert np.isfinite(plan(Planner(without("propose")(profile), profile, PlannerConfig(policy="search"))).cost)
+
+
+@pytest.mark.parametrize("policy", ["both", "actor", "search", "random"])
+def test_no_plan_is_made_of_candidates_without_a_finite_cost(profile, policy):
+    """NaN from the dynamics and the critic, whatever chooses."""
+    model = ToyModel(profile)
+    model.blocks_to_go = lambda latent, proprio, goal: torch.full((len(latent),), float("nan"))
+    with pytest.raises(ValueError, match="finite cost"):
+        plan(Planner(model, profile, PlannerConfig(policy=policy)))
+
+
+@pytest.mark.parametrize("cost", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_finite_number_never_wins(cost):
+    """Nor counts as a number that is merely large."""
+    assert comparable(torch.tensor([cost, 3.0, 2.0])).tolist() == [float("inf"), 3.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"refine_noise": float("nan")}, "refine_noise must be a finite number of at least 0, got nan"),
+        ({"search_noise": -1.0}, "search_noise must be .* got -1"),
+        ({"improvement": float("inf")}, "improvement must be a finite number"),
+        ({"speed_max": float("inf")}, "speed_max must be a finite number above 0"),
+        ({"iterations": -3}, "iterations must be .* at least 0, got -3"),
+        ({"wall_margin": 10.0}, "wall_margin must leave some of the workspace.*got 10"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_before_anything_moves(profile, changed, words):
+    """By name and value."""
+    with pytest.raises(ValueError, match=words):
+        Planner(ToyModel(profile), profile, PlannerConfig(**changed))

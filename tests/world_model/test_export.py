@@ -119,6 +119,14 @@ def test_the_model_in_onnx_runtime_plans_as_the_one_in_torch_does(model, exporte
     assert plans[0].cost == pytest.approx(plans[1].cost, abs=1e-4) and plans[0].source == plans[1].source
 
 
+def test_what_fails_in_onnx_runtime_fails_as_in_torch(model, exported):
+    """A RuntimeError in one line, which agent and nodes know how to survive."""
+    fast = OnnxWorldModel(model, exported[0])
+    with torch.no_grad(), pytest.raises(RuntimeError, match="ONNX Runtime failed: ") as error:
+        fast.imagine(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3))
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_device_onnx_takes_the_files_beside_the_checkpoint_and_no_others(model, exported, tmp_path, monkeypatch):
     """None there, or those of another model: a line that says what to do."""
     path = tmp_path / "arm"

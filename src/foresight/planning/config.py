@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, TypeVar, get_args
 
 from foresight.planning.objective import DEFAULT, parse
 from foresight.planning.search import Method
 
 HORIZON_MAX = 16  # blocks
+NOT_BELOW_0 = (
+    "noisy_per_aim", "iterations", "proposal_noise", "refine_noise", "search_noise", "wall_margin", "improvement", "agreement",
+)  # fmt: skip
 Policy = Literal["both", "actor", "search", "reactive", "dreamt", "random"]
 PARTS = {"imagine": "dynamics", "propose": "an actor", "blocks_to_go": "a critic", "read": "readouts"}
 AnyModel = TypeVar("AnyModel")
@@ -51,26 +55,20 @@ class PlannerConfig:
         for name in ("refine_method", "search_method"):
             if getattr(self, name) not in get_args(Method):
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown. Available: {', '.join(get_args(Method))}.")
-        for name in (
-            "horizon",
-            "samples",
-            "elites",
-            "search_samples",
-            "search_iterations",
-            "speed_max",
-            "acceleration_max",
-            "deadline_s",
-            "subgoals_beyond",
-        ):
+        for name in ("horizon", "samples", "elites", "search_samples", "search_iterations", "deadline_s", "subgoals_beyond"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name in ("speed_max", "acceleration_max"):
+            if not 0 < getattr(self, name) < inf:
+                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)}.")
+        for name in NOT_BELOW_0:
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
         if self.horizon > HORIZON_MAX:
             raise ValueError(
                 f"horizon must be at most {HORIZON_MAX} blocks, what critics are trained to count, got {self.horizon}."
             )
         parse(self.objective)
-        if not self.agreement >= 0:
-            raise ValueError(f"agreement must be at least 0 m/s, got {self.agreement}.")
         if not self.aims or min(self.aims) < 1:
             raise ValueError(f"aims must be one or more whole numbers of at least 1 block, got {self.aims}.")
         if self.elites > min(self.samples, self.search_samples):

@@ -22,6 +22,7 @@ from foresight.planning.constraints import Constraints
 from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective
 from foresight.planning.residuals import Foreseen, Scales
+from foresight.planning.search.state import comparable
 
 BARRIER, BARRIER_PER_M = 1e3, 1e4  # blocks, far beyond any cost: candidates that enter a keep-out rank last
 NOISE_M = 1e-4  # [m] deeper than at the start that counts as no deeper
@@ -56,7 +57,7 @@ class Imagined:
         return cost if self.entered is None else cost + (self.entered > 0) * (BARRIER + BARRIER_PER_M * self.entered)
 
     def best(self) -> int:
-        return int(self.cost.nan_to_num(nan=float("inf")).argmin())
+        return int(comparable(self.cost).argmin())
 
     def detach(self) -> Imagined:
         terms = {name: term.detach() for name, term in self.terms.items()}

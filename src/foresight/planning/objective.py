@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -27,6 +26,7 @@ from foresight.planning.residuals import BESIDES, KINDS, Foreseen, lacking, unkn
 DEFAULT = (
     "to_go(growth=1) + 0.08*effort + 0.08*smooth"  # in blocks; growing weight reaches goals sooner than the last block alone
 )
+HEAVIEST = 1e6  # weight or growth: beyond what anybody means, and far from where float32 ends
 LONGEST = 1000  # characters of an objective
 TERM = re.compile(r"\s*(?:(?P<weight>[^\s*()]+)\s*\*\s*)?(?P<name>\w+)\s*(?:\((?P<options>[^()]*)\))?\s*(?P<more>\+|$)")
 
@@ -61,8 +61,8 @@ class Term:
         if self.norm not in NORMS:
             raise ValueError(f"Norm '{self.norm}' of term '{self.name}' is unknown. Available: {', '.join(NORMS)}.")
         for what, value in (("weight", self.weight), ("growth", self.growth)):
-            if not (isfinite(value) and value >= 0):
-                raise ValueError(f"The {what} of term '{self.name}' must be a finite number of at least 0, got {value}.")
+            if not 0 <= value <= HEAVIEST:
+                raise ValueError(f"The {what} of term '{self.name}' must be a finite number from 0 to {HEAVIEST:g}, got {value}.")
 
     def along(self, foreseen: Foreseen) -> Float[Tensor, "S T"]:
         """The cost at each look, before the mean over the horizon."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 AGAIN = 0.97  # of what a part was expected to take is expected in the next plan, where there was no time for it
+AGAIN_SOON = 0.8  # likewise, of a part that was timed once: the first time is often slow and tells little
 
 
 class Pace:
@@ -15,10 +16,12 @@ class Pace:
     def __init__(self) -> None:
         self._expected_s: dict[str, float] = {}
         self._left_out: set[str] = set()
+        self._once: set[str] = set()  # parts that were timed once
 
     def begin(self) -> None:
         """To be called before each plan."""
-        self._expected_s |= {part: AGAIN * self.expected_s(part) for part in self._left_out}
+        again = lambda part: AGAIN_SOON if part in self._once else AGAIN  # noqa: E731
+        self._expected_s |= {part: again(part) * self.expected_s(part) for part in self._left_out}
         self._left_out.clear()
 
     def expected_s(self, part: str) -> float:
@@ -32,5 +35,6 @@ class Pace:
 
     def took(self, part: str, took_s: float) -> None:
         before_s = self.expected_s(part)
+        (self._once.discard if part in self._expected_s else self._once.add)(part)
         self._expected_s[part] = min(took_s, 2 * before_s) if before_s > 0 else took_s
         self._left_out.discard(part)

@@ -9,6 +9,7 @@ Shape letters: S candidate motions, H blocks, K steps in a block, N = H K steps,
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +35,7 @@ from foresight.planning.pursuit import shown_refusal, unmet
 from foresight.planning.search import make
 from foresight.planning.search.anytime import Budget, run
 from foresight.planning.search.draws import blockwise, coloured
-from foresight.planning.search.state import State
+from foresight.planning.search.state import State, comparable
 from foresight.planning.subgoals import next_subgoal
 from foresight.robots.profile import RobotProfile
 
@@ -83,6 +84,9 @@ class Planner:
         self.refine = make(config.refine_method, config.samples, config.elites)
         self.search = make(config.search_method, config.search_samples, config.elites)
         as_tensor = lambda x: torch.as_tensor(x, dtype=torch.float32)  # noqa: E731
+        size = profile.workspace_max - profile.workspace_min
+        if not (2 * config.wall_margin < size).all():
+            raise ValueError(f"wall_margin must leave some of the workspace ({size.tolist()} m), got {config.wall_margin} m.")
         self.limits = TipLimits(
             min(config.speed_max, profile.tip_speed_max),
             min(config.acceleration_max, profile.tip_acceleration_max),
@@ -117,6 +121,8 @@ class Planner:
         latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
         model = self._towards(goal)
         distance = float(model.blocks_to_go(latent, proprio, goal))
+        if not math.isfinite(distance):
+            raise ValueError(f"The critic counts {distance} blocks to the goal, which is no finite cost; no plan can be made.")
         constraints = None if juncture is None else juncture.constraints
         leg = None
         if constraints is not None and self._searches:
@@ -154,6 +160,8 @@ class Planner:
         else:
             wander = self._rest(start.closed) + self.config.search_noise * self._block_noise(1, generator)
             best, sources, tried = imagination.fixed(wander), ["random"], 1
+        if not best.cost.isfinite().any():
+            raise ValueError(f"None of the {len(best.cost)} candidates has a finite cost; no plan can be made.")
         describe = lambda found, i, source: Plan(  # noqa: E731
             stamp_s=belief.stamp_s,
             model_id=belief.model_id,
@@ -205,7 +213,7 @@ class Planner:
 
         None is examined that would end after the deadline, and but for the cheapest none that leaves no time for coming to rest.
         """
-        ranked = best.cost.nan_to_num(nan=float("inf")).argsort(stable=True).tolist()
+        ranked = comparable(best.cost).argsort(stable=True).tolist()
         looked_at = takewhile(lambda rank: rank == 0 or self._pace.fits(left_s(), "examining", "examining"), EXAMINED)
         ways = ((best, ranked[rank], sources[ranked[rank]]) for rank in looked_at if rank < len(ranked))
         rest = ((imagination.fixed(self._rest(imagination.start.closed)), 0, "stay") for _ in range(1))  # imagined where needed

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from foresight.data import Goal
 from foresight.interfaces import Critic, Subgoals
+from foresight.planning.search.state import comparable
 
 GUESSES = (0.75, 1.0, 1.5)  # how far the goal is taken to be, in what the critic says: it is told to the predictor, and vague
 ASTRAY = 1.0  # blocks by which a sub-goal may seem farther from the goal than the present is, for critics err
@@ -35,5 +36,5 @@ def next_subgoal(
     way = torch.where(left < distance + ASTRAY, way, torch.inf)
     if not torch.isfinite(way).any():
         return None
-    best = ahead[int(way.nan_to_num(nan=torch.inf).argmin())].float().cpu().numpy()
+    best = ahead[int(comparable(way).argmin())].float().cpu().numpy()
     return replace(goal, latent=best, tip=None, object=None, weights=(1.0, 1.0, 1.0), yaw=None, opening=None, contact=None)

@@ -41,16 +41,23 @@ class OnnxWorldModel(WorldModel):
     def encode(self, images: UInt8[Tensor, "B C h w 3"], seen: Bool[Tensor, "B C"] | None = None) -> Float[Tensor, "B D"]:
         if torch.is_grad_enabled() or seen is not None:  # the exported encoder sees every camera
             return super().encode(images, seen)
-        return torch.from_numpy(self._encoder.run(None, {"images": np.ascontiguousarray(images.numpy())})[0])
+        return torch.from_numpy(_run(self._encoder, images=images)[0])
 
     def imagine(
         self, latent: Float[Tensor, "S D"], proprio: Float[Tensor, "S P"], block: Float[Tensor, "S A"]
     ) -> tuple[Float[Tensor, "S D"], Float[Tensor, "S P"]]:
         if torch.is_grad_enabled():
             return super().imagine(latent, proprio, block)
-        given = {"latent": latent, "proprio": proprio, "blocks": block[:, None]}
-        latents, proprios = self._dynamics.run(None, {name: np.ascontiguousarray(x.numpy()) for name, x in given.items()})
+        latents, proprios = _run(self._dynamics, latent=latent, proprio=proprio, blocks=block[:, None])
         return torch.from_numpy(latents[:, 0]), torch.from_numpy(proprios[:, 0])
+
+
+def _run(session, **given: Tensor) -> list[np.ndarray]:
+    """Raises RuntimeError, as torch does, where ONNX Runtime fails: its own errors are of no common kind."""
+    try:
+        return session.run(None, {name: np.ascontiguousarray(x.numpy()) for name, x in given.items()})
+    except Exception as error:
+        raise RuntimeError(f"ONNX Runtime failed: {' '.join(str(error).split())[:300]}") from error
 
 
 def beside(checkpoint: Path) -> Path:

@@ -357,7 +357,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who ends all lanes because of this one does not keep it from ending its nodes
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever ends the lanes: this one ends its nodes first
         if lane is not None:
             lane.end()
         rclpy.try_shutdown()

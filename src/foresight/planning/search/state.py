@@ -62,12 +62,18 @@ class Leader(Generic[Set_]):
 
 
 def least(candidates: Candidates) -> float:
-    """The lowest cost; a candidate without a number never wins."""
+    """The lowest cost."""
     return float(_least(candidates))
 
 
 def _least(candidates: Candidates) -> Float[Tensor, ""]:
-    return candidates.cost.nan_to_num(nan=float("inf")).min()
+    return comparable(candidates.cost).min()
+
+
+def comparable(cost: Float[Tensor, "S"]) -> Float[Tensor, "S"]:
+    """What is no finite number costs infinitely much, so that it never wins."""
+    inf = float("inf")
+    return cost.nan_to_num(inf, inf, inf)
 
 
 @dataclass(frozen=True)
