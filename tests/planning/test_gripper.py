@@ -50,8 +50,8 @@ def belief(opening: float):
     return replace(seen, proprio=np.concatenate([seen.proprio[:6], [opening], seen.proprio[6:]]).astype(np.float32))
 
 
-def plan_from(model, policy: str, closed: float, committed: int = 0):
-    planner = Planner(model, model.profile, PlannerConfig(policy=policy))
+def plan_from(model, policy: str, closed: float, committed: int = 0, gripper_noise: float = 0.5):
+    planner = Planner(model, model.profile, PlannerConfig(policy=policy, gripper_noise=gripper_noise))
     start = Start(np.zeros(3), np.zeros((committed, 3)), closed)
     return planner, planner.plan(belief(1 - closed), goal_at(GOAL), start, torch.Generator().manual_seed(0), lambda: 0.0)
 
@@ -77,6 +77,12 @@ def test_search_closes_the_gripper_that_the_actor_leaves_open(grasping, policy, 
     assert plan.tip_velocity.shape == (12, 3) and plan.closed.shape == (12,)
     assert set(np.unique(plan.closed)) <= {0.0, 1.0} and plan.closed.mean() > share
     assert all(set(asked.unique().tolist()) <= {0.0, 1.0} for asked in grasping.asked)
+
+
+def test_without_noise_of_the_gripper_it_is_as_the_proposals_have_it(grasping):
+    """0.45 is open, though a closed one would be cheaper."""
+    _, plan = plan_from(grasping, "both", closed=0.0, gripper_noise=0.0)
+    assert plan.source in ("search", "actor") and (plan.closed == 0).all()
 
 
 def test_the_actor_alone_is_rounded_and_what_is_bound_to_happen_stays(grasping):

@@ -11,7 +11,8 @@ from foresight.planning.search import Method
 
 HORIZON_MAX = 16  # blocks
 NOT_BELOW_0 = (
-    "noisy_per_aim", "iterations", "proposal_noise", "refine_noise", "search_noise", "wall_margin", "improvement", "agreement",
+    "noisy_per_aim", "iterations", "proposal_noise", "refine_noise", "search_noise", "gripper_noise", "wall_margin",
+    "improvement", "agreement",
 )  # fmt: skip
 Policy = Literal["both", "actor", "search", "reactive", "dreamt", "random"]
 PARTS = {"imagine": "dynamics", "propose": "an actor", "blocks_to_go": "a critic", "read": "readouts"}
@@ -34,6 +35,7 @@ class PlannerConfig:
     iterations: int = 1  # refinements; 0 leaves the choice among proposals
     elites: int = 6
     refine_noise: float = 0.03  # [m/s] first standard deviation of a refinement
+    gripper_noise: float = 0.5  # of its command, 0 or 1, in both searches; 0: open or closed is the proposals' choice
     search_method: Method = "cem"  # of the search without an actor
     search_samples: int = 128  # of the search without an actor
     search_iterations: int = 4

@@ -42,7 +42,6 @@ from foresight.robots.profile import RobotProfile
 EXAMINED = (0, 1, 2, 4, 8, 16, 32)  # ranks of the candidates examined until one keeps to the constraints or the time is up
 EXAMINING = 0.6  # of the time that the proposals took is kept for examining what was found, or what that took lately if more
 BEYOND = 1  # block further than training imagined, as the shipped planner looks, whose figures are measured so
-GRIPPER_SPREAD = 0.5  # first standard deviation of a gripper's command, which is 0 or 1
 
 Chosen = tuple[Imagined, list[str], int]  # the set that holds the best, where each of it comes from, how many were tried
 
@@ -319,7 +318,7 @@ class Planner:
         return F.pad(torch.zeros(1, self.steps, 3), (0, self.contract.step_size - 3), value=closed)
 
     def _around(self, motion: Float[Tensor, "N U"], spread: float) -> State:
-        spreads = F.pad(torch.full((self.steps, 3), spread), (0, self.contract.step_size - 3), value=GRIPPER_SPREAD)
+        spreads = F.pad(torch.full((self.steps, 3), spread), (0, self.contract.step_size - 3), value=self.config.gripper_noise)
         return State(motion, spreads)
 
     def _draws(self, method: Search, generator: torch.Generator) -> Draws:
