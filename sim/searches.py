@@ -29,7 +29,7 @@ from foresight.planning.planner import Planner
 from foresight.planning.search import Method, make
 from foresight.planning.search.anytime import Budget, run
 from foresight.planning.search.draws import blockwise
-from foresight.planning.search.state import State
+from foresight.planning.search.state import State, least
 from foresight.world_model.goals import goal_from_images
 
 
