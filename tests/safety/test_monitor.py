@@ -85,9 +85,9 @@ def test_a_lifecycle_manager_is_missed_once_it_was_heard(world: World):
     """Where there is none, none is missed; one that falls silent is, whether the arm moves or not."""
     assert "graph_inactive" not in world.stands(11.0)
     world.monitor.watchdog.seen("graph", at(11.0))
-    assert "graph_inactive" not in world.stands(11.5)
-    said = world.stands(11.6)["graph_inactive"]
-    assert said == "No word of the lifecycle manager that every node is active for 0.600 s, allowed 0.5 s."
+    assert "graph_inactive" not in world.stands(11.3)
+    said = world.stands(11.4)["graph_inactive"]
+    assert said == "No word of the lifecycle manager that every node is active for 0.400 s, allowed 0.36 s."
     world.monitor.watchdog.seen("graph", at(11.7))
     assert "graph_inactive" not in world.stands(11.8)
 
