@@ -200,10 +200,10 @@ class Onlooker(Node):
             self.move()
         self._held_up, self._crashing, self._noticed_s = False, node, math.inf
         self.lead(node, state)
+        process = find(node)  # looks through all processes, which takes some time
         signal_s, self.moved_s = time.monotonic(), -math.inf
         self._late_s, self._late_rad_s = signal_s + REST_LIMIT_S, 0.0
         moving = self.speed > REST_RAD_S and signal_s - self._measured_s < FRESH_S
-        process = find(node)
         process.send(SIGNALS[kind])
         if node in DISPENSABLE:
             self.until(lambda: _pid(node) not in (None, process.pid), f"{node} is started anew", GIVE_UP_S)
