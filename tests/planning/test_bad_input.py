@@ -175,7 +175,6 @@ def test_one_slow_first_examination_does_not_end_a_goal(profile, kinematics, fir
     planner = Planner(model, profile, PlannerConfig(deadline_s=0.3))
     juncture = Examining(Constraints(profile, kinematics), None, rest(profile, kinematics), 0.1, model, looks)
     for turn in range(100):
-        model.now_s += 0.0 if turn else first_s
         begin_s = model.now_s
         clock = lambda turn=turn: model.now_s + (first_s if not turn and looks else 0.0)  # noqa: E731
         try:
@@ -221,11 +220,19 @@ def test_a_model_without_an_actor_can_be_searched(profile):
 
 
 @pytest.mark.parametrize("policy", ["both", "actor", "search", "random"])
-def test_no_plan_is_made_of_candidates_without_a_finite_cost(profile, policy):
-    """NaN from the dynamics and the critic, whatever chooses."""
+@pytest.mark.parametrize(
+    ("part", "broken", "words"),
+    [
+        ("blocks_to_go", lambda latent, proprio, goal: torch.full((len(latent),), float("nan")), "critic counts nan blocks"),
+        ("imagine", lambda latent, proprio, block: (latent * float("nan"), proprio), "candidates has a finite cost"),
+    ],
+    ids=["critic", "dynamics"],
+)
+def test_no_plan_is_made_of_candidates_without_a_finite_cost(profile, policy, part, broken, words):
+    """NaN from the critic, or from the dynamics alone, whatever chooses."""
     model = ToyModel(profile)
-    model.blocks_to_go = lambda latent, proprio, goal: torch.full((len(latent),), float("nan"))
-    with pytest.raises(ValueError, match="finite cost"):
+    setattr(model, part, broken)
+    with pytest.raises(ValueError, match=words):
         plan(Planner(model, profile, PlannerConfig(policy=policy)))
 
 
