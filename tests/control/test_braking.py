@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +11,11 @@ from hypothesis import strategies as st
 
 from foresight.control.braking import BrakingError, braking, coming_to
 from foresight.control.trajectory import sample
+from foresight.data import Reason, Trajectory
+from foresight.robots.kinematics import MujocoKinematics
+from foresight.robots.profile import load_profile
+from foresight.safety.config import GuardConfig
+from foresight.safety.limits import findings
 from tests.motions import at_1khz
 
 
@@ -43,6 +50,21 @@ def test_braking_takes_over_the_acceleration(profile):
     ddq = np.full(6, 2.0)
     rest = braking(profile.home, np.full(6, 0.5), profile, 0.0, ddq)
     assert rest.ddq[0] == pytest.approx(ddq) and sample(rest, 0.004)[1].min() > 0.5 and (rest.dq[-1] == 0).all()
+
+
+def test_braking_out_of_line_spares_the_torques():
+    """Joints whose accelerations do not lie along the motion stop no later, and none needs a torque faster than an FR3 allows."""
+    fr3 = load_profile("fr3")
+    dq = np.array([0.05, -0.049, 0.013, -0.023, -0.042, -0.021, -0.745])  # of a swing that turns its course
+    ddq = np.array([0.8, -0.8, 0.29, -0.8, -0.8, -0.75, -0.47])
+    hasty, rest = (braking(fr3.home, dq, p, 0.0, ddq) for p in (replace(fr3, torque_rate_max=None), fr3))
+    assert rest.times_s[-1] == pytest.approx(hasty.times_s[-1], abs=1e-6)
+    assert rest.ddq[0] == pytest.approx(ddq) and (rest.dq[-1] == 0).all()
+    t = np.array([[-0.02], [0.0]])  # what came before
+    before = Trajectory(t[:, 0], fr3.home + dq * t + ddq * t**2 / 2, dq + ddq * t, ddq + 0 * t)
+    built = fr3, MujocoKinematics(fr3), GuardConfig(), 0.0, before
+    found = [[finding.verdict.reason for finding in findings(motion, *built)] for motion in (hasty, rest)]
+    assert found == [[Reason.TORQUE_RATE_LIMIT], []]
 
 
 def test_coming_to_ends_there_and_no_faster_than_asked(profile):

@@ -14,6 +14,10 @@ from foresight.robots.profile import RobotProfile
 POINT_S = 0.02  # [s] at most between two points
 APART_S = 1e-4  # [s] at least between two points
 HEADROOM = 0.98  # share of the acceleration limit that is used
+ALIKE = 0.02  # share of the acceleration that may lie across the velocity where both count as in one line
+EVEN = 1.05  # times the least jerk with which a joint rests as soon as the slowest
+HALVINGS = 7  # of the ratio between the jerk limit and the least that is tried
+LEAST = 1e-3  # of the jerk limit
 JERK_SHARE = 0.95  # of the jerk limit: where two changes of the jerk lie nearer than APART_S, a quintic has a little more
 
 
@@ -30,6 +34,8 @@ def braking(
 ) -> Trajectory:
     """The quickest jerk-limited motion from (q [rad], dq [rad/s], ddq [rad/s^2]) at `start_s` to rest, wherever that is.
 
+    On a straight line in joint space where that is possible. Else the joints of a robot with a limit on the torque's rate change
+    their acceleration no harder than resting together needs: one at its jerk limit would turn all others' torques with it.
     Raises BrakingError when no such motion exists, for instance because a value is not finite.
     """
     if np.abs(dq).max() < 1e-9 and (ddq is None or np.abs(ddq).max() < 1e-6):
@@ -37,7 +43,46 @@ def braking(
     problem = _problem(q, dq, ddq, profile)
     problem.control_interface = ControlInterface.Velocity
     problem.synchronization = Synchronization.Phase  # along a straight line in joint space where that is possible
+    if profile.torque_rate_max is not None and ddq is not None and not _in_line(dq, ddq):
+        problem.max_jerk = _even_jerk(problem).tolist()
     return _solve(problem, start_s)
+
+
+def _in_line(dq: np.ndarray, ddq: np.ndarray) -> bool:
+    """Whether the acceleration only makes the motion faster or slower."""
+    across = ddq - dq * (dq @ ddq) / max(dq @ dq, np.finfo(float).tiny)
+    return bool(np.abs(across).max() <= ALIKE * np.abs(ddq).max())
+
+
+def _even_jerk(problem: InputParameter) -> Float[np.ndarray, "J"]:
+    """For each joint a little more than the least jerk [rad/s^3] with which it rests as soon as the slowest joint can."""
+    found = RuckigTrajectory(problem.degrees_of_freedom)
+    limit = np.array(problem.max_jerk)
+    if not _calculate(problem, found):
+        return limit
+    lasts_s = np.array(found.independent_min_durations)
+    jerk = limit.copy()
+    for j in np.flatnonzero(lasts_s < lasts_s.max()):
+        one, alone = InputParameter(1), RuckigTrajectory(1)
+        one.control_interface = ControlInterface.Velocity
+        one.current_position, one.target_velocity, one.target_acceleration = [0.0], [0.0], [0.0]
+        one.current_velocity, one.current_acceleration = [problem.current_velocity[j]], [problem.current_acceleration[j]]
+        one.max_acceleration = [problem.max_acceleration[j]]
+        low, high = LEAST, 1.0
+        for _ in range(HALVINGS):
+            share = np.sqrt(low * high)
+            one.max_jerk = [share * limit[j]]
+            soon = _calculate(one, alone) and alone.duration <= lasts_s.max()
+            low, high = (low, share) if soon else (share, high)
+        jerk[j] = min(1.0, EVEN * high) * limit[j]
+    return jerk
+
+
+def _calculate(problem: InputParameter, found: RuckigTrajectory) -> bool:
+    try:
+        return Ruckig(problem.degrees_of_freedom).calculate(problem, found) in (Result.Working, Result.Finished)
+    except RuckigError:
+        return False
 
 
 def coming_to(

@@ -26,7 +26,7 @@ from foresight.safety.grip import JITTER, GripLimit
 from foresight.safety.limits import Finding, findings
 from foresight.safety.slowing import graded_share, mended, outrun, slowed, stop_along
 
-SOONER_S = 0.03  # [s] by which a stop that leaves the path must rest sooner than one that does not
+SOONER_S = 0.015  # [s] by which a stop that leaves the path must rest sooner than one that does not
 OUTSIDE_M = 0.005  # [m] beyond the workspace to which a stop takes the tip at most
 OUTSIDE_S = 0.1  # [s] by which such a stop must rest sooner than one that keeps to the workspace
 SOON_S = 0.005  # [s] by which a stop must rest sooner than what is in force, to be one
