@@ -44,7 +44,12 @@ def braking(
     problem.control_interface = ControlInterface.Velocity
     problem.synchronization = Synchronization.Phase  # along a straight line in joint space where that is possible
     if profile.torque_rate_max is not None and ddq is not None and not _in_line(dq, ddq):
-        problem.max_jerk = _even_jerk(problem).tolist()
+        limit = problem.max_jerk
+        try:
+            problem.max_jerk = _even_jerk(problem).tolist()
+            return _solve(problem, start_s)
+        except BrakingError:  # then as hard as it may
+            problem.max_jerk = limit
     return _solve(problem, start_s)
 
 
@@ -56,14 +61,11 @@ def _in_line(dq: np.ndarray, ddq: np.ndarray) -> bool:
 
 def _even_jerk(problem: InputParameter) -> Float[np.ndarray, "J"]:
     """For each joint a little more than the least jerk [rad/s^3] with which it rests as soon as the slowest joint can."""
-    found = RuckigTrajectory(problem.degrees_of_freedom)
+    lasts_s = np.array(_found(problem).independent_min_durations)
     limit = np.array(problem.max_jerk)
-    if not _calculate(problem, found):
-        return limit
-    lasts_s = np.array(found.independent_min_durations)
     jerk = limit.copy()
     for j in np.flatnonzero(lasts_s < lasts_s.max()):
-        one, alone = InputParameter(1), RuckigTrajectory(1)
+        one = InputParameter(1)
         one.control_interface = ControlInterface.Velocity
         one.current_position, one.target_velocity, one.target_acceleration = [0.0], [0.0], [0.0]
         one.current_velocity, one.current_acceleration = [problem.current_velocity[j]], [problem.current_acceleration[j]]
@@ -72,17 +74,9 @@ def _even_jerk(problem: InputParameter) -> Float[np.ndarray, "J"]:
         for _ in range(HALVINGS):
             share = np.sqrt(low * high)
             one.max_jerk = [share * limit[j]]
-            soon = _calculate(one, alone) and alone.duration <= lasts_s.max()
-            low, high = (low, share) if soon else (share, high)
+            low, high = (low, share) if _found(one).duration <= lasts_s.max() else (share, high)
         jerk[j] = min(1.0, EVEN * high) * limit[j]
     return jerk
-
-
-def _calculate(problem: InputParameter, found: RuckigTrajectory) -> bool:
-    try:
-        return Ruckig(problem.degrees_of_freedom).calculate(problem, found) in (Result.Working, Result.Finished)
-    except RuckigError:
-        return False
 
 
 def coming_to(
@@ -121,7 +115,8 @@ def _problem(q: np.ndarray, dq: np.ndarray, ddq: np.ndarray | None, profile: Rob
     return problem
 
 
-def _solve(problem: InputParameter, start_s: float) -> Trajectory:
+def _found(problem: InputParameter) -> RuckigTrajectory:
+    """What ruckig finds; raises BrakingError where that is nothing."""
     found = RuckigTrajectory(problem.degrees_of_freedom)
     velocity = np.round(problem.current_velocity, 3).tolist()
     try:
@@ -130,6 +125,11 @@ def _solve(problem: InputParameter, start_s: float) -> Trajectory:
         raise BrakingError(f"No motion to rest from velocity {velocity} rad/s: {error}") from error
     if result not in (Result.Working, Result.Finished):
         raise BrakingError(f"No motion to rest from velocity {velocity} rad/s: ruckig says {result}.")
+    return found
+
+
+def _solve(problem: InputParameter, start_s: float) -> Trajectory:
+    found = _found(problem)
     times = start_s + _points(found)
     since = times - start_s  # as the clock's digits have it: far from its zero they are coarser than a point needs
     q, dq, ddq = (np.array(v) for v in zip(*(found.at_time(float(t))[:3] for t in since), strict=True))
