@@ -1,9 +1,9 @@
 """Tasks with a keep-out box on the straight way to the goal, on the same scenes: told of it and untold, planner and actor alone.
 
-    foresight bench keep_out --episodes 200 --seed 400 --json F
+    foresight bench keep_out --episodes 200 --seed 402 --json F
 
 Nobody sees or feels the box: true states tell whether any part of the arm came into it, and the object. The ways round were
-developed on seeds 103 and 300; every other seed is held out.
+developed on seeds 103 and 300, how the hand comes down beside the object on 400 and 401; every other seed is held out.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class KeepOutConfig:
     """Number of scenes; each is run by the planner and by the actor alone, told of the box and untold."""
     actor_episodes: int | None = None
     """Scenes, the first of them, for all but the planner told of the box; by default all."""
-    seed: int = 400
-    """Held-out scenes start at seed * 100000. 103 and 300 are those that the ways round were developed on."""
+    seed: int = 402
+    """Held-out scenes start at seed * 100000. 103, 300, 400 and 401 are those that this was developed on."""
     task: TaskName = "push"
     """push, push_object_goal or reach."""
     checkpoint: Path = Path("models/ur5e")

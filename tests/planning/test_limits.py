@@ -1,10 +1,14 @@
 """Projection of tip motions onto what is allowed."""
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foresight.planning.limits import TipLimits
+from foresight.planning.around import Blocked
+from foresight.planning.limits import Landing, TipLimits
 
 OVERSHOOT_M = 0.010  # in the wildest tremor, when several walls claim the acceleration at once; the guard refuses the rest
 LIMITS = TipLimits(0.25, 1.5, torch.tensor([0.25, -0.36, 0.02]), torch.tensor([0.72, 0.36, 0.30]))
@@ -31,3 +35,15 @@ def test_a_modest_wish_is_granted():
     velocity, position = LIMITS.step(torch.tensor([[0.5, 0.0, 0.15]]), torch.zeros(1, 3), wish, 0.1)
     torch.testing.assert_close(velocity, wish)
     torch.testing.assert_close(position, torch.tensor([[0.5, 0.0, 0.15]]) + 0.05 * wish)
+
+
+def test_over_an_object_a_hand_comes_down_slowly():
+    """Downwards alone, and neither away from the object, nor beside it, nor above what the hand could touch."""
+    over = Blocked(np.array([[0.4, -0.1, 0.0]]), np.array([[0.5, 0.1, 0.08]]))
+    limits = replace(LIMITS, landing=Landing(over, 0.04, 0.03))
+    down = torch.tensor([0.05, -0.04, -0.1])
+    places = torch.tensor([[0.45, 0.0, 0.06], [0.55, 0.0, 0.06], [0.45, 0.0, 0.035], [0.45, 0.0, 0.09], [0.45, 0.0, 0.06]])
+    wishes = torch.stack([down, down, down, down, -down])
+    expected = torch.stack([torch.tensor([0.05, -0.04, -0.03]), down, down, down, -down])
+    velocity, _ = limits.step(places, torch.zeros(5, 3), wishes, 0.1)
+    torch.testing.assert_close(velocity, expected)

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from foresight.control.trajectory import sample
 from foresight.data import Box, Goal, Leg
 from foresight.planning.around import Blocked
+from foresight.planning.config import PlannerConfig
 from foresight.planning.constraints import Constraints
-from foresight.planning.legs import next_leg
+from foresight.planning.legs import LANDING_M_S, LOW_M, next_leg
+from foresight.planning.planner import Planner
 from foresight.planning.pushes import CONTACT_M, LINED_UP_M, OBJECT_M
 from foresight.robots.proximity import Proximity
+from tests.planning.arm import drive
 from tests.planning.toy import ToyModel
 
 POST = Box("post", np.array([0.44, -0.01, 0.0]), np.array([0.46, 0.01, 0.04]))
@@ -137,3 +141,27 @@ def test_the_tip_goes_past_the_object_to_its_own_goal(profile, constraints):
     found = leg(profile, constraints, np.array([0.51, 0.0, 0.03]) + 0.08 * np.array([1, 0, 0]), THERE, goal=goal)
     assert found.tip_turn is not None and found.object_turn is None
     assert float(constraints.round.depth(torch.as_tensor(found.tip_turn))) == 0
+
+
+def test_where_a_keep_out_is_told_the_hand_comes_down_slowly_beside_the_object(profile, bare):
+    """An edge that it comes down on turns it aside, the farther the faster it came. Without a keep-out it comes down fast."""
+
+    class Beside(ToyModel):
+        def read(self, latent):
+            return latent, torch.as_tensor(CUBE, dtype=torch.float32).expand_as(latent)
+
+    end, fastest = CUBE + np.array([0.0, 0.035, 0.005]), {}
+    for told in (True, False):
+        keep_outs = (Box("aside", np.array([0.5, 0.15, 0.0]), np.array([0.52, 0.17, 0.04])),) if told else ()
+        goal = Goal(tip=end, keep_outs=keep_outs)
+        constraints = bare.of(goal)
+        planner = Planner(Beside(profile), profile, PlannerConfig())
+        for plan, _ in drive(planner, constraints, end + np.array([0.0, 0.0, 0.1]), goal, 40):
+            motion = plan.trajectory
+            q, dq = sample(motion, np.arange(motion.times_s[0], motion.times_s[0] + 0.1, 0.01))
+            z = np.array([constraints.kinematics.tip(one)[2] for one in q])
+            down = -np.array([constraints.kinematics.tip_velocity(a, b)[2] for a, b in zip(q, dq, strict=True)])
+            over = (z > end[2] + LOW_M) & (z < end[2] + LOW_M + 0.015)
+            fastest[told] = max(fastest.get(told, 0.0), float(down[over].max(initial=0.0)))
+        assert np.linalg.norm(constraints.kinematics.tip(q[-1]) - end) < 0.02
+    assert fastest[True] < 1.2 * LANDING_M_S and fastest[False] > 2 * LANDING_M_S

@@ -19,6 +19,7 @@ from foresight.data import Box, Goal, Leg
 from foresight.interfaces import Readout
 from foresight.planning.around import Blocked, way_of_tip
 from foresight.planning.constraints import Constraints
+from foresight.planning.limits import Landing
 from foresight.planning.pushes import CONTACT_M, HIGH_M, LINED_UP_M
 
 PASSED_M = 0.04  # [m] from a turn within which the tip goes on to the next, where that is free
@@ -28,6 +29,7 @@ THERE_M, NEAR_M = 0.015, 0.03  # [m] from its goal within which the object is pu
 HALF_M, PAST_M = 0.025, 0.005  # [m] the object for a tip that passes by: half its width, and room beside it
 OVER_M = 0.03  # [m] beside where it lines up from where the tip goes straight down
 LOW_M = 0.012  # [m] above the height at which the tip pushes, within which it can
+LANDING_M_S, AROUND_M = 0.03, 0.01  # [m/s] at which a hand comes down that may touch the object, and room beside it
 BEHIND_M, ASIDE_M, SPREADING = 0.015, 0.02, 0.25  # [m] behind the object's centre, and aside, from where the tip can push it
 
 
@@ -68,6 +70,14 @@ def next_leg(
             return Leg(_goal(goal, tip=turn), turn, way[0])
     end = here + min(left + BEYOND_M * (len(way) > 1), SHOWN_M) * ahead
     return Leg(_goal(goal, object=np.array([*end[:2], thing[2]]), tip=end - CONTACT_M * ahead), None, way[0])
+
+
+def landing(latent: Float[Tensor, "1 D"], model: Readout, constraints: Constraints) -> Landing | None:
+    """Where the hand comes down slowly, for the object may turn it aside, into a keep-out; None without keep-outs."""
+    if not constraints.keep_outs:
+        return None
+    place = model.read(latent)[1][0].double().numpy()
+    return Landing(_object(constraints, place, AROUND_M), constraints.pushes.height_m + LOW_M, LANDING_M_S)
 
 
 def _to_tip(
@@ -116,10 +126,10 @@ def _line_up(
     return None
 
 
-def _object(constraints: Constraints, place: Float[np.ndarray, "3"]) -> Blocked:
-    """Where the tip would touch the object in passing."""
+def _object(constraints: Constraints, place: Float[np.ndarray, "3"], room_m: float = PAST_M) -> Blocked:
+    """Where the tip would touch the object in passing, or nearly."""
     body = Box("object", np.array([*(place[:2] - HALF_M), 0.0]), np.array([*(place[:2] + HALF_M), HIGH_M]))
-    return Blocked.by((body,), constraints.hand, PAST_M)
+    return Blocked.by((body,), constraints.hand, room_m)
 
 
 def _turn(

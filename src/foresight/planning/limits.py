@@ -8,7 +8,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from foresight.planning.around import Blocked
+
 BRAKING_SHARE = 0.5  # of the acceleration that may be counted on to stop before a wall
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where the hand may come down on an object, and how fast it comes down there.
+
+    A hand that comes down on an edge is turned aside, the farther the faster it came.
+    """
+
+    over: Blocked  # where the tip's hand is near the object
+    above_m: float  # [m] height of the tip from which it is over the object, not beside it
+    speed: float  # [m/s] downwards
+
+    def slowed(self, position: Float[Tensor, "S 3"], wanted: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
+        """What is wanted, no faster downwards than it may be there."""
+        there = (self.over.depth(position) > 0) & (position[:, 2] > self.above_m)
+        down = torch.where(there, wanted[:, 2].clamp_min(-self.speed), wanted[:, 2])
+        return torch.cat([wanted[:, :2], down[:, None]], 1)
 
 
 @dataclass(frozen=True)
@@ -19,6 +39,7 @@ class TipLimits:
     acceleration: float  # [m/s^2]
     low: Float[Tensor, "3"]  # [m] workspace
     high: Float[Tensor, "3"]  # [m]
+    landing: Landing | None = None
 
     def step(
         self, position: Float[Tensor, "S 3"], velocity: Float[Tensor, "S 3"], wanted: Float[Tensor, "S 3"], dt_s: float
@@ -27,6 +48,7 @@ class TipLimits:
 
         Acceleration has the last word: a motion that comes too fast for a wall brakes as hard as it may.
         """
+        wanted = wanted if self.landing is None else self.landing.slowed(position, wanted)
         half_s, speed, most = dt_s / 2, self.speed, self.acceleration * dt_s
         reserve = velocity * half_s  # covered in this step whatever is wished
         rooms = torch.stack([self.high - position - reserve.clamp_min(0), position + reserve.clamp_max(0) - self.low])

@@ -26,7 +26,7 @@ from foresight.interfaces import Attentive, Draws, Modes, Search
 from foresight.planning.config import PlannerConfig, Policy, fitting
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.imagination import Imagination, Imagined, Model, Source, Watch
-from foresight.planning.legs import next_leg
+from foresight.planning.legs import landing, next_leg
 from foresight.planning.limits import TipLimits
 from foresight.planning.objective import Objective, parse
 from foresight.planning.pace import Pace
@@ -123,8 +123,9 @@ class Planner:
         if not math.isfinite(distance):
             raise ValueError(f"The critic counts {distance} blocks to the goal, which is no finite cost; no plan can be made.")
         constraints = None if juncture is None else juncture.constraints
-        leg = None
+        leg, limits = None, self._limits_for(goal)
         if constraints is not None and self._searches:
+            limits = replace(limits, landing=landing(latent, model, constraints))
             leg = next_leg(goal, latent, proprio, model, constraints, None if previous is None else previous.leg)
         subgoal = None
         if leg is None and self._searches and self.config.subgoals and distance > self.config.subgoals_beyond:
@@ -132,7 +133,7 @@ class Planner:
         pursued = leg.goal if leg is not None else subgoal or goal
         imagination = Imagination(
             model if pursued is goal else self._towards(pursued),
-            self._limits_for(goal),
+            limits,
             self.config,
             latent,
             proprio,
