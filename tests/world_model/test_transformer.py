@@ -101,9 +101,11 @@ def test_the_gradient_through_the_fast_rollout_is_the_networks(model):
     torch.testing.assert_close(leaf.grad, other.grad, atol=1e-4, rtol=1e-4)
 
 
-def test_candidates_split_over_threads_foresee_the_same(model):
-    """Sharding changes who computes, not what."""
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_candidates_split_over_threads_foresee_the_same(model, count):
+    """Sharding changes who computes, not what, also where there are fewer candidates than threads."""
     latents, executed, blocks = inputs(3)
+    blocks = blocks[:count]
     with ThreadPoolExecutor(3) as executor, torch.no_grad():
         apart = FastRollout(model, executor=executor, shards=3).begin(latents, executed)
         assert isinstance(apart, Rollout)

@@ -137,9 +137,10 @@ class FastRollout:
             raise ValueError(f"{len(blocks)} candidates cannot be shared equally by {robots} robots.")
         if robots > 1:
             context = context.repeat(len(blocks) // robots)
-        if self.shards == 1 or torch.is_grad_enabled():  # the gradient's graph belongs to one thread
+        shards = min(self.shards, len(blocks))
+        if shards <= 1 or torch.is_grad_enabled():  # the gradient's graph belongs to one thread
             return self.steps(context, blocks)
-        parts = zip(context.split(self.shards), blocks.tensor_split(self.shards), strict=True)
+        parts = zip(context.split(shards), blocks.tensor_split(shards), strict=True)
         return torch.cat(list(self.executor.map(lambda part: self._in_thread(*part), parts)))
 
     def follow(
