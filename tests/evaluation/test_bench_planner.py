@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from foresight.evaluation import bench_planner, peer
 from foresight.evaluation.bench_planner import BenchPlannerConfig, bench, write
-from foresight.evaluation.latent_planning import Search
+from foresight.evaluation.latent_planning import LatentPlanning, Search
 from foresight.evaluation.peer import Peer, PeerError
 from foresight.world_model.transformer import TransformerConfig
 
@@ -59,6 +60,15 @@ def test_the_file_holds_every_row_with_its_ratio_and_the_curves(tmp_path, monkey
     assert set(figures["quality"]) == {"int8", "bfloat16", "float32"} and figures["quality"]["float32"] == 1
     assert set(figures["curves"]) == {"samples", "robots"} and len(figures["curves"]["samples"]["s"]) == 2
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_plan_is_better_than_another():
+    """A network that heeds no action, as predictors begin, would make all plans equal, and each kind's as good as float32's."""
+    with ThreadPoolExecutor(2) as executor:
+        planning = LatentPlanning(TINY, torch.float32, executor, 2)
+        costs = planning.costs(torch.randn(16, 5, TINY.block, generator=torch.Generator().manual_seed(0)))
+        found, still = planning.costs(planning.found(Search(64, 5))[None]), planning.costs(torch.zeros(1, 5, TINY.block))
+    assert costs.std() > 0.01 * costs.mean() and found < costs.min() and found < 0.98 * still
 
 
 def test_the_peer_is_told_its_threads_and_where_to_plan(stub):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from foresight.evaluation.peer import Took
 from foresight.planning.search.anytime import Budget, run
@@ -24,6 +24,7 @@ from foresight.world_model.transformer import BlockActor, LatentTransformer, Tra
 
 AIMS = (1, 2, 3, 4, 5, 6, 8, 10)  # how many blocks away the actor is told the goal is, one proposal each
 EXAMPLE_BLOCKS = 5  # ahead, in the rollouts that tell eight bits their range
+HEED = 0.2  # standard deviation of the weights by which actions modulate the predictor
 SPREAD_AROUND_PROPOSAL = 0.3  # of the candidates, where 1 is that without an actor
 
 
@@ -69,6 +70,8 @@ class LatentPlanning:
     ) -> None:
         torch.manual_seed(0)
         self.model, self.actor = LatentTransformer(sizes).eval(), BlockActor(sizes).eval()
+        for layer in self.model.layers:  # which heed no action before they are trained: one plan would be as good as another
+            nn.init.normal_(layer.modulate.weight, std=HEED)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         images, blocks = torch.randn(2, 3, sizes.image, sizes.image), torch.randn(256, EXAMPLE_BLOCKS, sizes.block)
         self.device, capture = torch.device(device), None if device == "cpu" else Graphed
