@@ -9,7 +9,7 @@ from foresight.data import Box, Goal, Leg
 from foresight.planning.around import Blocked
 from foresight.planning.config import PlannerConfig
 from foresight.planning.constraints import Constraints
-from foresight.planning.legs import LANDING_M_S, LOW_M, next_leg
+from foresight.planning.legs import LANDING_M_S, LOW_M, landing, next_leg
 from foresight.planning.planner import Planner
 from foresight.planning.pushes import CONTACT_M, LINED_UP_M, OBJECT_M
 from foresight.robots.proximity import Proximity
@@ -143,7 +143,8 @@ def test_the_tip_goes_past_the_object_to_its_own_goal(profile, constraints):
     assert float(constraints.round.depth(torch.as_tensor(found.tip_turn))) == 0
 
 
-def test_where_a_keep_out_is_told_the_hand_comes_down_slowly_beside_the_object(profile, bare):
+@pytest.mark.parametrize("above_m", [0.08, 0.1, 0.105, 0.11, 0.115, 0.12])
+def test_where_a_keep_out_is_told_the_hand_comes_down_slowly_on_the_object(profile, bare, above_m):
     """An edge that it comes down on turns it aside, the farther the faster it came. Without a keep-out it comes down fast."""
 
     class Beside(ToyModel):
@@ -151,17 +152,27 @@ def test_where_a_keep_out_is_told_the_hand_comes_down_slowly_beside_the_object(p
             return latent, torch.as_tensor(CUBE, dtype=torch.float32).expand_as(latent)
 
     end, fastest = CUBE + np.array([0.0, 0.035, 0.005]), {}
+    thing = Box("object", CUBE - 0.025, CUBE + 0.025)
+    touching = Blocked.by((thing,), bare.hand, 0.0)  # tips whose hand is where the object is
     for told in (True, False):
         keep_outs = (Box("aside", np.array([0.5, 0.15, 0.0]), np.array([0.52, 0.17, 0.04])),) if told else ()
         goal = Goal(tip=end, keep_outs=keep_outs)
-        constraints = bare.of(goal)
+        constraints, down = bare.of(goal), []
         planner = Planner(Beside(profile), profile, PlannerConfig())
-        for plan, _ in drive(planner, constraints, end + np.array([0.0, 0.0, 0.1]), goal, 40):
+        for plan, _ in drive(planner, constraints, end + np.array([0.0, 0.0, above_m]), goal, 40):
             motion = plan.trajectory
             q, dq = sample(motion, np.arange(motion.times_s[0], motion.times_s[0] + 0.1, 0.01))
-            z = np.array([constraints.kinematics.tip(one)[2] for one in q])
-            down = -np.array([constraints.kinematics.tip_velocity(a, b)[2] for a, b in zip(q, dq, strict=True)])
-            over = (z > end[2] + LOW_M) & (z < end[2] + LOW_M + 0.015)
-            fastest[told] = max(fastest.get(told, 0.0), float(down[over].max(initial=0.0)))
+            tips = np.array([constraints.kinematics.tip(one) for one in q])
+            over = (touching.depth(torch.as_tensor(tips)) > 0).numpy() & (tips[:, 2] > end[2] + LOW_M)
+            down += [-constraints.kinematics.tip_velocity(a, b)[2] for a, b in zip(q[over], dq[over], strict=True)]
+        fastest[told] = max(down)
         assert np.linalg.norm(constraints.kinematics.tip(q[-1]) - end) < 0.02
     assert fastest[True] < 1.2 * LANDING_M_S and fastest[False] > 2 * LANDING_M_S
+
+
+def test_nobody_lands_where_nothing_is_looked_for_or_the_object_is_nowhere(profile, kinematics, constraints):
+    """Without collision checks, and with a readout that is not finite."""
+    latent = torch.as_tensor(np.concatenate([THERE, CUBE]), dtype=torch.float32)[None]
+    assert landing(latent, World(profile), constraints) is not None
+    assert landing(latent * torch.nan, World(profile), constraints) is None
+    assert landing(latent, World(profile), Constraints(profile, kinematics, keep_outs=(POST,), collision=False)) is None

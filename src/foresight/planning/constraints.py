@@ -156,11 +156,16 @@ class Constraints:
         """Where [m] the tip's way round may turn."""
         return grid(self.profile.workspace_min + ROUND_M, self.profile.workspace_max - ROUND_M, 0.05)
 
+    @property
+    def pushing_m(self) -> float:
+        """Height [m] at which the tip pushes."""
+        return max(float(self.profile.workspace_min[2]), PUSHING_M)
+
     @cached_property
     def pushes(self) -> Pushes:
         """Ways on which an object is pushed round the keep-outs."""
         low, high = self.profile.workspace_min + CONTACT_M, self.profile.workspace_max - CONTACT_M
-        low[2] = high[2] = max(float(self.profile.workspace_min[2]), PUSHING_M)
+        low[2] = high[2] = self.pushing_m
         return Pushes(self.keep_outs, self._blocked(PUSHED_M), self.candidates, grid(low, high, 0.025), float(low[2]))
 
     def refusal(self, goal: Goal) -> str | None:

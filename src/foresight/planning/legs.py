@@ -73,11 +73,18 @@ def next_leg(
 
 
 def landing(latent: Float[Tensor, "1 D"], model: Readout, constraints: Constraints) -> Landing | None:
-    """Where the hand comes down slowly, for the object may turn it aside, into a keep-out; None without keep-outs."""
-    if not constraints.keep_outs:
+    """Where and how fast the hand comes down on the object, which could turn it aside, and into a keep-out.
+
+    None where there is no keep-out, or nobody can say where the object is.
+    """
+    if not constraints.keep_outs or constraints.scene is None:
         return None
     place = model.read(latent)[1][0].double().numpy()
-    return Landing(_object(constraints, place, AROUND_M), constraints.pushes.height_m + LOW_M, LANDING_M_S)
+    if not np.isfinite(place).all():
+        return None
+    near = _object(constraints, place, AROUND_M)
+    low, high = (torch.as_tensor(corners, dtype=torch.float32) for corners in (near.low, near.high))
+    return Landing(low, high, constraints.pushing_m + LOW_M, LANDING_M_S)
 
 
 def _to_tip(
@@ -127,7 +134,7 @@ def _line_up(
 
 
 def _object(constraints: Constraints, place: Float[np.ndarray, "3"], room_m: float = PAST_M) -> Blocked:
-    """Where the tip would touch the object in passing, or nearly."""
+    """Where the tip would touch the object, grown by the room."""
     body = Box("object", np.array([*(place[:2] - HALF_M), 0.0]), np.array([*(place[:2] + HALF_M), HIGH_M]))
     return Blocked.by((body,), constraints.hand, room_m)
 

@@ -1,4 +1,7 @@
-"""Keeps candidate motions of the tip inside speed, acceleration and workspace, in physical units, by projection."""
+"""Keeps candidate motions of the tip inside speed, acceleration and workspace, in physical units, by projection.
+
+Also how fast it comes down over an object.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foresight.planning.around import Blocked
-
 BRAKING_SHARE = 0.5  # of the acceleration that may be counted on to stop before a wall
 
 
 @dataclass(frozen=True)
 class Landing:
-    """Where the hand may come down on an object, and how fast it comes down there.
+    """How fast the hand may come down on an object, which turns it aside, the farther the faster it came.
 
-    A hand that comes down on an edge is turned aside, the farther the faster it came.
+    The boxes, B of them, are where the tip is when its hand is near the object.
     """
 
-    over: Blocked  # where the tip's hand is near the object
-    above_m: float  # [m] height of the tip from which it is over the object, not beside it
-    speed: float  # [m/s] downwards
+    low: Float[Tensor, "B 3"]  # [m]
+    high: Float[Tensor, "B 3"]  # [m]
+    beside_m: float  # [m] height of the tip up to which the hand is beside the object, not over it
+    speed: float  # [m/s] downwards, from the top of the boxes on
 
-    def slowed(self, position: Float[Tensor, "S 3"], wanted: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
-        """What is wanted, no faster downwards than it may be there."""
-        there = (self.over.depth(position) > 0) & (position[:, 2] > self.above_m)
-        down = torch.where(there, wanted[:, 2].clamp_min(-self.speed), wanted[:, 2])
-        return torch.cat([wanted[:, :2], down[:, None]], 1)
+    def top(self, position: Float[Tensor, "S 3"]) -> Float[Tensor, "S"]:
+        """Height [m] of the boxes that the tip is over or in; minus infinity where there are none, or it is beside the object."""
+        inside = ((self.low[:, :2] < position[:, None, :2]) & (position[:, None, :2] < self.high[:, :2])).all(-1)
+        inside = inside & (position[:, 2:] > self.beside_m)
+        return self.high[:, 2].where(inside, -torch.inf).amax(-1)
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ class TipLimits:
 
         Acceleration has the last word: a motion that comes too fast for a wall brakes as hard as it may.
         """
-        wanted = wanted if self.landing is None else self.landing.slowed(position, wanted)
         half_s, speed, most = dt_s / 2, self.speed, self.acceleration * dt_s
         reserve = velocity * half_s  # covered in this step whatever is wished
         rooms = torch.stack([self.high - position - reserve.clamp_min(0), position + reserve.clamp_max(0) - self.low])
         fastest_up, fastest_down = self._stoppable(rooms.clamp_min(0), dt_s).unbind(0)
+        if self.landing is not None:
+            above = (position[:, 2] + reserve[:, 2] - self.landing.top(position)).clamp_min(0)
+            fastest_down = torch.cat([fastest_down[:, :2], fastest_down[:, 2:].minimum(self._landable(above, dt_s)[:, None])], 1)
         inside, kept = torch.stack([wanted, velocity]).clamp(-fastest_down, fastest_up).unbind(0)
         inside = inside * (speed / length(inside).clamp_min(speed))
         brake = kept - velocity  # owed to the walls before anything is wished
@@ -66,6 +70,14 @@ class TipLimits:
     def _stoppable(self, room: Float[Tensor, "*n 3"], dt_s: float) -> Float[Tensor, "*n 3"]:
         """The highest speed [m/s] from which the arm stops within the room [m]."""
         return (2 * BRAKING_SHARE * self.acceleration * room).sqrt().minimum(room / (dt_s / 2))
+
+    def _landable(self, above: Float[Tensor, "S"], dt_s: float) -> Float[Tensor, "S"]:
+        """The highest speed [m/s] downwards at a step's end, that far [m] above if the step ended at rest, which still falls to
+        the landing's on the way: v^2 <= landing^2 + 2 a (above - v dt / 2).
+        """
+        braking, landing = BRAKING_SHARE * self.acceleration, self.landing.speed
+        spent = braking * dt_s / 2
+        return ((spent**2 + landing**2 + 2 * braking * above).sqrt() - spent).clamp_min(landing)
 
 
 def length(vectors: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 1"]:
