@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from foresight_msgs.srv import Inject, ResetSimulation, Step
@@ -262,3 +264,22 @@ def test_a_real_time_factor_needs_simulated_time():
     node = SimNode(parameter_overrides=parameters(robot="ur5e", real_time_factor=2.0))
     assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
     node.destroy_node()
+
+
+@pytest.mark.parametrize(
+    "behind_s, wall, given_up", [(0.1, False, False), (0.2, False, True), (0.1, True, True), (0.04, True, False)]
+)
+def test_a_moment_is_caught_up_and_more_is_given_up(
+    simulated: Simulated, monkeypatch, behind_s: float, wall: bool, given_up: bool
+):
+    """The world stands still then; sooner where it stamps with the wall clock, lest what it says seems old."""
+    sim = simulated.sim
+    real_s = sim._anchor_real_s + sim._simulation.time_s - sim._anchor_sim_s
+    monkeypatch.setattr(sim, "_offset_s", sim._offset_s)
+    monkeypatch.setattr(sim, "_sim_time", not wall)
+    stalls, begin_s = sim._stalls, sim._simulation.time_s
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: real_s + behind_s)
+        sim._turn()
+    assert sim._simulation.time_s == pytest.approx(begin_s + 0.01, abs=2e-3)
+    assert sim._stalls - stalls == given_up

@@ -122,6 +122,22 @@ def test_a_reader_that_is_kept_waiting_takes_that_for_no_jump(stall_s: float):
             steady_s += float(rng.uniform(0.001, 0.005))
 
 
+@pytest.mark.parametrize("waited_s", [0.05, 0.15, 0.3])
+@pytest.mark.parametrize("behind_s", [0.04, 0.12])
+def test_a_clock_that_fell_behind_little_by_little_may_catch_up_unheard(behind_s: float, waited_s: float):
+    """At half its speed for a while; its reader is kept waiting while it makes up for that. A leap beyond it is still one."""
+    for leap_s in (0.0, 0.1):
+        watch, steady_s, clock_s = ClockWatch(True, 0.05), 100.0, 5.0
+        for _ in range(round(behind_s / 0.005)):
+            assert watch.read(steady_s, clock_s)[1] == 0.0
+            steady_s, clock_s = steady_s + 0.01, clock_s + 0.005
+        caught_up_s = waited_s + behind_s
+        jump_s = watch.read(steady_s + waited_s, clock_s + caught_up_s + leap_s)[1]
+        possible_s = max(caught_up_s, 4 * 0.05) + 0.05
+        assert (jump_s != 0) == (caught_up_s + leap_s > possible_s + 1e-9), (behind_s, waited_s, leap_s)
+    assert jump_s != 0 or waited_s < 0.15
+
+
 def test_a_clock_that_goes_back_after_a_pause_goes_back_by_what_it_did():
     """The pause is no part of it, but for what may have passed on the clock as well."""
     assert jumps(ClockWatch(True, 0.05), [(1.0, 9.0), (61.0, 8.0)]) == [0, pytest.approx(-1.0, abs=0.06)]

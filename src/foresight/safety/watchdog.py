@@ -86,6 +86,7 @@ class ClockWatch:
     WINDOW_S = 1.0  # [s] within which a step must happen to be one; slower is drift
     FASTEST = 4.0  # times real time that a simulation may run at, where its clock moves every BURST_S or more often
     BURST_S = 0.05  # [s] of steady time that count so; over longer spans a simulated clock moves as real time does
+    KEPT_S = 0.12  # [s] that it may have fallen behind little by little and make up for at once, as our simulation does
 
     def __init__(self, simulated: bool, limit_s: float) -> None:
         if not np.isfinite(limit_s) or limit_s <= 0:
@@ -93,7 +94,7 @@ class ClockWatch:
         self.simulated, self.limit_s = simulated, limit_s
         self._clock_s = np.nan
         self._moved_s = np.nan  # when, on the steady clock, the simulated one last moved
-        self._spare_s = 0.0  # by how much less it then moved than it might: its reader may have been kept waiting after it heard
+        self._spare_s = 0.0  # by how much less it moved than it might: it fell behind, or its reader was kept waiting
         self._reference_s = self._reference_steady_s = np.nan  # clock minus steady, and when that was taken
         self._jumped_s = 0.0  # by how much the simulated clock has jumped in all
 
@@ -116,7 +117,8 @@ class ClockWatch:
         possible_s = max(passed_s + spare_s, self.FASTEST * min(passed_s, self.BURST_S))
         if advanced_s - possible_s > self.limit_s:
             return advanced_s - passed_s
-        self._spare_s = max(0.0, passed_s - advanced_s)  # 0 for NaN, the first reading
+        behind_s = passed_s - advanced_s
+        self._spare_s = min(max(0.0, behind_s + spare_s), max(self.KEPT_S, behind_s))  # 0 for NaN, the first reading
         return 0.0
 
     def _step(self, steady_s: float, clock_s: float) -> float:

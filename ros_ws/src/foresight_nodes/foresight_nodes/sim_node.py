@@ -30,7 +30,8 @@ from sim.simulation import Scenario, Simulation
 
 TICK_S = 0.004  # [s] real time between two turns
 CATCH_UP_S = 0.01  # [s] simulated in one turn at most, so that a command that waits is served before time runs past it
-BEHIND_S = 0.04  # [s] of real time given up when the simulation is further behind: catching up would be a faster world
+BEHIND_S = 0.12  # [s] of real time given up when the simulation is further behind: catching up would be a faster world
+BEHIND_WALL_S = 0.04  # [s] the same where it stamps with the wall clock: what is behind is taken to be old
 SLOW = 0.95  # of the wanted real-time factor; below it the node complains
 DEAF_S = 0.1  # [s] simulated after a change of scene: what is commanded so early was under way before it, and the guard latches
 CLOCK_START_S = 1.0  # [s] simulated time of the start: a zero stamp means "now" to controllers
@@ -171,7 +172,7 @@ class SimNode(Part[SimParameters]):
         target_s = self._anchor_sim_s + (real_s - self._anchor_real_s) * factor
         self._run_until(min(target_s, self._simulation.time_s + CATCH_UP_S))
         behind_s = (target_s - self._simulation.time_s) / factor
-        if behind_s > BEHIND_S:
+        if behind_s > (BEHIND_S if self._sim_time else BEHIND_WALL_S):
             self._anchor_real_s += behind_s
             self._stalls += 1
             if not self._sim_time:
