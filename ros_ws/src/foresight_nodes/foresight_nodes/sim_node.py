@@ -21,6 +21,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from foresight.evaluation.config import AMONG
 from foresight.robots.profile import load_profile
+from foresight.safety.watchdog import ClockWatch
 from foresight_nodes import convert, topics
 from foresight_nodes.diagnostics import Durations
 from foresight_nodes.part import Part
@@ -30,7 +31,7 @@ from sim.simulation import Scenario, Simulation
 
 TICK_S = 0.004  # [s] real time between two turns
 CATCH_UP_S = 0.01  # [s] simulated in one turn at most, so that a command that waits is served before time runs past it
-BEHIND_S = 0.12  # [s] of real time given up when the simulation is further behind: catching up would be a faster world
+BEHIND_S = ClockWatch.KEPT_S  # [s] of real time given up when the simulation is further behind: the guard would see a leap
 BEHIND_WALL_S = 0.04  # [s] the same where it stamps with the wall clock: what is behind is taken to be old
 SLOW = 0.95  # of the wanted real-time factor; below it the node complains
 DEAF_S = 0.1  # [s] simulated after a change of scene: what is commanded so early was under way before it, and the guard latches
