@@ -46,6 +46,7 @@ def test_the_file_holds_every_row_with_its_ratio_and_the_curves(tmp_path, monkey
     monkeypatch.setattr(bench_planner, "QUALITY_SEARCH", Search(16, 2))
     cases = (("a", Search(16, 2), (300, 30)), ("b", Search(16, 1, actor=True), (300, 30)))
     monkeypatch.setattr(bench_planner, "CASES", cases)
+    monkeypatch.setattr(bench_planner, "INSTRUCTIONS", {})  # tiny sizes are quick on any machine
     config = BenchPlannerConfig(tmp_path / "f.json", stub(STUB), threads=2, repeats=2)
     path, picture = write(config.json, bench(config, sizes=TINY))
     figures = json.loads(path.read_text())
@@ -60,6 +61,15 @@ def test_the_file_holds_every_row_with_its_ratio_and_the_curves(tmp_path, monkey
     assert set(figures["quality"]) == {"int8", "bfloat16", "float32"} and figures["quality"]["float32"] == 1
     assert set(figures["curves"]) == {"samples", "robots"} and len(figures["curves"]["samples"]["s"]) == 2
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_numbers_that_the_cpu_has_no_instructions_for_are_left_out_and_that_is_said(monkeypatch):
+    """They would take a hundred times as long; on a GPU the CPU does not matter."""
+    said: list[str] = []
+    monkeypatch.setattr(bench_planner, "INSTRUCTIONS", {"int8": lambda: False, "bfloat16": lambda: True})
+    assert list(bench_planner._kinds("cpu", said.append)) == ["bfloat16", "float32"]
+    assert said == ["without int8: this CPU has no instructions for it"]
+    assert bench_planner._kinds("cuda", said.append) == bench_planner.KINDS["cuda"] and len(said) == 1
 
 
 def test_one_plan_is_better_than_another():

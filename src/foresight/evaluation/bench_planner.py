@@ -7,7 +7,8 @@ depend on them, and no success is measured. Ours and the peer's plans alternate,
 that of the fastest plans; those of the medians and of the processor time stand beside it. On a busy machine threads that wait
 for each other lose most, which the peer's do at every layer: one thread (--threads 1) and processor time tell the least
 doubtful ratio there. On a GPU ours are recorded as CUDA graphs before they are timed, and the processor time says little.
-Curves of one rollout's time are drawn beside F.
+On a CPU ours run in each kind of number that it has instructions for, which for eight bits and bfloat16 is AVX-512; the peer's
+is float32. Curves of one rollout's time are drawn beside F.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from foresight.planning.config import PlannerConfig
 from foresight.planning.planner import Planner
 from foresight.robots.profile import load_profile
 from foresight.world_model import checkpoint
+from foresight.world_model.eight_bits import multiplies_eight_bits
 from foresight.world_model.fused import FusedRollout
-from foresight.world_model.rollout import compiled
+from foresight.world_model.rollout import compiled, multiplies_bfloat16
 from foresight.world_model.transformer import TransformerConfig
 
 CASES = (
@@ -54,6 +56,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {  # of ours, by device: what `Lat
         "float32": {"dtype": torch.float32},
     },
 }
+INSTRUCTIONS: dict[str, Callable[[], bool]] = {"int8": multiplies_eight_bits, "bfloat16": multiplies_bfloat16}  # of a CPU
 QUALITY_SEARCH, QUALITY_SEEDS = Search(300, 10), 3  # in which the kinds' plans are compared
 ARM_PLANS = 20
 CURVE_REPEATS = 5
@@ -105,13 +108,13 @@ def bench(
         shards = config.threads if config.device == "cpu" else 1
         plannings = {
             name: LatentPlanning(sizes, executor=executor, shards=shards, device=config.device, **kind)
-            for name, kind in KINDS[config.device].items()
+            for name, kind in _kinds(config.device, say).items()
         }
         with Peer(config.peer_python, config.threads, config.device) if config.peer_python else nullcontext() as peer:
             rows = _rows(config, plannings, peer, began_s, say)
             loaded = peer.loaded if peer else None
         quality = _quality(plannings, say)
-        curves = _curves(plannings["bfloat16, fused" if config.device == "cuda" else "bfloat16"], say)
+        curves = _curves(plannings.get("bfloat16, fused", plannings.get("bfloat16", plannings["float32"])), say)
     arm_rows = _arm_rows(config)
     for row in arm_rows:
         say(f"{row['name']}: {1e3 * row['ours_median_s']:.1f} ms (median)")
@@ -137,6 +140,14 @@ def write(path: Path, figures: dict) -> tuple[Path, Path]:
     write_atomically(path, json.dumps(figures, indent=1, allow_nan=False) + "\n")
     write_atomically(picture, lambda file: _draw(figures["curves"], file))
     return path, picture
+
+
+def _kinds(device: str, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Those of KINDS that this machine multiplies in reasonable time; what is left out is said."""
+    slow = [name for name, fast in INSTRUCTIONS.items() if device == "cpu" and not fast()]
+    if slow:
+        say(f"without {' and '.join(slow)}: this CPU has no instructions for {'them' if len(slow) > 1 else 'it'}")
+    return {name: kind for name, kind in KINDS[device].items() if name not in slow}
 
 
 def _rows(config: BenchPlannerConfig, plannings, peer: Peer | None, began_s: float, say) -> list[dict]:
@@ -239,7 +250,7 @@ def _arm_row(model, profile, policy, threads: int, device: str) -> dict:
 
 
 def _curves(planning: LatentPlanning, say) -> dict[str, dict]:
-    """Time of one bf16 rollout against each of samples, horizon, history and robots, and how well a line fits."""
+    """Time of one rollout against each of samples, horizon, history and robots, and how well a line fits."""
     curves = {}
     for name, values in CURVES.items():
         took_s = [min(planning.rollout_s(**{**CURVE_AT, name: value}) for _ in range(CURVE_REPEATS)) for value in values]

@@ -278,6 +278,11 @@ def _cast(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Linear:
 
 def _pack(weight: Tensor) -> Tensor | None:
     """What torch's own compiler does with frozen weights; None where this build or device has no such thing."""
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not multiplies_bfloat16():
         return None
     return torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 as fast as float32 or faster (AVX-512, AMX); others take many times as long."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
