@@ -77,6 +77,8 @@ def test_overview_loads_no_heavy_library():
         (["train", "--model.latent", "9" * 12], ["latent must be at least 1 and at most 10000"]),
         (["bench", "adversary", "--duration-s", "nan"], ["--duration-s", "got nan"]),
         (["evaluate", "--policy", "actor", "--samples", "9"], ["--samples and --iterations are for --policy both or search"]),
+        (["evaluate", "--samples", "5"], ["--samples must lie between 6 and 100000, got 5"]),
+        (["evaluate", "--policy", "search", "--iterations", "0"], ["--iterations must lie between 1 and 10000, got 0"]),
         (["evaluate", "--latency-ms", "300"], ["--latency-ms", "got 300"]),
         (["bench", "latency", "--latencies-ms", "50"], ["--latencies-ms must be 0 and then others"]),
         (["bench", "cycles", "--period-ms", "0"], ["--period-ms", "got 0"]),

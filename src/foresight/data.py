@@ -79,6 +79,9 @@ class Box:
         return np.linalg.norm(np.maximum(beyond, 0.0), axis=1) + np.minimum(beyond.max(axis=1), 0.0)
 
 
+KEEP_OUTS_MAX = 16  # that a goal may bring
+
+
 @dataclass(frozen=True)
 class Goal:
     """What is wanted: any of a scene seen in a goal image, a tip position, an object position.
@@ -107,6 +110,11 @@ class Goal:
             raise ValueError(f"Goal weights must be three finite numbers >= 0 (latent, tip, object), got {self.weights}.")
         if not self.levels:
             raise ValueError(f"A part that the goal has must weigh more than 0, got {self.weights} (latent, tip, object).")
+        if len(self.keep_outs) > KEEP_OUTS_MAX:
+            raise ValueError(
+                f"A goal may bring at most {KEEP_OUTS_MAX} keep-outs, got {len(self.keep_outs)}: each costs time before "
+                "the first plan and in every one. Put what lies together into one box, or tell the guard of those that last."
+            )
         if self.tip_speed_max is not None and not (np.isfinite(self.tip_speed_max) and self.tip_speed_max > 0):
             raise ValueError(f"A goal's tip_speed_max must be a finite speed above 0 m/s, got {self.tip_speed_max}.")
         if self.yaw is not None and not np.isfinite(self.yaw):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from foresight.data import Box, Goal, Reason, RobotState, Start
+from foresight.data import KEEP_OUTS_MAX, Box, Goal, Reason, RobotState, Start
 from foresight.planning.config import HORIZON_MAX, PlannerConfig
 from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.objective import Objective
@@ -53,6 +53,14 @@ def test_a_goal_of_which_nothing_counts_is_refused(weights):
     """All weigh nothing, or just the part that there is."""
     with pytest.raises(ValueError, match="must weigh more than 0"):
         Goal(tip=THERE, weights=weights)
+
+
+def test_more_keep_outs_than_plans_have_time_for_are_refused():
+    """With their number, how many there may be, and what to do."""
+    box = Box("post", np.array([0.5, -0.2, 0.0]), np.array([0.52, -0.18, 0.2]))
+    assert len(Goal(tip=THERE, keep_outs=KEEP_OUTS_MAX * (box,)).keep_outs) == KEEP_OUTS_MAX
+    with pytest.raises(ValueError, match=r"at most 16 keep-outs, got 17.*one box"):
+        Goal(tip=THERE, keep_outs=(KEEP_OUTS_MAX + 1) * (box,))
 
 
 @pytest.mark.parametrize("text", ["nan*to_go", "to_go + nan*effort", "inf*smooth"])

@@ -179,7 +179,7 @@ def test_a_belief_with_nan_is_refused(profile):
         run(profile, tip=np.array([np.nan, 0.0, 0.1]))
 
 
-@pytest.mark.parametrize("field, value", [("horizon", 0), ("deadline_s", 0.0), ("aims", ()), ("elites", 1000)])
+@pytest.mark.parametrize("field, value", [("horizon", 0), ("deadline_s", 0.0), ("aims", ()), ("elites", 1000), ("elites", 1)])
 def test_nonsense_configuration_is_refused(field, value):
     """The message names the field."""
     with pytest.raises(ValueError, match="(?i)" + field):

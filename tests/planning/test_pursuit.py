@@ -67,6 +67,8 @@ def test_progress_keeps_a_pursuit_alive_until_its_time_limit():
         (Goal(tip=np.array([2.0, 0.0, 0.1])), "outside the workspace"),
         (Goal(object=np.array([np.nan, 0, 0])), "not finite"),
         (Goal(object=np.array([0.1, 0.0, 0.02])), "object"),
+        (Goal(object=np.array([0.45, 0.1, 5.0])), "object height 5 m"),
+        (Goal(object=np.array([0.45, 0.1, -0.1])), "object height -0.1 m"),
     ],
 )
 def test_impossible_goals_are_refused_with_the_workspace(profile, goal, words):

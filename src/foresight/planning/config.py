@@ -73,6 +73,8 @@ class PlannerConfig:
         parse(self.objective)
         if not self.aims or min(self.aims) < 1:
             raise ValueError(f"aims must be one or more whole numbers of at least 1 block, got {self.aims}.")
+        if self.elites < 2:
+            raise ValueError(f"elites must be at least 2, since the search goes on with their spread, got {self.elites}.")
         if self.elites > min(self.samples, self.search_samples):
             raise ValueError(
                 f"elites ({self.elites}) must not exceed samples ({self.samples}) or search_samples ({self.search_samples})."

@@ -16,6 +16,7 @@ from foresight.interfaces import Readout
 from foresight.planning.residuals import turned
 from foresight.robots.profile import RobotProfile
 
+HEIGHT_OFF_M = 0.05  # [m] above or below the workspace that an object's height may be said to be
 READOUT_OFF_M = 0.05  # [m] outside the workspace that a goal image may seem to be: readouts err by about 1 cm
 YAW_OFF_DEG, OPENING_OFF = 10.0, 0.15  # [deg] and share of its way by which object and gripper may be off where a goal holds
 
@@ -152,6 +153,9 @@ def refusal(goal: Goal, profile: RobotProfile) -> str | None:
             return f"The goal's {name} position {np.asarray(value).tolist()} is not finite."
         if (beyond := _beyond(name, value, profile, 0.0)) is not None:
             return f"The goal's {name} position {beyond}."
+    low, high = profile.workspace_min[2] - HEIGHT_OFF_M, profile.workspace_max[2] + HEIGHT_OFF_M
+    if goal.object is not None and not low <= goal.object[2] <= high:
+        return f"The goal's object height {goal.object[2]:.3g} m is none of the workspace; give that of its middle on the table."
     return None
 
 

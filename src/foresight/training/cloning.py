@@ -20,6 +20,7 @@ from foresight.training.config import TrainConfig
 from foresight.training.dataset import PlayData, draw_looks, hindsight, imitated, jitter
 from foresight.training.imitation import imitation_error
 from foresight.training.learner import WINDOW, Share, draw_cameras
+from foresight.training.precision import autocast
 from foresight.world_model.model import WorldModel
 
 PAIRS = WINDOW // 2  # for each window of the batch
@@ -68,7 +69,7 @@ class Cloner(nn.Module):
         """
         pairs, model = Pairs(*batch), self.model
         seen = None if pairs.seen is None else pairs.seen.flatten(0, 1)
-        with torch.autocast(pairs.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(pairs.images.device, self.config.precision):
             z = model.encoder(pairs.images.flatten(0, 1), seen).float().unflatten(0, pairs.images.shape[:2])
             read = model.readout(z.detach()).float()
             place = self.linear(z).float()

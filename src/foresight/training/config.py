@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foresight.training.anti_collapse import AntiCollapse
+from foresight.training.precision import Precision
 from foresight.world_model.model import ModelConfig
 
 Preset = Literal["nano", "tiny", "frozen"]
@@ -52,7 +53,7 @@ class TrainConfig:
     accumulate: int = 1  # parts in which each process works through its batch; SIGReg and batch norm see one part at a time
     camera_dropout: float = 0.3  # share of frames that lack some camera, for a model with --model.spare-cameras
     damaged: Literal["refuse", "skip"] = "refuse"  # a dataset with damaged episodes, or those episodes
-    precision: Literal["bf16", "fp32"] = "bf16"  # of the networks' arithmetic; losses and weights are fp32
+    precision: Precision = "auto"  # of the networks' arithmetic; auto: fp32 on a CPU that bf16 takes much longer on, else bf16
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where to train; auto: on a GPU where there is one
     strategy: Literal["ddp", "fsdp"] = "ddp"  # of several processes: each has all weights, or they are divided among them
     logs: Path | None = None  # folder for TensorBoard's event files; none are written without it

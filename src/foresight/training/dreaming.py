@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from foresight.training.anti_collapse import follow
 from foresight.training.config import TrainConfig
 from foresight.training.dataset import REACHED_M, PlayData, hindsight
+from foresight.training.precision import autocast
 from foresight.world_model.model import WorldModel
 
 BATCH = 256  # rollouts an update
@@ -127,7 +128,7 @@ class Dreamer(nn.Module):
         scale = distances(model)
         features, costs, uneven = [], [], []
         z, proprio = errand.latent, errand.proprio
-        with torch.autocast(model.device.type, torch.bfloat16):
+        with autocast(model.device):
             for _ in range(HORIZON):
                 features.append(model.features(z, proprio, *errand.goal))
                 costs.append(cost_of(away(model, errand, z, proprio)))

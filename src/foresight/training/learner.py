@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from foresight.training.anti_collapse import follow, infonce, vicreg
 from foresight.training.config import TrainConfig
 from foresight.training.dataset import PlayData, draw_looks, jitter
+from foresight.training.precision import autocast
 from foresight.world_model.model import ModelConfig, WorldModel
 from foresight.world_model.networks import mlp
 from foresight.world_model.sigreg import sigreg
@@ -108,7 +109,7 @@ class Learner(nn.Module):
         with them what is to be predicted, to bfloat16.
         """
         weights, seen = self.config, None if seen is None else seen.flatten(0, 1)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(images.device, self.config.precision):
             z = self.encoder(images.flatten(0, 1), seen).float().unflatten(0, images.shape[:2])
             foreseen, joints = z[:, :-1], proprio[:, :-1]
             target, first = self.targets(z, images), None

@@ -40,6 +40,7 @@ from foresight.training.health import Health, measure, probe_correlation
 from foresight.training.imitation import imitation_error, modes_apart, nearest
 from foresight.training.learner import WINDOW, Learner, Share, share_of_batch
 from foresight.training.log import Log
+from foresight.training.precision import autocast
 from foresight.training.resume import Resume, only_training_of, uninterrupted
 from foresight.training.sharding import fsdp, whole
 from foresight.world_model import checkpoint
@@ -381,7 +382,7 @@ def measure_health(model: WorldModel, data: PlayData) -> Health:
 def encode_rows(model: WorldModel, data: PlayData, rows: np.ndarray, batch: int = 512) -> Float[Tensor, "N D"]:
     parts = []
     for a in range(0, len(rows), batch):
-        with torch.autocast(model.device.type, torch.bfloat16):
+        with autocast(model.device):
             parts.append(model.encode(data.frames(rows[a : a + batch]).to(model.device)).float())
     return torch.cat(parts)
 
@@ -569,7 +570,7 @@ def head_losses(
     same, to_go = to(model, h.same).float(), to(model, h.to_go)
     with torch.no_grad():
         features = model.features(z, proprio, goal, to(model, data.tip[h.goal]), goal_object, given)
-    with torch.autocast(model.device.type, torch.bfloat16):
+    with autocast(model.device):
         actor, logits = imitation_error(model, features, to(model, h.k), block), model.logits(features).float()
     critics = np.arange(model.critics)[:, None]
     learns = to(model, (model.critics == 1) | (h.episode % model.critics != critics)).float()
@@ -595,7 +596,7 @@ def subgoal_losses(
     ahead = h.row + data.contract.block_steps * np.minimum(h.k, model.config.subgoal_blocks).astype(np.int64)
     counts = to(model, h.same & (h.k > 0)).float()
     moved = (to(model, data.proprio[ahead]) - to(model, data.proprio[h.row])) / model.proprio_std
-    with torch.autocast(model.device.type, torch.bfloat16):
+    with autocast(model.device):
         changes = model.propose_changes(features, to(model, h.k))
     errors = changes.float() - torch.cat([latents[ahead] - z, moved], -1)[:, None]
     latent, joints = (part.square().mean(-1) for part in errors.split([model.config.latent, moved.shape[-1]], -1))
@@ -627,7 +628,7 @@ def train_decoder(
     def loss_of(step: int) -> dict[str, Tensor]:
         draw = np.random.default_rng([config.seed, 5, step]).choice(rows, 64)
         target = data.frames(draw).to(model.device).movedim(-1, -3).float() / 127.5 - 1
-        with torch.autocast(model.device.type, torch.bfloat16):
+        with autocast(model.device):
             picture = model.decoder(latents[draw])
         return {"loss": ((picture.float() - target).square() * (1 + CONTRAST_WEIGHT * contrast(target))).mean()}
 

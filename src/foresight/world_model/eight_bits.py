@@ -109,8 +109,11 @@ def in_eight_bits(
 ) -> FastRollout:
     """The model's rollout with layers of eight bits. Examples tell the ranges: frames of R robots, and blocks from the last on.
 
-    The examples should be as far from each other as what is planned later: what lies outside their range is cut off.
+    The examples should be as far from each other as what is planned later: what lies outside their range is cut off. Raises
+    RuntimeError on a CPU without such instructions, where oneDNN's sums overflow besides.
     """
+    if not multiplies_eight_bits():
+        raise RuntimeError("This CPU has no instructions for eight bits (AVX-512 VNNI). Plan in float32: `FastRollout(model)`.")
     exact, fast = FastRollout(model), EightBitRollout(model, torch.bfloat16, executor, shards)
     exact.layers = tuple(layer._replace(**{name: Watched(getattr(layer, name)) for name in LARGE}) for layer in exact.layers)
     exact.rollout(exact.context(latents, blocks.new_zeros(len(latents), latents.shape[1] - 1, blocks.shape[-1])), blocks)

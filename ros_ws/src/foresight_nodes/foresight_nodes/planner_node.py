@@ -221,7 +221,7 @@ class PlannerNode(Part[PlannerParameters]):
 
     def _on_goal(self, handle: ServerGoalHandle) -> None:
         self._finish(Pursue.Result.REPLACED, "Another goal took over.")
-        now_s, request = self.now_s(), handle.request
+        request = handle.request
         try:
             if not request.time_limit_s > 0:
                 raise ValueError(f"time_limit_s must be above 0 s, got {request.time_limit_s}.")
@@ -234,6 +234,7 @@ class PlannerNode(Part[PlannerParameters]):
             self.complain(f"Goal refused: {why}")
             conclude(handle, Pursue.Result(reason=Pursue.Result.REFUSED, detail=why))
             return
+        now_s = self.now_s()  # what was prepared until here takes nothing from the goal's time
         pursuit = Pursuit(now_s, replace(self._settings.pursuit, time_limit_s=request.time_limit_s))
         generator = torch.Generator().manual_seed(self._settings.planner.seed)
         self._chase = Chase(handle, goal, pursuit, constraints, generator, now_s)
