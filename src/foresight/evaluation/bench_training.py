@@ -222,7 +222,7 @@ def _ours(config: BenchTrainingConfig, sizes: TransformerConfig) -> dict[str, tu
     model = replace(model, encoder_heads=sizes.encoder_heads)
     trained = replace(tiny, steps=1_000_000, model=model, batch=config.batch, threads=config.threads, device=config.device)
     kinds = {f"LeWorldModel's network, {name}": (replace(trained, precision=of), sizes) for name, of in PRECISIONS.items()}
-    return {**kinds, "preset tiny, bfloat16": (trained, None)}
+    return {**kinds, "preset tiny, bfloat16": (replace(trained, precision="bf16"), None)}
 
 
 def _asked(config: BenchTrainingConfig, sizes: TransformerConfig, data: Path) -> dict[str, dict[str, Any]]:
