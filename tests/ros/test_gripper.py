@@ -58,10 +58,10 @@ class Picking(Somebody):
         self.states, self.guard_states, self.plans, self.grips = (
             self.listen(t) for t in (topics.JOINT_STATES, topics.GUARD_STATE, topics.PLAN, GRIPPER)
         )
-        # All in one thread, and a busy machine makes beliefs rare and plans slow.
+        # All in one thread: simulated time goes slowly, and a busy machine makes beliefs rare and plans slow.
         patient = {"planner__policy": "actor", "stale_after_s": 60.0, "planner__deadline_s": 60.0}
         made = {
-            "sim": (SimNode, {"robot": "ur5e", "task": "pick", "seed": 3}),
+            "sim": (SimNode, {"robot": "ur5e", "task": "pick", "seed": 3, "real_time_factor": 0.3}),
             "guard": (GuardNode, {"robot": "ur5e", "gripper": True}),
             "perception": (PerceptionNode, model),
             "world_model": (WorldModelNode, model),
