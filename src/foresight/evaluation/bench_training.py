@@ -39,6 +39,7 @@ from foresight.training import dataset
 from foresight.training.config import PRESETS, TrainConfig
 from foresight.training.dataset import PlayData
 from foresight.training.learner import WINDOW, Learner
+from foresight.training.precision import autocast
 from foresight.training.train import made_ahead, make_fabric, make_optimiser, parts_of_batch, prepare, set_rate, update
 from foresight.world_model.sigreg import sigreg
 from foresight.world_model.transformer import LatentTransformer, TransformerConfig
@@ -121,7 +122,7 @@ class LatentLearner(nn.Module):
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """The next latent from those before, and SIGReg; proprioception is not used."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(images.device, self.config.precision):
             z = self.model.encode(images.flatten(0, 2)).float().unflatten(0, images.shape[:2])
             foreseen = self.model(z[:, :-1], blocks).float()
         error, apart = (foreseen - z[:, 1:]).square().mean(), sigreg(z.transpose(0, 1), self.config.sigreg_slices, generator)
