@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,9 @@ class Bench:
 
     def listen(self, topic: topics.Topic) -> list:
         """All messages of a topic from now on, in a list that grows."""
-        heard: list = []
-        topic.subscription(self.node, heard.append)
+        heard, qos = [], copy(topic.subscribe_qos)
+        qos.depth = max(qos.depth, 50)  # nothing is lost between two spins
+        self.node.create_subscription(topic.type, topic.name, heard.append, qos)
         return heard
 
     def publisher(self, topic: topics.Topic):
