@@ -283,10 +283,15 @@ def _jobs(config: EvaluateConfig, suite: "Suite | None") -> Iterator[Job]:
 
 def _run(config: EvaluateConfig, jobs: list[Job], build: Build) -> Iterator[tuple[Job, EpisodeResult]]:
     if config.jobs == 1:
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # as each of several: sums over two threads would come out otherwise
         try:
             for job in jobs:
                 yield job, _work(config, job, build)
         finally:
+            torch.set_num_threads(before)
             while _built:
                 _built.popitem()[1][0].close()
         return

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from foresight.agent import Step
 from foresight.data import Belief, Candidate, Plan, Reason, RobotState, Trajectory, Verdict
@@ -188,6 +189,22 @@ def test_several_processes_give_what_one_gives():
     ]
     facts = [[(e.seed, e.policy, e.success, e.time_to_goal_s) for e in episodes] for episodes in results]
     assert facts[0] == facts[1]
+
+
+def test_one_process_calculates_in_one_thread_as_each_of_several_does():
+    """torch's sums over two threads could come out otherwise; afterwards the caller has the threads that it had."""
+    seen, before = [], torch.get_num_threads()
+
+    def counting(config, policy):
+        seen.append(torch.get_num_threads())
+        return build(config, policy)
+
+    torch.set_num_threads(2)
+    try:
+        evaluate(EvaluateConfig(task=("reach",), episodes=1, random_episodes=0, jobs=1), build=counting)
+        assert seen == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_without_a_guard_everything_is_sent(profile, kinematics, start):

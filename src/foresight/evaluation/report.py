@@ -27,7 +27,7 @@ LIMITS = (
     "The pictures called “imagined” are decoded by a small decoder that was trained only to show people what the model foresees. "
     "Nothing in planning uses them, and their blur says little about the plan.",
 )
-SLOW = 0.95  # of real time, below which latencies flatter: simulated time stands still while other programs have the cores
+SLOW = 0.95  # of real time, below which latencies flatter: simulated time stands still while it waits for a core
 SHIFTS = {"none": "as in training", "colour": "another table colour", "camera": "cameras moved by 3 cm"}
 INSIDE = ("table", "floor", "cube", "arm", "light", "cameras", "family")  # shifts that training draws too
 

@@ -402,8 +402,8 @@ def _warn_if_slow(heard: Heard, label: str, table: LiveTable) -> None:
     factor = _real_time(heard)
     if factor is not None and factor < SLOW:
         table.note(
-            f"{label}the simulation ran at {factor:.2f} of real time; other programs take the cores, and latencies "
-            "are not comparable."
+            f"{label}the simulation ran at {factor:.2f} of real time: the cores are too slow, or other programs take them. "
+            "Latencies are not comparable."
         )
 
 
