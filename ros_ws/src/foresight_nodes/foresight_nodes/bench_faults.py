@@ -33,7 +33,7 @@ COLUMNS = (
 )  # fmt: skip
 FIRST_DOMAIN = 110  # of the lanes; 100 and on are free where nobody chose otherwise
 SILENT_S = 300.0  # [s] without a trial after which a lane is given up
-TOLD = 20  # failures and violations that are written out
+TOLD = 20  # failures and violations that are written out; trials after which a log is told
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,8 @@ def run_lanes(config: FaultsConfig, trials: list[dict[str, Any]], round_trips_ms
                         continue
                     trials.append(trial)
                     bar.update(tasks[lane.robot], advance=1, line=_line(lane.trials))
+                    if not bar.console.is_terminal and len(lane.trials) % TOLD == 0:  # a log shows no bar
+                        print(f"{lane.robot}: {len(lane.trials)} of {total} trials, {_line(lane.trials)}", flush=True)
         finally:
             stop([lane.child for lane in running], pump=lambda: time.sleep(0.05))
 
