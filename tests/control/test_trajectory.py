@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foresight.control.braking import braking
-from foresight.control.trajectory import cut, derivatives, hold, join, sample, splice, take_over
+from foresight.control.trajectory import Rates, cut, derivatives, hold, join, sample, splice, take_over
 from foresight.data import Trajectory
 from tests.motions import at_1khz, minimum_jerk
 
@@ -54,6 +54,14 @@ def test_derivatives_follow_from_each_other(wild):
     for order in range(3):
         slope = (after[order] - before[order]) / (2 * h)
         assert slope == pytest.approx(here[order + 1], rel=1e-4, abs=1e-3 * max(1.0, np.abs(here[order + 1]).max()))
+
+
+def test_rates_are_the_derivatives(wild):
+    """Asked for together, from the first point to just before the last, points themselves included."""
+    begin_s = wild.times_s[0]
+    since_s = np.r_[0.0, wild.times_s[1:-1] - begin_s, np.linspace(0.0, 0.999, 200) * (wild.times_s[-1] - begin_s)]
+    for found, known in zip(Rates(wild)(since_s), derivatives(wild, begin_s + since_s)[1:], strict=True):
+        assert found == pytest.approx(known, rel=1e-9, abs=1e-9)
 
 
 def test_accelerations_are_kept(wild):

@@ -88,6 +88,24 @@ def _evaluate_once(trajectory: Trajectory, time_s: float) -> tuple[np.ndarray, n
     return q, dq, ddq, jerk
 
 
+class Rates:
+    """Velocity, acceleration and jerk of one trajectory, for whoever asks again and again: its polynomials are found once."""
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        self._since_s = trajectory.times_s - trajectory.times_s[0]
+        polynomial = coefficients(trajectory).swapaxes(0, 1)  # (6, segments, J)
+        self._polynomials = []
+        for _ in range(3):
+            polynomial = polynomial[1:] * np.arange(1, len(polynomial))[:, None, None]
+            self._polynomials.append(polynomial)
+
+    def __call__(self, since_s: Float[np.ndarray, "M"]) -> tuple[Float[np.ndarray, "M J"], ...]:
+        """At times [s] since its first point, none of them outside of it: as `derivatives`, without the position."""
+        i = np.clip(np.searchsorted(self._since_s, since_s, side="right") - 1, 0, len(self._since_s) - 2)
+        into = (since_s - self._since_s[i])[:, None]
+        return tuple(_horner(polynomial[:, i], into) for polynomial in self._polynomials)
+
+
 def _horner(polynomial: np.ndarray, t: np.ndarray) -> np.ndarray:
     value = polynomial[-1]
     for c in polynomial[-2::-1]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from foresight.control.trajectory import cut, derivatives, splice
+from foresight.control.trajectory import Rates, cut, derivatives, splice
 from foresight.data import Trajectory
 from foresight.robots.profile import RobotProfile
 from foresight.safety.config import GuardConfig
@@ -86,17 +86,18 @@ def stop_along(in_force: Trajectory, now_s: float, profile: RobotProfile, jerk_s
     duration_s, short_s = max(at_most_s + rise_s, 4 * NEAR_S), 0.0
     rise = rise_s / duration_s  # in longer stops as much longer: a path at its jerk's limit leaves a deceleration little to begin
     lasting = lambda s: _Slowing(0.0, s, min(rise, 0.5))  # noqa: E731
+    rates = Rates(left)
     for _ in range(TRIES):
         if lasting(duration_s).path_s >= remaining_s:
             return left
-        if _keeps(left, lasting(duration_s), profile):
+        if _keeps(rates, lasting(duration_s), profile):
             break
         duration_s, short_s = duration_s * LONGER, duration_s
     else:
         return left
     for _ in range(HALVINGS if short_s else 0):
         middle_s = (short_s + duration_s) / 2
-        short_s, duration_s = (short_s, middle_s) if _keeps(left, lasting(middle_s), profile) else (middle_s, duration_s)
+        short_s, duration_s = (short_s, middle_s) if _keeps(rates, lasting(middle_s), profile) else (middle_s, duration_s)
     return _retimed(left, lasting(duration_s))
 
 
@@ -225,10 +226,10 @@ class _Slowing:
         return t
 
 
-def _keeps(left: Trajectory, slowing: _Slowing, profile: RobotProfile) -> bool:
+def _keeps(rates: Rates, slowing: _Slowing, profile: RobotProfile) -> bool:
     t = np.linspace(0.0, slowing.duration_s, max(12, int(np.ceil(slowing.duration_s / LOOK_S)) + 1))
     s, rate, change, edge = (value[:, None] for value in slowing(t))
-    _, dq, ddq, jerk = derivatives(left, left.times_s[0] + s[:, 0])
+    dq, ddq, jerk = rates(s[:, 0])
     acceleration = np.abs(ddq * rate**2 + dq * change)
     steepness = np.abs(jerk * rate**3 + 3 * ddq * rate * change + dq * edge)
     gentle = (acceleration[1:] <= np.maximum(HEADROOM * profile.acceleration_max, acceleration[0])).all()

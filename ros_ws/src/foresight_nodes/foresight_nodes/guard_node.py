@@ -46,6 +46,7 @@ TICK_S = 0.005  # [s] between two looks at the failsafe
 BEATS_S = 0.03  # [s] of silence that a heartbeat of 100 Hz is granted at least
 SLACK_S = 0.02  # [s] of transport_s that deciding may take; what took longer would reach the controller late
 AGAIN = 3  # times that a stop is made anew when making it took longer
+MORE = 1.5  # times what making it took, which the next attempt may take
 AUTO = "auto"  # as controller_node: the controller topic's name without its last part
 ASK_S = 0.1  # [s] between two looks for the controller's answer
 GRIP_S = 0.1  # [s] in which the gripper's command goes from open to closed; its fingers go as they can
@@ -421,7 +422,7 @@ class GuardNode(Part[GuardParameters]):
                 return motion
             self._remade += 1
             self._guard.retract()
-            ahead_s = transport_s + 2 * took_s
+            ahead_s = transport_s - SLACK_S + MORE * took_s
         self._guard.wait(self._why)
         return None
 
