@@ -17,7 +17,7 @@ demo: setup  ## 10 simulated episodes through the ROS graph; report and films in
 	@.venv/bin/foresight demo $(ARGS)
 
 test: setup  ## every test (ARGS="tests/sim -x" narrows it)
-	@$(IN_ROS) $(PYTHON_ENV) -m pytest $(ARGS)
+	@tools/test $(ARGS)
 
 coverage: setup  ## branch coverage of the guard's core: fails below 95 %, and below 100 % for the failsafe
 	@$(PYTHON_ENV) -m pytest tests/safety -q --cov=foresight.safety --cov-branch --cov-report= $(ARGS)
