@@ -49,7 +49,7 @@ def _evaluate(trajectory: Trajectory, times_s: float | np.ndarray, orders: int) 
             polynomial = coefficients(trajectory)[i].swapaxes(0, 1)  # (6, M, J)
         found = [_horner(polynomial, (inside - knots[i])[:, None])]
         for _ in range(orders - 1):
-            polynomial = polynomial[1:] * np.arange(1, len(polynomial))[:, None, None]
+            polynomial = _derivative(polynomial)
             found.append(_horner(polynomial, (inside - knots[i])[:, None]))
         outside = (t < knots[0]) | (t > knots[-1])
         for value in found[1:]:
@@ -96,7 +96,7 @@ class Rates:
         polynomial = coefficients(trajectory).swapaxes(0, 1)  # (6, segments, J)
         self._polynomials = []
         for _ in range(3):
-            polynomial = polynomial[1:] * np.arange(1, len(polynomial))[:, None, None]
+            polynomial = _derivative(polynomial)
             self._polynomials.append(polynomial)
 
     def __call__(self, since_s: Float[np.ndarray, "M"]) -> tuple[Float[np.ndarray, "M J"], ...]:
@@ -104,6 +104,10 @@ class Rates:
         i = np.clip(np.searchsorted(self._since_s, since_s, side="right") - 1, 0, len(self._since_s) - 2)
         into = (since_s - self._since_s[i])[:, None]
         return tuple(_horner(polynomial[:, i], into) for polynomial in self._polynomials)
+
+
+def _derivative(polynomial: np.ndarray) -> np.ndarray:
+    return polynomial[1:] * np.arange(1, len(polynomial))[:, None, None]
 
 
 def _horner(polynomial: np.ndarray, t: np.ndarray) -> np.ndarray:
