@@ -17,7 +17,8 @@ from std_srvs.srv import Trigger
 
 from foresight.evaluation.config import EvaluateConfig
 
-TICK_S = 0.05  # [s] simulated for each turn of the runner
+TICK_S = 0.05  # [s] simulated for each step
+TURNS = 6  # of the runner for each step: it reads one message a turn, and a step says six at most
 BOX = (0.4, -0.1, 0.0, 0.5, 0.1, 0.2)
 PICTURE = np.full((48, 64, 3), 90, np.uint8)
 
@@ -39,6 +40,7 @@ class FakeGraph:
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.now_s, self.reset_s, self.distance, self.held_s, self.plans = 50.0, 0.0, 0.3, 0.0, 0
+        self.turns = 0
         self.scenes: list[tuple[str, int, str]] = []
         self.goals: list[Pursue.Goal] = []
         self.guard_resets, self.handle, self.pursued_s, self.ended = 0, None, 0.0, []
@@ -72,7 +74,7 @@ class FakeGraph:
         return response
 
     def on_goal(self, handle):
-        assert self.now_s >= self.adopted_s, "a goal before plans may begin would lose time"
+        assert self.now_s >= self.adopted_s - 1e-6, "a goal before plans may begin would lose time"
         self.goals.append(handle.request)
         self.handle, self.pursued_s = handle, 0.0
 
@@ -87,10 +89,13 @@ class FakeGraph:
         handle.execute(conclude)
 
     def turn(self) -> None:
-        """What the runner's check does: lets a little time pass here."""
+        """What the runner's check does: lets a little time pass here, once it has read all that was said before."""
         if self.dies and self.goals:
             raise GraphError("The graph ended: sim was killed.")
         self.executor.spin_once(timeout_sec=0.0)
+        self.turns += 1
+        if self.turns % TURNS:
+            return
         self.now_s += TICK_S
         if self.handle is not None:
             self.pursued_s += TICK_S

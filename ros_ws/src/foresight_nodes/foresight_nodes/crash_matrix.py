@@ -29,7 +29,6 @@ from geometry_msgs.msg import Point, Pose
 from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -37,6 +36,7 @@ from sensor_msgs.msg import JointState
 
 from foresight_nodes import topics
 from foresight_nodes.inject import InjectError, find
+from foresight_nodes.run import make_executor
 from foresight_nodes.transitions import Managed
 
 NODES = ("guard", "sim", "perception", "world_model", "planner")
@@ -122,7 +122,7 @@ class Onlooker(Node):
     def __init__(self, check: Callable[[], None]) -> None:
         super().__init__("crash_matrix")
         self._check = check
-        self._executor = SingleThreadedExecutor()
+        self._executor = make_executor()
         self._executor.add_node(self)
         self.graph, self.moved_s, self.speed, self._target = GraphState(), -math.inf, 0.0, 0
         self._measured_s = -math.inf  # when the speed was

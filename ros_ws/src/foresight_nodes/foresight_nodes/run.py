@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from foresight_nodes.part import Part
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
+LOOK_S = 0.1  # [s] between two looks whether to end
 
 
 def run(name: str, build: Callable[[], list[Node]], finished: Callable[[list[Node]], bool] = lambda nodes: False) -> list[Node]:
@@ -48,8 +49,8 @@ def run(name: str, build: Callable[[], list[Node]], finished: Callable[[list[Nod
         signal.signal(number, end_soon)
     gc.collect()
     gc.freeze()  # what was imported stays: looking through it again would keep messages waiting
-    while rclpy.ok() and not interrupted and not finished(nodes):
-        executor.spin_once(timeout_sec=0.1)
+    while rclpy.ok() and not interrupted and not finished(nodes):  # to spin for a while costs less than once for each message
+        executor.spin_until_future_complete(executor.create_future(), timeout_sec=LOOK_S)
     for node in reversed(nodes):
         node.stop()
     for _ in range(5):  # results of actions that have just ended go out

@@ -30,7 +30,6 @@ from foresight_msgs.action import Pursue
 from foresight_msgs.msg import Belief, GuardState, Plan, SimState
 from foresight_msgs.srv import ResetSimulation
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -46,7 +45,7 @@ from foresight.evaluation.table import LiveTable
 from foresight.evaluation.video import EpisodeVideo, episode_line, imagined_pictures
 from foresight.files import write_atomically
 from foresight_nodes import convert, topics
-from foresight_nodes.run import leave
+from foresight_nodes.run import leave, make_executor
 
 START_TIMEOUT_S = 120.0  # [s] real time for the graph to become active
 ANSWER_TIMEOUT_S = 10.0  # [s] real time for a service or an action server to answer
@@ -79,7 +78,7 @@ class Runner(Node):
     def __init__(self, check: Callable[[], None], cameras: tuple[str, ...]) -> None:
         super().__init__("episode_runner")
         self._check = check  # raises when waiting makes no sense any more
-        self._executor = SingleThreadedExecutor()
+        self._executor = make_executor()
         self._executor.add_node(self)
         self.state: SimState | None = None
         self.guard: GuardState | None = None

@@ -24,7 +24,6 @@ import rclpy
 from ament_index_python.packages import get_package_prefix
 from foresight_bringup.processes import ending_with_parent
 from foresight_msgs.msg import GuardState
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from trajectory_msgs.msg import JointTrajectory
@@ -36,6 +35,7 @@ from foresight.safety.collision import Scene
 from foresight.safety.guard import Guard
 from foresight_nodes import convert, topics
 from foresight_nodes.full_speed_planner import ROUND_TRIPS, Swing, swinging
+from foresight_nodes.run import make_executor
 from foresight_nodes.transitions import Managed
 from sim.arm import STEP_S, ArmSimulation
 
@@ -130,7 +130,7 @@ class Lane(Node):
         self.config, self.profile = config, load_profile(config.robot)
         self.swing = find_swing(self.profile, config.seed)
         self.rng = np.random.default_rng(config.seed)
-        self._executor = SingleThreadedExecutor()
+        self._executor = make_executor()
         self._executor.add_node(self)
         self._states = topics.JOINT_STATES.publisher(self)
         topics.trajectory(self.profile.controller_topic).subscription(self, self._on_command)
