@@ -11,7 +11,7 @@ from foresight.data import Reason, RobotState, Verdict
 from foresight.safety.config import GuardConfig
 from foresight.safety.failsafe import Flags
 from foresight.safety.guard import Guard
-from foresight.safety.monitor import Driver, Monitor, MonitorConfig
+from foresight.safety.monitor import BEATS_S, Driver, Monitor, MonitorConfig
 from foresight.safety.watchdog import Moment
 from tests.motions import minimum_jerk
 
@@ -79,6 +79,22 @@ def test_silence_in_motion_and_at_rest(world: World):
     assert set(said) == {"heartbeat_lost", "state_stale", "observation_stale", "belief_stale", "plan_stale"}
     assert said["belief_stale"] == "No belief for 1.000 s, allowed 0.5 s."
     assert set(world.stands(12.6)) == {"heartbeat_lost", "state_stale"}
+
+
+def test_a_heartbeat_counts_from_when_it_came(world: World):
+    """Read 15 ms late it is 15 ms old, to a limit; with simulated time, whose stamps do not tell, it is new."""
+
+    def age_s() -> float:
+        return world.monitor.watchdog.age_s("heartbeat", at(11.0))
+
+    for beat in range(5):
+        world.monitor.heard_heartbeat(5.0 + beat / 100, 10.0 + beat / 100, at(10.0 + beat / 100))
+    world.monitor.heard_heartbeat(5.985, 11.0, at(11.0))
+    assert age_s() == pytest.approx(0.015)
+    world.monitor.heard_heartbeat(5.0, 11.0, at(11.0))
+    assert age_s() == pytest.approx(0.1 - BEATS_S)
+    world.monitor.heard_heartbeat(5.0, None, at(11.0))
+    assert age_s() == 0.0
 
 
 def test_a_lifecycle_manager_is_missed_once_it_was_heard(world: World):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foresight.safety.watchdog import ClockWatch, Moment, Silence, Watchdog
+from foresight.safety.watchdog import ClockWatch, Moment, Silence, Unread, Watchdog
 
 
 def real(time_s: float) -> Moment:
@@ -141,3 +141,20 @@ def test_a_clock_that_fell_behind_little_by_little_may_catch_up_unheard(behind_s
 def test_a_clock_that_goes_back_after_a_pause_goes_back_by_what_it_did():
     """The pause is no part of it, but for what may have passed on the clock as well."""
     assert jumps(ClockWatch(True, 0.05), [(1.0, 9.0), (61.0, 8.0)]) == [0, pytest.approx(-1.0, abs=0.06)]
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 3.0, -1e6])
+def test_a_message_that_lay_unread_is_known_by_its_stamp(ahead_s: float):
+    """Whatever the sender's clock says: beside messages that were read at once, one read later waited by so much, to a limit."""
+    unread = Unread(0.02)
+    assert [unread.waited_s(k / 100 + ahead_s, k / 100 + 0.001) for k in range(10)] == pytest.approx([0.0] * 10, abs=1e-9)
+    assert unread.waited_s(0.10 + ahead_s, 0.10 + 0.016) == pytest.approx(0.015, abs=1e-9)
+    assert unread.waited_s(0.11 + ahead_s, 0.11 + 0.9) == 0.02
+
+
+def test_a_sender_whose_clock_is_set_back_is_believed_again():
+    """After as many messages as are counted, what the clock was before no longer matters."""
+    unread = Unread(0.02)
+    unread.waited_s(0.0, 0.0)
+    waits_s = [unread.waited_s(k / 100 - 5.0, k / 100) for k in range(1, 1 + Unread.LATE)]
+    assert waits_s[0] == 0.02 and waits_s[-1] == pytest.approx(0.0, abs=1e-9)

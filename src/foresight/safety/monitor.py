@@ -14,10 +14,11 @@ from foresight.robots.profile import RobotProfile
 from foresight.safety.checks import following_refusal, state_refusal
 from foresight.safety.failsafe import Flags
 from foresight.safety.guard import Guard
-from foresight.safety.watchdog import NEVER, Moment, Watchdog
+from foresight.safety.watchdog import NEVER, Moment, Unread, Watchdog
 
 CAMERAS = {"frozen_stamp": "camera_stamps_frozen", "frozen_camera": "camera_frozen", "dark_camera": "camera_dark"}
 ZERO_PERCENT, FULL_PERCENT = 0.1, 99.9  # of the speed slider, up to which it stands at zero, and from which on at its end
+BEATS_S = 0.03  # [s] of silence that a heartbeat of 100 Hz is granted at least
 OWN = (Reason.HELD, Reason.STOPPED)  # refusals that say nothing about the plan
 
 
@@ -66,9 +67,11 @@ class Monitor:
     ) -> None:
         """`lead_s`: from a decision to brake until the controller begins to [s]."""
         self.profile, self.config, self.driver = profile, config, driver
+        silence_s = config.command_timeout_s - lead_s
+        self._unread = Unread(max(0.0, silence_s - BEATS_S))
         self.watchdog = Watchdog(
             {
-                "heartbeat": config.command_timeout_s - lead_s,
+                "heartbeat": silence_s,
                 "state": state_age_max_s,
                 "observation": config.observation_age_s,
                 "belief": config.belief_age_s,
@@ -86,6 +89,14 @@ class Monitor:
         self._astray: tuple[RobotState | None, Trajectory | None, str] = (None, None, "")  # last looked at, and what was found
 
     # -- what is heard ------------------------------------------------------------------------------------------------
+
+    def heard_heartbeat(self, stamp_s: float, clock_s: float | None, now: Moment) -> None:
+        """A heartbeat counts from when it came, not from when a busy reader got to it.
+
+        `clock_s`: the time that its stamp belongs to; None where that does not tell, as with simulated time.
+        """
+        waited_s = 0.0 if clock_s is None else self._unread.waited_s(stamp_s, clock_s)
+        self.watchdog.seen("heartbeat", Moment(now.steady_s - waited_s, now.time_s - waited_s))
 
     def heard_state(self, state: RobotState, now: Moment) -> None:
         """A joint state with the joints that it should have."""

@@ -6,6 +6,7 @@ of steady and simulated time passed: while the simulation is slow or paused its 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -73,6 +74,24 @@ class Watchdog:
         """The sources that exceed their limit now, in the order they were named."""
         ages = {name: self.age_s(name, now) for name in self.limits_s}
         return [Silence(name, age, self.limits_s[name]) for name, age in ages.items() if not age <= self.limits_s[name]]
+
+
+class Unread:
+    """How long a sender's messages lay unread because their reader was busy: beyond the quickest of late, by their stamps.
+
+    The sender's clock may be ahead or behind: that shows in all of them alike.
+    """
+
+    LATE = 100  # messages of late
+
+    def __init__(self, most_s: float) -> None:
+        self.most_s = most_s
+        self._ways_s: deque[float] = deque(maxlen=self.LATE)  # from stamp to reading, plus what the clocks differ by
+
+    def waited_s(self, stamp_s: float, clock_s: float) -> float:
+        """[s] of a message that is read at `clock_s`, `most_s` at most."""
+        self._ways_s.append(clock_s - stamp_s)
+        return min(self.most_s, self._ways_s[-1] - min(self._ways_s))
 
 
 class ClockWatch:

@@ -32,7 +32,7 @@ from foresight.safety.config import GuardConfig
 from foresight.safety.decision import Decision, Setup, Situation, outcome
 from foresight.safety.failsafe import UNSURE, Action, FailsafeParams, FailsafeState, failsafe, reset
 from foresight.safety.guard import Guard
-from foresight.safety.monitor import Driver, Monitor, MonitorConfig
+from foresight.safety.monitor import BEATS_S, Driver, Monitor, MonitorConfig
 from foresight.safety.obstacles import TABLE, boxes_of, to_text
 from foresight.safety.watchdog import ClockWatch, Moment
 from foresight.versions import versions
@@ -43,7 +43,6 @@ from foresight_nodes.part import Complaint, Part
 from foresight_nodes.real_time import check_priority
 
 TICK_S = 0.005  # [s] between two looks at the failsafe
-BEATS_S = 0.03  # [s] of silence that a heartbeat of 100 Hz is granted at least
 SLACK_S = 0.02  # [s] of transport_s that deciding may take; what took longer would reach the controller late
 AGAIN = 3  # times that a stop is made anew when making it took longer
 MORE = 1.5  # times what making it took, which the next attempt may take
@@ -293,8 +292,9 @@ class GuardNode(Part[GuardParameters]):
         motion = Trajectory(now_s + np.array([0.0, end_s]), ends, np.zeros((2, 1)))
         self.publish(self._grip, convert.trajectory_to_msg(motion, (self._gripper.joint,)))
 
-    def _on_heartbeat(self, _: Header) -> None:
-        self._monitor.watchdog.seen("heartbeat", self._now())
+    def _on_heartbeat(self, msg: Header) -> None:
+        clock_s = None if self._simulated else self.now_s()
+        self._monitor.heard_heartbeat(convert.seconds(msg.stamp), clock_s, self._now())
 
     def _on_observation(self, msg: ObservationMsg) -> None:
         self._monitor.watchdog.seen("observation", self._now(), convert.seconds(msg.header.stamp))
