@@ -78,8 +78,8 @@ def _caveats(own: Sequence[EpisodeResult]) -> list[str]:
     if not slow:
         return []
     return [
-        f"In {len(slow)} of {len(own)} episodes the simulation ran at less than {SLOW} of real time ({min(slow):.2f} at worst): other "
-        "programs took the cores. Latencies of those episodes are too small and not comparable."
+        f"In {len(slow)} of {len(own)} episodes the simulation ran at less than {SLOW} of real time ({min(slow):.2f} at worst): "
+        "the cores were too slow, or other programs took them. Latencies of those episodes are too small and not comparable."
     ]
 
 

@@ -283,6 +283,7 @@ def run(config: EvaluateConfig) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "graph.log"
     episodes: list[EpisodeResult] = []
+    slow = False  # an episode was, and that was said
     planned = {(task, "both"): config.episodes for task in config.task} | {
         (task, "random"): config.random_floor for task in config.task if config.random_floor
     }
@@ -327,7 +328,7 @@ def run(config: EvaluateConfig) -> Report:
                         result = replace(result, video=f"videos/{name}")
                     episodes.append(result)
                     table.add(result)
-                    _warn_if_slow(heard, label, table)
+                    slow = slow or _warn_if_slow(heard, label, table)
             table.status("stopping the graph")
             runner.close()
             stop([graph], pump=lambda: time.sleep(0.05))
@@ -397,13 +398,16 @@ def _real_time(heard: Heard) -> float | None:
     return round(float(np.mean(factors)), 3) if factors else None
 
 
-def _warn_if_slow(heard: Heard, label: str, table: LiveTable) -> None:
+def _warn_if_slow(heard: Heard, label: str, table: LiveTable) -> bool:
+    """Whether it was; for the first such episode, as the report counts them all."""
     factor = _real_time(heard)
-    if factor is not None and factor < SLOW:
-        table.note(
-            f"{label}the simulation ran at {factor:.2f} of real time: the cores are too slow, or other programs take them. "
-            "Latencies are not comparable."
-        )
+    if factor is None or factor >= SLOW:
+        return False
+    table.note(
+        f"{label}the simulation ran at {factor:.2f} of real time: the cores are too slow, or other programs take them. "
+        "Latencies are not comparable. The report counts further such episodes."
+    )
+    return True
 
 
 def _reason(state: SimState, outcome: Pursue.Result) -> str:
