@@ -51,7 +51,8 @@ CATCH_UP_S = 0.05  # [s] simulated in one turn at most, so that a machine that i
 STALL_S = 0.02  # [s] by which the judge may be late during a trial; one in which it was later is run again
 PATIENCE_S = 60.0  # [s] for the guard to be there, for the arm to be fast
 JUDGE_PRIORITY = 40  # the guard asks for 50
-MATCH_S = 30.0  # [s] for a planner to be matched
+MATCH_S = 8.0  # [s] for a planner to be matched: discovery takes 4 at most, or never comes
+TRIES = 10  # planners that are started for one trial at most
 POOL = 3  # planners kept waiting
 SMALL_RAD = 0.1  # [rad] of the swings in which round trips are measured
 
@@ -210,7 +211,7 @@ class Lane(Node):
 
     def planner(self) -> subprocess.Popen:
         """The planner that waits longest, matched with the guard; one that DDS does not match is replaced, and counted."""
-        for self.unmatched in range(POOL):
+        for self.unmatched in range(TRIES):
             while len(self._planners) < POOL:
                 self._start_planner(self.swing)
             process = self._planners.popleft()
@@ -222,7 +223,7 @@ class Lane(Node):
                 return process
             process.kill()
             process.wait()
-        raise TrialError(f"{self.profile.name}: {POOL} planners were not matched, {MATCH_S:.0f} s each. {self._guard_says}")
+        raise TrialError(f"{self.profile.name}: {TRIES} planners were not matched, {MATCH_S:.0f} s each. {self._guard_says}")
 
     def end(self) -> None:
         """Ends every process that it started."""
