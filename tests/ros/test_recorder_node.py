@@ -146,7 +146,13 @@ def test_what_is_recorded_gives_the_tensors_that_the_model_was_given(bench: Benc
     bench.bring_up(recorder)
     beliefs = bench.listen(topics.BELIEF)
     Line(bench, checkpoint, start)
-    bench.until(lambda: len(beliefs) >= 8, "beliefs come", advance_s=0.02)
+
+    def heard() -> bool:
+        for _ in range(20):  # beside the recorder, which reads every topic, perception would hardly have its turn
+            bench.executor.spin_once(timeout_sec=0.0)
+        return len(beliefs) >= 8
+
+    bench.until(heard, "beliefs come", advance_s=0.02)
     answer = bench.call(topics.RECORDER_SNAPSHOT, recorder, Trigger.Request())
     assert answer.success, answer.message
     with open(Path(answer.message) / "incident.mcap", "rb") as file:
