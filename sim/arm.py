@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foresight.data import RobotState, Trajectory
-from foresight.robots.model import arm_spec, model_source
+from foresight.robots.model import arm_spec, drop_drawn, model_source
 from foresight.robots.profile import RobotProfile
 from sim.controller import TrajectoryController
 
@@ -134,6 +134,7 @@ class ArmSimulation:
 
 def _build(profile: RobotProfile, table: bool) -> mujoco.MjModel:
     spec = arm_spec(profile)
+    drop_drawn(spec)  # nobody looks at it
     for actuator in list(spec.actuators):
         spec.delete(actuator)  # the drives act on the joints directly
     spec.option.timestep, spec.option.integrator = STEP_S, mujoco.mjtIntegrator.mjINT_IMPLICITFAST

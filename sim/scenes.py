@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 from foresight.contract import TIP_AND_GRIPPER, CameraContract, Contract
-from foresight.robots.model import robot_spec
+from foresight.robots.model import drop_unused_meshes, robot_spec
 from foresight.robots.profile import RobotProfile, available_robots, load_profile
 
 Look = Literal["fast", "full"]
@@ -112,13 +112,16 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
     prefix = profile.model.gripper_prefix
     _simplify_gripper(spec, prefix)
     if look == "fast":
-        for geom in spec.geoms:
-            if geom.group == 2:
-                geom.group = 5  # drawn by nobody: meshes cost ten times the frame
+        for geom in list(spec.geoms):
+            if geom.group == 2 and geom.parent.explicitinertial:
+                spec.delete(geom)  # the meshes that show the arm cost ten times the frame, and a second of compiling
+            elif geom.group == 2:
+                geom.group = 5  # gives its body its mass, and is drawn by nobody
             elif geom.type == mujoco.mjtGeom.mjGEOM_CAPSULE or geom.type == mujoco.mjtGeom.mjGEOM_CYLINDER:
                 geom.material = ""
                 geom.rgba = [0.75, 0.77, 0.8, 1]
                 geom.group = 1
+        drop_unused_meshes(spec)
     world = spec.worldbody
     full = look == "full"
     world.add_geom(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foresight.robots.kinematics import MujocoKinematics
-from foresight.robots.model import NoModelError, arm_spec, package_file, robot_spec
+from foresight.robots.model import NoModelError, arm_spec, drop_drawn, package_file, robot_spec
 from foresight.robots.profile import RobotProfile, available_robots, load_profile
 
 SEEDS = range(5)
@@ -253,3 +253,18 @@ def test_the_base_can_be_touched(name):
     base = model.body("base").id
     solid = [i for i in range(model.ngeom) if model.geom_bodyid[i] == base and model.geom_contype[i]]
     assert solid and not any(g.contype for g in robot_spec(load_profile(name)).body("base").geoms)
+
+
+@pytest.mark.parametrize("name", MODELLED)
+def test_what_is_only_drawn_is_left_out_and_weighs_nothing(name):
+    """Without what is only drawn the arm has the same bodies, masses and solid geometry, and fewer meshes."""
+    whole, bare = (arm_spec(load_profile(name)) for _ in range(2))
+    drop_drawn(bare)
+    whole, bare = whole.compile(), bare.compile()
+    for value in ("body_mass", "body_inertia", "body_ipos", "body_iquat", "body_parentid", "jnt_range", "dof_damping"):
+        np.testing.assert_array_equal(getattr(bare, value), getattr(whole, value))
+    solid = (whole.geom_contype | whole.geom_conaffinity) > 0
+    kept = (bare.geom_contype | bare.geom_conaffinity) > 0
+    for value in ("geom_bodyid", "geom_type", "geom_pos", "geom_quat", "geom_size", "geom_contype", "geom_conaffinity"):
+        np.testing.assert_array_equal(getattr(bare, value)[kept], getattr(whole, value)[solid])
+    assert bare.nmesh < whole.nmesh

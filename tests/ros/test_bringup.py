@@ -268,6 +268,8 @@ def test_the_dds_profile_makes_room_for_images_and_forgets_the_dead_soon():
     assert wait_s < GuardParameters.transport_s
     assert profile.findtext(".//d:leaseDuration/d:sec", namespaces=space) == "3"
     assert profile.findtext(".//d:leaseAnnouncement/d:nanosec", namespaces=space) == "300000000"
+    assert profile.findtext(".//d:property/d:name", namespaces=space) == "fastdds.type_propagation"
+    assert profile.findtext(".//d:property/d:value", namespaces=space) == "disabled"
 
 
 def test_profiles_without_shared_memory_are_otherwise_the_same():
@@ -280,7 +282,9 @@ def test_profiles_without_shared_memory_are_otherwise_the_same():
     for name in ("fastdds_udp.xml", "fastdds_udp_localhost.xml"):
         assert found(name, "type") == ["UDPv4"] and found(name, "userTransports/d:transport_id") == ["udp"], name
         assert found(name, "useBuiltinTransports") == ["false"]
-        for tag in ("leaseDuration/d:sec", "leaseAnnouncement/d:sec", "leaseAnnouncement/d:nanosec"):
+        for tag in (
+            "leaseDuration/d:sec", "leaseAnnouncement/d:sec", "leaseAnnouncement/d:nanosec", "property/d:name", "property/d:value",
+        ):  # fmt: skip
             assert found(name, tag) == found("fastdds.xml", tag), (name, tag)
     assert found("fastdds_udp_localhost.xml", "initialPeersList//d:address") == ["127.0.0.1"]
     assert found("fastdds_udp.xml", "initialPeersList") == []

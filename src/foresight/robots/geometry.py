@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
-from foresight.robots.model import arm_spec, robot_spec
+from foresight.robots.model import arm_spec, drop_unused_meshes, robot_spec
 from foresight.robots.profile import RobotProfile
 
 CLOSED = {"so101": -0.1745}  # command that closes the gripper, where it is not the Robotiq's
@@ -142,10 +142,7 @@ def _keep_collision_geometry(spec: mujoco.MjSpec) -> None:
             spec.delete(geom)
         else:
             geom.contype = geom.conaffinity = 1
-    used = {geom.meshname for geom in spec.geoms}
-    for mesh in list(spec.meshes):
-        if mesh.name not in used:
-            spec.delete(mesh)
+    drop_unused_meshes(spec)
 
 
 def _link(body: mujoco.MjsBody) -> str:

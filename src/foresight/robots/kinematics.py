@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foresight.robots.chain import Chain
-from foresight.robots.model import arm_spec, model_source
+from foresight.robots.model import arm_spec, drop_drawn, model_source
 from foresight.robots.profile import RobotProfile
 
 ORIENTING_JOINTS = 6  # an arm of fewer cannot choose its tool's orientation
@@ -29,7 +29,9 @@ class MujocoKinematics:
     def __init__(self, profile: RobotProfile) -> None:
         source = model_source(profile)
         self.profile = profile
-        self.model = arm_spec(profile).compile()
+        spec = arm_spec(profile)
+        drop_drawn(spec)
+        self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
         tip = source.gripper_prefix + source.tip_site
         self._site = self.model.site(tip).id
