@@ -80,6 +80,7 @@ class Box:
 
 
 KEEP_OUTS_MAX = 16  # that a goal may bring
+SLOWEST = 0.001  # [m/s] that a goal may ask of the tip: slower, an arm is at rest
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ class Goal:
                 f"A goal may bring at most {KEEP_OUTS_MAX} keep-outs, got {len(self.keep_outs)}: each costs time before "
                 "the first plan and in every one. Put what lies together into one box, or tell the guard of those that last."
             )
-        if self.tip_speed_max is not None and not (np.isfinite(self.tip_speed_max) and self.tip_speed_max > 0):
-            raise ValueError(f"A goal's tip_speed_max must be a finite speed above 0 m/s, got {self.tip_speed_max}.")
+        if self.tip_speed_max is not None and not SLOWEST <= self.tip_speed_max < np.inf:
+            raise ValueError(f"A goal's tip_speed_max must be finite and at least {SLOWEST} m/s, got {self.tip_speed_max}.")
         if self.yaw is not None and not np.isfinite(self.yaw):
             raise ValueError(f"A goal's yaw must be a finite angle in rad, got {self.yaw}.")
         if self.opening is not None and not 0 <= self.opening <= 1:

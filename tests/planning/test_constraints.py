@@ -176,9 +176,9 @@ def test_a_goal_inside_a_keep_out_is_refused(constraints):
     assert constraints.of(Goal(tip=THERE)).refusal(Goal(tip=THERE)) is None
 
 
-@pytest.mark.parametrize("speed", [0.0, -0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("speed", [0.0, -0.1, 1e-9, float("nan"), float("inf")])
 def test_a_speed_cap_that_makes_no_sense_is_refused(speed):
-    """Only a finite speed above 0 is one."""
+    """Only a finite speed at which the arm still moves is one."""
     with pytest.raises(ValueError, match="tip_speed_max"):
         Goal(tip=THERE, tip_speed_max=speed)
 

@@ -48,6 +48,16 @@ def test_what_stood_in_the_way_is_told_when_a_pursuit_is_given_up():
     assert outcome.end is End.UNREACHABLE and outcome.detail.endswith("; The hand would come into the post.")
 
 
+@pytest.mark.parametrize(("margin_m", "told"), [(0.004, True), (0.08, False), (float("nan"), False)])
+def test_what_the_arm_kept_close_to_is_told_when_a_pursuit_is_given_up(margin_m, told):
+    """Plans that all stop before a box are allowed ones; the box is named all the same."""
+    pursuit, before_it = Pursuit(0.0, PursuitConfig()), replace(plan(3.0), margin_m=margin_m, nearest="gripper and post")
+    outcomes = (pursuit.update(before_it, belief_at(TIP), 0.1 * i) for i in range(200))
+    outcome = next(outcome for outcome in outcomes if outcome is not None)
+    assert outcome.end is End.UNREACHABLE
+    assert outcome.detail.endswith("; gripper and post stay 4 mm more apart than they must.") == told
+
+
 def test_no_progress_ends_as_unreachable():
     """A goal that never comes nearer is given up with both distances in the message."""
     outcome, at_s = follow([3.0] * 200)

@@ -283,7 +283,8 @@ def test_profiles_without_shared_memory_are_otherwise_the_same():
         assert found(name, "type") == ["UDPv4"] and found(name, "userTransports/d:transport_id") == ["udp"], name
         assert found(name, "useBuiltinTransports") == ["false"]
         for tag in (
-            "leaseDuration/d:sec", "leaseAnnouncement/d:sec", "leaseAnnouncement/d:nanosec", "property/d:name", "property/d:value",
+            "leaseDuration/d:sec", "leaseAnnouncement/d:sec", "leaseAnnouncement/d:nanosec",
+            "property/d:name", "property/d:value",
         ):  # fmt: skip
             assert found(name, tag) == found("fastdds.xml", tag), (name, tag)
     assert found("fastdds_udp_localhost.xml", "initialPeersList//d:address") == ["127.0.0.1"]

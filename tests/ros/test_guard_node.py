@@ -538,7 +538,6 @@ def test_a_graph_that_is_no_longer_active_brakes_and_its_return_lets_go(guarded:
     manager.publish(GraphState(active=True))
     guarded.bench.until(lambda: guarded.node._monitor.watchdog.known("graph"), "the guard hears the manager")
     heard_s = guarded.bench.now_s
-    guarded.live(0.3)
     assert guarded.offer(guarded.plan()).reason == "ok"
     guarded.bench.until(lambda: guarded.live(0.01) or len(guarded.commands) == 2, "the arm is braked")
     assert convert.seconds(guarded.commands[1].header.stamp) - heard_s <= 0.5 + 0.1, "the limit, and steps of this bench's clock"
@@ -548,8 +547,13 @@ def test_a_graph_that_is_no_longer_active_brakes_and_its_return_lets_go(guarded:
         manager.publish(word)
     guarded.live(1.0)
     assert guarded.offer(guarded.plan()).reason == "held"
-    manager.publish(GraphState(active=True))
-    guarded.bench.until(lambda: guarded.live(0.01) or guarded.states[-1].action == GuardState.NONE, "motion is allowed again")
+
+    def allowed() -> bool:
+        manager.publish(GraphState(active=True))
+        guarded.live(0.01)
+        return guarded.states[-1].action == GuardState.NONE
+
+    guarded.bench.until(allowed, "motion is allowed again")
 
 
 def test_silence_of_the_heartbeat_brakes_within_its_limit_and_a_tick(guarded: Guarded):

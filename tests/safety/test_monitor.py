@@ -106,6 +106,7 @@ def test_a_lifecycle_manager_is_missed_once_it_was_heard(world: World):
     assert said == "No word of the lifecycle manager that every node is active for 0.400 s, allowed 0.36 s."
     world.monitor.watchdog.seen("graph", at(11.7))
     assert "graph_inactive" not in world.stands(11.8)
+    assert "graph" in [s.name for s in world.monitor.watchdog.silent(Moment(12.1, 11.7))]  # it speaks in real time
 
 
 def test_a_source_that_never_spoke_is_not_missed(profile, kinematics, start):

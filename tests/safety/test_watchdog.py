@@ -48,6 +48,14 @@ def test_an_age_counts_the_slower_clock(rate: float, passed_s: float, age_s: flo
     assert bool(watchdog.silent(now)) == (age_s > 0.1)
 
 
+def test_a_source_that_speaks_in_real_time_is_missed_in_real_time():
+    """However slow the simulation is."""
+    watchdog = Watchdog({"heartbeat": 0.1, "graph": 0.1}, steady=("graph",))
+    for name in watchdog.limits_s:
+        watchdog.seen(name, Moment(1000.0, 7.0))
+    assert watchdog.silent(Moment(1000.2, 7.0)) == [Silence("graph", pytest.approx(0.2), 0.1)]
+
+
 def test_unknown_source_and_bad_limit_are_refused():
     """A misspelt source, or a limit that could never be exceeded, is an error that names it."""
     with pytest.raises(KeyError, match=r"'plans' is not watched. Watched: plan"):

@@ -18,6 +18,7 @@ from foresight.robots.profile import RobotProfile
 
 HEIGHT_OFF_M = 0.05  # [m] above or below the workspace that an object's height may be said to be
 READOUT_OFF_M = 0.05  # [m] outside the workspace that a goal image may seem to be: readouts err by about 1 cm
+CLOSE_M = 0.02  # [m] beyond its margin within which what is near an arm that makes no progress is named
 YAW_OFF_DEG, OPENING_OFF = 10.0, 0.15  # [deg] and share of its way by which object and gripper may be off where a goal holds
 
 
@@ -67,6 +68,13 @@ SAME_M = 0.03  # [m] between two turns that count as one: where the tip lines up
 Turns = tuple[np.ndarray | None, np.ndarray | None] | None  # of tip and object on the way round keep-outs; None: on no such way
 
 
+def _hindrances(plan: Plan) -> tuple[str, str, str]:
+    """What may have kept the arm from its goal, each a clause or empty."""
+    close = plan.nearest if plan.margin_m < CLOSE_M and not plan.refused else ""
+    at = f"{close} stay {1e3 * plan.margin_m:.0f} mm more apart than they must" if close else ""
+    return plan.unmet, plan.refused.rstrip("."), at
+
+
 def _same(a: Turns, b: Turns) -> bool:
     if a is None or b is None:
         return a is b
@@ -111,7 +119,7 @@ class Pursuit:
             return Outcome(
                 End.UNREACHABLE,
                 f"No progress for {config.patience_s:.1f} s: the model sees {plan.distance:.2f} s still to go, "
-                f"{self._least:.2f} s at best{''.join(f'; {why}' for why in (plan.unmet, plan.refused.rstrip('.')) if why)}.",
+                f"{self._least:.2f} s at best{''.join(f'; {why}' for why in _hindrances(plan) if why)}.",
             )
         return None
 

@@ -77,7 +77,8 @@ class Monitor:
                 "belief": config.belief_age_s,
                 "plan": config.plan_age_s,
                 "graph": config.graph_age_s,
-            }
+            },
+            steady=("graph",),
         )
         self.state: RobotState | None = None  # the last good one
         self._bad_state = ""  # what is wrong with the last joint state

@@ -1,13 +1,14 @@
 """Which sources have fallen silent, and did the clock jump? Knows no ROS: the caller reads the clocks.
 
 Ages count on the steady clock, since wall clocks step and stamps are the sender's word. With simulated time an age is the lesser
-of steady and simulated time passed: while the simulation is slow or paused its arm does not move on, and nothing trips.
+of steady and simulated time passed: while the simulation is slow or paused its arm does not move on, and nothing trips. Not so
+of a source that speaks in real time whatever the simulation does.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -41,11 +42,12 @@ class Watchdog:
     A source never seen is silent, so that nothing starts before everything has arrived.
     """
 
-    def __init__(self, limits_s: Mapping[str, float]) -> None:
+    def __init__(self, limits_s: Mapping[str, float], steady: Collection[str] = ()) -> None:
+        """`steady`: the sources whose age counts on the steady clock alone."""
         for name, limit in limits_s.items():
             if not np.isfinite(limit) or limit <= 0:
                 raise ValueError(f"The silence limit of '{name}' must be finite and greater than 0 s, got {limit}.")
-        self.limits_s = dict(limits_s)
+        self.limits_s, self._steady = dict(limits_s), frozenset(steady)
         self._seen: dict[str, Moment] = {}
         self._stamps_s: dict[str, float] = {}
         self.repeats = dict.fromkeys(self.limits_s, 0)  # messages since the last new stamp
@@ -68,7 +70,8 @@ class Watchdog:
 
     def age_s(self, name: str, now: Moment) -> float:
         """[s] since the source was last seen; infinite when it never was."""
-        return now.since(self._seen.get(name, NEVER))
+        seen = self._seen.get(name, NEVER)
+        return now.steady_s - seen.steady_s if name in self._steady else now.since(seen)
 
     def silent(self, now: Moment) -> list[Silence]:
         """The sources that exceed their limit now, in the order they were named."""

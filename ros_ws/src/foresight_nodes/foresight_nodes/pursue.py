@@ -28,6 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from foresight.command_line import InputError, parse
+from foresight.data import SLOWEST
 from foresight.safety.obstacles import boxes_of
 from foresight_nodes import convert, topics
 from foresight_nodes.run import leave
@@ -84,8 +85,8 @@ class PursueConfig:
             boxes_of(self.keep_out)
         except ValueError as error:
             raise ValueError(f"--keep-out: {error}") from error
-        if self.tip_speed is not None and not (math.isfinite(self.tip_speed) and self.tip_speed > 0):
-            raise ValueError(f"--tip-speed must be above 0 m/s, got {self.tip_speed}.")
+        if self.tip_speed is not None and not SLOWEST <= self.tip_speed < math.inf:
+            raise ValueError(f"--tip-speed must be at least {SLOWEST} m/s, got {self.tip_speed}.")
         if not 0 < self.time_limit_s <= 3600:
             raise ValueError(f"--time-limit-s must be above 0 and at most 3600 s, got {self.time_limit_s}.")
         if self.object_only and (not self.image or self.object is not None):
