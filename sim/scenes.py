@@ -113,10 +113,12 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
     _simplify_gripper(spec, prefix)
     if look == "fast":
         for geom in list(spec.geoms):
-            if geom.group == 2 and geom.parent.explicitinertial:
+            if geom.group == 2 and geom.parent.name.startswith(prefix):
+                geom.group = UNDRAWN  # with keep-outs, the gripper meets them as it is built
+            elif geom.group == 2 and not (geom.contype or geom.conaffinity) and geom.parent.explicitinertial:
                 spec.delete(geom)  # the meshes that show the arm cost ten times the frame, and a second of compiling
             elif geom.group == 2:
-                geom.group = 5  # gives its body its mass, and is drawn by nobody
+                geom.group = UNDRAWN
             elif geom.type == mujoco.mjtGeom.mjGEOM_CAPSULE or geom.type == mujoco.mjtGeom.mjGEOM_CYLINDER:
                 geom.material = ""
                 geom.rgba = [0.75, 0.77, 0.8, 1]

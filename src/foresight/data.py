@@ -80,7 +80,7 @@ class Box:
 
 
 KEEP_OUTS_MAX = 16  # that a goal may bring
-SLOWEST = 0.001  # [m/s] that a goal may ask of the tip: slower, an arm is at rest
+SLOWEST = 0.001  # [m/s] that a goal may cap the tip's speed at
 
 
 @dataclass(frozen=True)

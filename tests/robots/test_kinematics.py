@@ -260,6 +260,8 @@ def test_what_is_only_drawn_is_left_out_and_weighs_nothing(name):
     """Without what is only drawn the arm has the same bodies, masses and solid geometry, and fewer meshes."""
     whole, bare = (arm_spec(load_profile(name)) for _ in range(2))
     drop_drawn(bare)
+    assert all(geom.contype or geom.conaffinity or not geom.parent.explicitinertial for geom in bare.geoms)
+    assert {mesh.name for mesh in bare.meshes} == {geom.meshname for geom in bare.geoms} - {""}
     whole, bare = whole.compile(), bare.compile()
     for value in ("body_mass", "body_inertia", "body_ipos", "body_iquat", "body_parentid", "jnt_range", "dof_damping"):
         np.testing.assert_array_equal(getattr(bare, value), getattr(whole, value))

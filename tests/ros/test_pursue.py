@@ -174,7 +174,7 @@ def test_a_planner_that_falls_silent_is_given_up(planner: Planner, monkeypatch: 
         (["--object", "0.4", "0.1", "0.1", "--yaw-deg", "nan"], "--yaw-deg must be a finite angle"),
         (["--tip", "0.4", "0.1", "0.1", "--opening", "1.5"], "--opening must lie between 0 (closed) and 1 (open), got 1.5"),
         (["--tip", "0.4", "0.1", "0.1", "--keep-out", "0.4", "0.1", "0"], "--keep-out: Keep-outs need 6 numbers a box"),
-        (["--tip", "0.4", "0.1", "0.1", "--tip-speed", "0"], "--tip-speed must be at least 0.001 m/s, got 0"),
+        (["--tip", "0.4", "0.1", "0.1", "--tip-speed", "0"], "--tip-speed must be finite and at least 0.001 m/s, got 0"),
         (["--yaw-deg", "10"], "What should be pursued? Give --tip"),
         (["--image", "front"], "--image takes CAMERA=FILE, got 'front'"),
         (["--image", "front=nowhere.png"], "there is no file nowhere.png for camera 'front'"),

@@ -60,6 +60,8 @@ def test_unknown_source_and_bad_limit_are_refused():
     """A misspelt source, or a limit that could never be exceeded, is an error that names it."""
     with pytest.raises(KeyError, match=r"'plans' is not watched. Watched: plan"):
         Watchdog({"plan": 0.5}).seen("plans", real(0.0))
+    with pytest.raises(ValueError, match=r"Sources plans are not watched. Watched: plan"):
+        Watchdog({"plan": 0.5}, steady=("plans",))
     for limit in (0.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="plan"):
             Watchdog({"plan": limit})

@@ -70,9 +70,8 @@ Turns = tuple[np.ndarray | None, np.ndarray | None] | None  # of tip and object 
 
 def _hindrances(plan: Plan) -> tuple[str, str, str]:
     """What may have kept the arm from its goal, each a clause or empty."""
-    close = plan.nearest if plan.margin_m < CLOSE_M and not plan.refused else ""
-    at = f"{close} stay {1e3 * plan.margin_m:.0f} mm more apart than they must" if close else ""
-    return plan.unmet, plan.refused.rstrip("."), at
+    close = f"{plan.nearest} come within {1e3 * CLOSE_M:.0f} mm of the margin between them"
+    return plan.unmet, plan.refused.rstrip("."), close if plan.nearest and plan.margin_m < CLOSE_M and not plan.refused else ""
 
 
 def _same(a: Turns, b: Turns) -> bool:

@@ -70,7 +70,7 @@ def arm_spec(profile: RobotProfile) -> mujoco.MjSpec:
 def drop_drawn(spec: mujoco.MjSpec) -> None:
     """Deletes what is only drawn, where it gives its body no mass, and the meshes that only it used.
 
-    Most of a second of compiling goes into them.
+    Nearly all of the second that an arm takes to compile goes into them.
     """
     for geom in list(spec.geoms):
         if geom.parent.explicitinertial and not (geom.contype or geom.conaffinity):
@@ -79,7 +79,7 @@ def drop_drawn(spec: mujoco.MjSpec) -> None:
 
 
 def drop_unused_meshes(spec: mujoco.MjSpec) -> None:
-    """Deletes the meshes that no geom shows."""
+    """Deletes the meshes that no geom uses."""
     used = {geom.meshname for geom in spec.geoms}
     for mesh in list(spec.meshes):
         if mesh.name not in used:

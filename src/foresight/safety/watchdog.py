@@ -47,6 +47,8 @@ class Watchdog:
         for name, limit in limits_s.items():
             if not np.isfinite(limit) or limit <= 0:
                 raise ValueError(f"The silence limit of '{name}' must be finite and greater than 0 s, got {limit}.")
+        if unknown := set(steady) - set(limits_s):
+            raise ValueError(f"Sources {', '.join(sorted(unknown))} are not watched. Watched: {', '.join(limits_s)}.")
         self.limits_s, self._steady = dict(limits_s), frozenset(steady)
         self._seen: dict[str, Moment] = {}
         self._stamps_s: dict[str, float] = {}

@@ -86,7 +86,7 @@ class PursueConfig:
         except ValueError as error:
             raise ValueError(f"--keep-out: {error}") from error
         if self.tip_speed is not None and not SLOWEST <= self.tip_speed < math.inf:
-            raise ValueError(f"--tip-speed must be at least {SLOWEST} m/s, got {self.tip_speed}.")
+            raise ValueError(f"--tip-speed must be finite and at least {SLOWEST} m/s, got {self.tip_speed}.")
         if not 0 < self.time_limit_s <= 3600:
             raise ValueError(f"--time-limit-s must be above 0 and at most 3600 s, got {self.time_limit_s}.")
         if self.object_only and (not self.image or self.object is not None):

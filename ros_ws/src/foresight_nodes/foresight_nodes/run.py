@@ -170,7 +170,10 @@ def sim() -> None:
     def build() -> list[Node]:
         from foresight_nodes.sim_node import SimNode
 
-        return [SimNode()]
+        node = SimNode()
+        if node.get_parameter("use_sim_time").value:  # else it must keep time
+            os.nice(5)  # who plans goes first, and who starts anew has soon loaded; simulated time runs slower meanwhile
+        return [node]
 
     run("sim", build)
 
@@ -188,7 +191,7 @@ def recorder() -> None:
     def build() -> list[Node]:
         from foresight_nodes.recorder_node import RecorderNode
 
-        os.nice(5)  # everybody else goes first
+        os.nice(10)  # everybody else goes first
         node = RecorderNode()
         node.trigger_configure()  # by itself: nobody waits for it, and where it fails it says why and the graph goes on
         node.trigger_activate()
