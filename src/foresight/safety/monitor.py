@@ -30,7 +30,7 @@ class MonitorConfig:
     observation_age_s: float = 0.5  # [s] since the last observation, in motion
     belief_age_s: float = 0.5  # [s] since the last belief, in motion
     plan_age_s: float = 0.5  # [s] since the last plan, in motion
-    graph_age_s: float = 0.36  # [s] real time since the lifecycle manager, where there is one, last said that all nodes are active
+    graph_age_s: float = 0.36  # [s] real time since the lifecycle manager, where there is one, last said that all are active
     clock_jump_s: float = 0.05  # [s] within a second, of the ROS clock against the steady clock
     state_leap: float = 3.0  # times the joint's greatest speed at which a measured position has leapt
     state_leap_rad: float = 0.05  # [rad] that a measured position may change beyond that
