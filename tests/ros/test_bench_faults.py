@@ -81,13 +81,13 @@ def test_a_round_trip_is_of_the_plan_that_the_command_answers():
 @pytest.mark.timeout(180)
 def test_a_planner_killed_at_full_speed_leaves_an_arm_at_rest_within_limits():
     """One SIGKILL, one SIGSTOP and one death of the guard itself, over real processes; no limit is broken by the true states."""
-    config = {"robot": "ur5e", "kill": 1, "freeze": 1, "guard": 1, "seed": 1, "round_trip_s": 3.0, "round_trip_hz": 50.0}
+    config = {"robot": "ur5e", "kill": 1, "freeze": 1, "guard": 1, "seed": 1, "round_trip_s": 3.0, "round_trip_hz": 20.0}
     done = subprocess.run(
         [sys.executable, "-m", "foresight_nodes.stop_trials", json.dumps(config)],
         env=environment(dict(os.environ)), capture_output=True, text=True, timeout=170,
     )  # fmt: skip
     *trials, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert [trial.get("signal") for trial in trials] == ["kill", "freeze", "guard"], done.stdout + done.stderr
-    assert len(last["round_trips_ms"]) > 50 and 0 < min(last["round_trips_ms"]) < 50
+    assert len(last["round_trips_ms"]) > 10 and 0 < min(last["round_trips_ms"]) < 50
     assert all(trial["violations"] == [] and trial["speed"] > 0.7 for trial in trials)
     assert all(trial["rest_s"] <= trial["bound_s"] + 0.1 for trial in trials)  # the machine may be busy with other tests

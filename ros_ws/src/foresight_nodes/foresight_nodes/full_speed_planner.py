@@ -181,6 +181,7 @@ def main() -> int:
         take_priority(int(sys.argv[3]))
     gc.collect()
     gc.freeze()
+    print("loaded", flush=True)
     told = False
     while not ended.is_set():
         executor.spin_once(timeout_sec=0.01)

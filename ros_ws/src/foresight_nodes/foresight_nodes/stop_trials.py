@@ -51,7 +51,7 @@ CATCH_UP_S = 0.05  # [s] simulated in one turn at most, so that a machine that i
 STALL_S = 0.02  # [s] by which the judge may be late during a trial; one in which it was later is run again
 PATIENCE_S = 60.0  # [s] for the guard to be there, for the arm to be fast
 JUDGE_PRIORITY = 40  # the guard asks for 50
-MATCH_S = 8.0  # [s] for a planner to be matched: discovery takes 4 at most, or never comes
+MATCH_S = 8.0  # [s] for a planner that has loaded to be matched: discovery takes 4 at most, or never comes
 TRIES = 10  # planners that are started for one trial at most
 POOL = 3  # planners kept waiting
 SMALL_RAD = 0.1  # [rad] of the swings in which round trips are measured
@@ -215,11 +215,14 @@ class Lane(Node):
             while len(self._planners) < POOL:
                 self._start_planner(self.swing)
             process = self._planners.popleft()
-            end_s = time.monotonic() + MATCH_S
-            while not getattr(process, "matched", False) and time.monotonic() < end_s:
-                process.matched = _said(process, "matched")
+            end_s, matched = time.monotonic() + PATIENCE_S, getattr(process, "matched", False)
+            while not matched and time.monotonic() < end_s:
+                said = _said(process)
+                matched = "matched" in said
+                if "loaded" in said:
+                    end_s = time.monotonic() + MATCH_S
                 self.turn()
-            if process.matched:
+            if matched:
                 return process
             process.kill()
             process.wait()
@@ -330,10 +333,11 @@ def _go_first() -> None:
         pass  # then it may be late, which it sees
 
 
-def _said(process: subprocess.Popen, word: str) -> bool:
+def _said(process: subprocess.Popen) -> str:
+    """The next line of a planner, empty where there is none yet."""
     if process.poll() is not None:
         raise TrialError(f"A planner ended with exit code {process.returncode}.")
-    return word in (process.stdout.readline() or "")
+    return process.stdout.readline() or ""
 
 
 def main() -> int:
