@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 from foresight.contract import TIP_AND_GRIPPER, CameraContract, Contract
-from foresight.robots.model import drop_unused_meshes, robot_spec
+from foresight.robots.model import drop_unused_meshes, only_drawn, robot_spec
 from foresight.robots.profile import RobotProfile, available_robots, load_profile
 
 Look = Literal["fast", "full"]
@@ -115,7 +115,7 @@ def build(profile: RobotProfile, look: Look = "fast", keep_outs: int = 0, zone: 
         for geom in list(spec.geoms):
             if geom.group == 2 and geom.parent.name.startswith(prefix):
                 geom.group = UNDRAWN  # with keep-outs, the gripper meets them as it is built
-            elif geom.group == 2 and not (geom.contype or geom.conaffinity) and geom.parent.explicitinertial:
+            elif geom.group == 2 and only_drawn(geom):
                 spec.delete(geom)  # the meshes that show the arm cost ten times the frame, and a second of compiling
             elif geom.group == 2:
                 geom.group = UNDRAWN

@@ -73,9 +73,14 @@ def drop_drawn(spec: mujoco.MjSpec) -> None:
     Nearly all of the second that an arm takes to compile goes into them.
     """
     for geom in list(spec.geoms):
-        if geom.parent.explicitinertial and not (geom.contype or geom.conaffinity):
+        if only_drawn(geom):
             spec.delete(geom)
     drop_unused_meshes(spec)
+
+
+def only_drawn(geom: mujoco.MjsGeom) -> bool:
+    """Whether nothing touches it and its body's mass does not come from it."""
+    return bool(geom.parent.explicitinertial) and not (geom.contype or geom.conaffinity)
 
 
 def drop_unused_meshes(spec: mujoco.MjSpec) -> None:

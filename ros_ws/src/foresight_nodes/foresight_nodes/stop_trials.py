@@ -215,14 +215,14 @@ class Lane(Node):
             while len(self._planners) < POOL:
                 self._start_planner(self.swing)
             process = self._planners.popleft()
-            end_s, matched = time.monotonic() + PATIENCE_S, getattr(process, "matched", False)
-            while not matched and time.monotonic() < end_s:
+            end_s = time.monotonic() + PATIENCE_S
+            while not getattr(process, "matched", False) and time.monotonic() < end_s:
                 said = _said(process)
-                matched = "matched" in said
+                process.matched = "matched" in said
                 if "loaded" in said:
                     end_s = time.monotonic() + MATCH_S
                 self.turn()
-            if matched:
+            if process.matched:
                 return process
             process.kill()
             process.wait()
