@@ -20,7 +20,7 @@ test: setup  ## every test (ARGS="tests/sim -x" narrows it)
 	@tools/test $(ARGS)
 
 coverage: setup  ## branch coverage of the guard's core: fails below 95 %, and below 100 % for the failsafe
-	@$(PYTHON_ENV) -m pytest tests/safety -q --cov=foresight.safety --cov-branch --cov-report= $(ARGS)
+	@OMP_NUM_THREADS=1 $(IN_ROS) $(PYTHON_ENV) -m pytest tests/safety -n 2 -q --cov=foresight.safety --cov-branch --cov-report= $(ARGS)
 	@$(PYTHON_ENV) -m coverage report --show-missing --fail-under=95
 	@$(PYTHON_ENV) -m coverage report --include='*/safety/failsafe.py' --fail-under=100
 

@@ -87,6 +87,18 @@ def test_small_steps_within_a_second_add_up():
     assert any(jumps(watch, [(0.1 * i, 0.11 * i) for i in range(20)]))
 
 
+@pytest.mark.parametrize("apart_s", [0.02, 0.5, 0.9])
+@pytest.mark.parametrize("began_s", np.arange(0.0, 1.0, 0.13).tolist())
+def test_two_steps_within_a_second_are_one_whenever_they_come(began_s: float, apart_s: float):
+    """Each just under the limit, either way; the same two seconds apart are not."""
+    for sign in (1.0, -1.0):
+        for between_s, found in ((apart_s, [sign * 0.098]), (2.5, [])):
+            watch, steady_s = ClockWatch(False, 0.05), np.arange(0.0, 6.0, 0.005)
+            steps = [1.0 + began_s, 1.0 + began_s + between_s]
+            told = jumps(watch, [(t, 1e3 + t + sign * 0.049 * sum(t >= step for step in steps)) for t in steady_s.tolist()])
+            assert [jump for jump in told if jump] == [pytest.approx(jump, abs=1e-6) for jump in found]
+
+
 def test_drift_of_the_wall_clock_is_no_jump():
     """A clock that is slewed by 500 ppm for an hour has never jumped."""
     watch = ClockWatch(False, 0.05)
@@ -118,11 +130,20 @@ def test_simulated_time_that_begins_late_has_not_jumped():
     assert jumps(ClockWatch(True, 0.05), [(5.0, 1000.0), (5.005, 1000.005)]) == [0, 0]
 
 
+def test_simulated_time_that_goes_back_to_zero_has_gone_back():
+    """And ages do not shrink while it reads 0."""
+    watch = ClockWatch(True, 0.05)
+    moments = [watch.read(*reading) for reading in ((5.0, 30.0), (5.005, 0.0), (5.01, 0.0), (5.015, 0.005), (5.02, 0.01))]
+    assert [jump_s for _, jump_s in moments] == [0, pytest.approx(-30.0, abs=0.006), 0, 0, 0]
+    times_s = [moment.time_s for moment, _ in moments]
+    assert (np.diff(times_s) >= 0).all() and times_s[-1] == pytest.approx(30.015, abs=0.006)
+
+
 @pytest.mark.parametrize("stall_s", [0.06, 0.2, 0.5])
 def test_a_reader_that_is_kept_waiting_takes_that_for_no_jump(stall_s: float):
     """Whenever it is kept waiting: between hearing a time and reading the clocks, too. The next time told makes up for it."""
     rng = np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(100):
         watch, told_s, steady_s, stall_at_s = ClockWatch(True, 0.05), 0.0, 0.0, float(rng.uniform(1.0, 1.05))
         while steady_s < 2.0:
             heard_s = 0.01 * np.floor(steady_s / 0.01)  # what was told last

@@ -102,12 +102,13 @@ class Unread:
 class ClockWatch:
     """Compares the ROS clock with the steady clock.
 
-    The wall clock may drift a little against the steady one, never step. A simulated clock may stand still, catch up with the
-    time that it stood, and run some times faster than real time, where it is told often (`FASTEST`); it may not go back, nor leap
-    by more than it stood.
+    The wall clock may drift a little against the steady one, never step, and not in small steps either. A simulated clock may
+    stand still, catch up with the time that it stood, and run some times faster than real time, where it is told often
+    (`FASTEST`); it may not go back, nor leap by more than it stood.
     """
 
-    WINDOW_S = 1.0  # [s] within which a step must happen to be one; slower is drift
+    WINDOW_S = 1.0  # [s] within which steps add up to one; what moves slower drifts
+    PARTS = 10  # that the window is kept in: of each the least and the most are known
     FASTEST = 4.0  # times real time that a simulation may run at, where its clock moves every BURST_S or more often
     BURST_S = 0.05  # [s] of steady time that count so; over longer spans a simulated clock moves as real time does
     KEPT_S = 0.12  # [s] that it may have fallen behind little by little and make up for at once, as our simulation does
@@ -119,7 +120,8 @@ class ClockWatch:
         self._clock_s = np.nan
         self._moved_s = np.nan  # when, on the steady clock, the simulated one last moved
         self._spare_s = 0.0  # by how much less it moved than it might: it fell behind, or its reader was kept waiting
-        self._reference_s = self._reference_steady_s = np.nan  # clock minus steady, and when that was taken
+        self._apart_s: deque[tuple[float, float, float]] = deque()  # of late: since when, and the least and most of clock minus steady [s]
+        self._least_s = self._most_s = np.nan  # of all of them
         self._jumped_s = 0.0  # by how much the simulated clock has jumped in all
 
     def read(self, steady_s: float, clock_s: float) -> tuple[Moment, float]:
@@ -133,7 +135,7 @@ class ClockWatch:
     def _leap(self, steady_s: float, clock_s: float) -> float:
         """Of a simulated clock: how much farther it is than it can have come since it last moved, or how far it went back."""
         advanced_s, passed_s, spare_s = clock_s - self._clock_s, steady_s - self._moved_s, self._spare_s
-        if not advanced_s or not clock_s:  # ROS says 0 until it is told a time
+        if not advanced_s or not (clock_s or self._clock_s > 0):  # ROS says 0 until it is told a time
             return 0.0
         self._clock_s, self._moved_s, self._spare_s = clock_s, steady_s, 0.0
         if advanced_s < 0:
@@ -146,9 +148,21 @@ class ClockWatch:
         return 0.0
 
     def _step(self, steady_s: float, clock_s: float) -> float:
-        apart_s = clock_s - steady_s
-        jump_s = apart_s - self._reference_s
-        jumped = abs(jump_s) > self.limit_s  # false for NaN, which is the first reading
-        if jumped or not steady_s - self._reference_steady_s < self.WINDOW_S:
-            self._reference_s, self._reference_steady_s = apart_s, steady_s
-        return jump_s if jumped else 0.0
+        """Of the wall clock: how much farther from the steady one it is than the nearest, or farthest, that it was of late."""
+        apart_s, parts = clock_s - steady_s, self._apart_s
+        if not parts or steady_s - parts[-1][0] >= self.WINDOW_S / self.PARTS:
+            while parts and steady_s - parts[0][0] >= self.WINDOW_S + self.WINDOW_S / self.PARTS:
+                parts.popleft()
+            parts.append((steady_s, apart_s, apart_s))
+            self._least_s, self._most_s = min(part[1] for part in parts), max(part[2] for part in parts)
+        elif not parts[-1][1] <= apart_s <= parts[-1][2]:
+            since_s, least_s, most_s = parts.pop()
+            parts.append((since_s, min(least_s, apart_s), max(most_s, apart_s)))
+            self._least_s, self._most_s = min(self._least_s, apart_s), max(self._most_s, apart_s)
+        jump_s = max(apart_s - self._least_s, apart_s - self._most_s, key=abs)
+        if not abs(jump_s) > self.limit_s:
+            return 0.0
+        parts.clear()
+        parts.append((steady_s, apart_s, apart_s))
+        self._least_s = self._most_s = apart_s
+        return jump_s

@@ -37,7 +37,7 @@ class InjectError(RuntimeError):
 class InjectConfig:
     """Which fault, where, and for how long. Faults: see docs/faults.md."""
 
-    fault: Annotated[str, tyro.conf.Positional]
+    fault: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FAULT")] = ""
     """Name of the fault."""
     node: str = ""
     """Node whose process is meant; kill, freeze and disk_full need it."""
@@ -50,7 +50,8 @@ class InjectConfig:
 
     def __post_init__(self) -> None:
         if self.fault not in NAMES:
-            raise InjectError(f"Fault '{self.fault}' is unknown. Available: {', '.join(NAMES)}.")
+            wrong = f"Fault '{self.fault}' is unknown" if self.fault else "Name the fault that is to be set off"
+            raise InjectError(f"{wrong}. Available: {', '.join(NAMES)}.")
         if not 0 <= self.duration_s <= 3600:
             raise InjectError(f"--duration-s must lie between 0 and 3600 s, got {self.duration_s}.")
         try:
