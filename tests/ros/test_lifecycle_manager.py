@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from foresight_msgs.msg import Bond, GuardState
 from foresight_nodes import topics
 from foresight_nodes.bond import Beat
+from foresight_nodes.latch_note import LatchNote
 from foresight_nodes.lifecycle_manager import LifecycleManager, ManagerParameters
 from foresight_nodes.part import Part
 from rclpy.publisher import Publisher
@@ -227,6 +229,56 @@ def test_after_a_latch_nothing_is_brought_back_until_a_person_says_so(bench: Ben
     assert not manager.up and "guard configure" not in story
     assert bench.call(topics.RESUME, manager, Trigger.Request()).success
     bench.until(lambda: manager.up, "the graph is up again")
+
+
+def test_a_latch_outlives_guard_and_manager_both(bench: Bench, story: list[str], tmp_path: Path):
+    """A manager that is started anew waits for a person as the last one did, and after that word the next one no longer does."""
+    note = tmp_path / "latch"
+    guard, second = Toy("guard", story), Toy("second", story)
+    manager = managed(bench, guard, second, latch_file=str(note))
+    latched(bench, manager)
+    assert LatchNote(str(note)).read() == os.getpid()
+    for node in (guard, manager):
+        bench.kill(node)
+    story.clear()
+    manager = managed(bench, Toy("guard", story), latch_file=str(note), cooldown_s=0.2)
+    assert manager._latched
+    bench.until(lambda: "latched" in manager._detail, "the new manager waits")
+    end_s = time.monotonic() + 1.0
+    bench.until(lambda: time.monotonic() > end_s, "a second passes")
+    assert not manager.up and story == []
+    bench.until(lambda: bench.call(topics.RESUME, manager, Trigger.Request()).success, "going on is granted")
+    bench.until(lambda: manager.up, "the graph is up again")
+    assert not note.exists() and not LifecycleManager(parameter_overrides=parameters(latch_file=str(note)))._latched
+
+
+def test_a_latch_is_noted_until_its_guard_is_reset(bench: Bench, story: list[str], tmp_path: Path, monkeypatch):
+    """Where it cannot be, that is said once, and the manager itself still remembers."""
+    note, said = tmp_path / "latch", []
+    manager = managed(bench, Toy("guard", story), latch_file=str(note))
+    states = latched(bench, manager)
+    assert note.exists()
+    states.publish(GuardState(state=GuardState.ACTIVE))
+    bench.until(lambda: not manager._latched, "the reset is heard")
+    assert not note.exists()
+    note.mkdir()
+    (note / "full").touch()
+    monkeypatch.setattr(type(manager.get_logger()), "error", lambda self, text, **_: said.append(text))
+    for _ in range(2):
+        manager._on_guard_state(latched_state())
+    assert manager._latched and len(said) == 1 and str(note) in said[0]
+
+
+@pytest.mark.parametrize(("text", "pid"), [("123", 123), ("", 0), ("x", 0)])
+def test_a_note_that_cannot_be_read_stands(tmp_path: Path, text: str, pid: int):
+    """Whatever is in it; without a file there is no latch."""
+    note = LatchNote(str(tmp_path / "latch"))
+    assert note.read() is None and LatchNote("").read() is None
+    (tmp_path / "latch").write_text(text)
+    assert note.read() == pid
+    note.forget()
+    note.forget()
+    assert note.read() is None
 
 
 def test_resume_waits_for_the_cool_down_and_for_every_node(bench: Bench, story: list[str]):

@@ -120,7 +120,7 @@ class ClockWatch:
         self._clock_s = np.nan
         self._moved_s = np.nan  # when, on the steady clock, the simulated one last moved
         self._spare_s = 0.0  # by how much less it moved than it might: it fell behind, or its reader was kept waiting
-        self._apart_s: deque[tuple[float, float, float]] = deque()  # of late: since when, and the least and most of clock minus steady [s]
+        self._apart_s: deque[tuple[float, float, float]] = deque()  # since when; least, most of clock minus steady [s]
         self._least_s = self._most_s = np.nan  # of all of them
         self._jumped_s = 0.0  # by how much the simulated clock has jumped in all
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
+from foresight_bringup.record import latch_file
+
 SITUATIONS = {
     "sim": "the nodes and a simulated arm",
     "stack": "the nodes alone; cameras, joint states and controller come from elsewhere",
@@ -219,7 +221,7 @@ def graph(situation: str, arguments: Arguments) -> Graph:
             process("planner", {**model, **controller}),
         ]
     managed = tuple(name for started in processes for name in started.nodes)  # in the order of activation
-    manager |= {"node_names": managed, "dependencies": _dependencies(managed)}
+    manager |= {"node_names": managed, "dependencies": _dependencies(managed), "latch_file": str(latch_file(namespace))}
     if simulated:
         manager["origins"] = ("sim",)
     common.pop("injectable", None)

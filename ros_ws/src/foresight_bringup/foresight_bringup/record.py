@@ -55,6 +55,12 @@ def path(domain: str, namespace: str, ending: str = "json") -> Path:
     return Path(tempfile.gettempdir()) / f"foresight-up-{os.getuid()}-{domain}-{namespace.strip('/').replace('/', '.')}.{ending}"
 
 
+def latch_file(namespace: str) -> Path:
+    """Where a latch of this launcher's graph is kept: its own, so that a graph that a person starts anew begins without."""
+    launcher = f"{os.getpid()}-{began(os.getpid())}"
+    return Path(tempfile.gettempdir()) / f"foresight-latch-{os.getuid()}-{launcher}-{namespace.strip('/').replace('/', '.')}"
+
+
 def write(file: Path, processes: Mapping[str, tuple[tuple[str, ...], int]]) -> None:
     """`processes`: executable -> (nodes, pid). Those that have ended already are left out."""
     running = [Running(name, nodes, pid, began(pid) or 0) for name, (nodes, pid) in processes.items()]

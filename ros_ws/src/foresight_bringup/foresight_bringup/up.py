@@ -279,6 +279,7 @@ class Group:
     def stop(self, stopping: list[int]) -> None:
         left = stop(list(self.children.values()), pump=lambda: self.pump(0.05), hurry=lambda: len(stopping) > 1)
         self._record.unlink(missing_ok=True)
+        record.latch_file(self._graph.namespace).unlink(missing_ok=True)
         if left:
             self._console.line("foresight", f"ended by force: {', '.join(left)}.", 31)
         if self.children:

@@ -23,6 +23,7 @@ from foresight.safety.failsafe import FailsafeParams
 from foresight_nodes import topics
 from foresight_nodes.bond import Bonds
 from foresight_nodes.clock import PossibleClock
+from foresight_nodes.latch_note import LatchNote
 from foresight_nodes.parameters import declare, read
 from foresight_nodes.real_time import check_priority
 from foresight_nodes.transitions import Failure, Managed, pause, together
@@ -50,6 +51,7 @@ class ManagerParameters:
     cooldown_s: float = FailsafeParams.cooldown_s  # [s] real time after a latch within which resume is refused; as guard/reset's
     activate_timeout_s: float = 15.0  # [s] real time for a node to activate, since it may wait for the first messages
     real_time_priority: int = 30  # SCHED_FIFO priority of the process where allowed; 0: do not ask
+    latch_file: str = ""  # keeps a latch while this process and the guard's are both gone; empty: nobody does
     exit_on_failure: bool = True  # end the process with code 1 when the graph cannot come up or come back
 
     def __post_init__(self) -> None:
@@ -86,8 +88,10 @@ class LifecycleManager(PossibleClock):
         self._broken: set[str] = set()  # since the graph was last up
         self._broken_s = 0.0  # when the first of them broke; 0: none
         self._guard_state, self._guard_pid = GuardState(), 0  # the guard's last word, and its process then
-        self._latched, self._latched_pid = False, 0
-        self._latched_s = 0.0  # since when, steady clock
+        self._note = LatchNote(self.parameters.latch_file)
+        noted = self._note.read()  # by a manager before this one
+        self._latched, self._latched_pid = noted is not None, noted or 0
+        self._latched_s = time.monotonic()  # since when, steady clock
         self._resumed_pid = 0  # of a guard that latched and is not active: brought back with its latch, at a person's word
         self._ended = False
         topics.DIAGNOSTICS.subscription(self, self._on_diagnostics)
@@ -242,10 +246,13 @@ class LifecycleManager(PossibleClock):
         pid = self._bonds.pid(self._guard_name())
         self._guard_state, self._guard_pid = msg, pid
         if msg.latched and not (msg.state == GuardState.INACTIVE and pid == self._resumed_pid):
-            self._latched_s = self._latched_s if self._latched and pid == self._latched_pid else time.monotonic()
-            self._latched, self._latched_pid = True, pid
+            if not self._latched or pid != self._latched_pid:
+                self._latched, self._latched_pid, self._latched_s = True, pid, time.monotonic()
+                if trouble := self._note.write(pid):
+                    self.get_logger().error(f"The latch is lost where guard and manager both end: {trouble}.")
         elif self._latched and pid == self._latched_pid and msg.state == GuardState.ACTIVE:
             self._latched = False
+            self._note.forget()
 
     def _guard_name(self) -> str:
         return self._managed["guard"].full_name if "guard" in self._managed else ""
@@ -267,6 +274,7 @@ class LifecycleManager(PossibleClock):
         response.success, response.message = not standing, standing or "No latch stands in the way."
         if self._latched and not standing:
             response.message, self._latched, self._resumed_pid = "Going on.", False, self._latched_pid
+            self._note.forget()
         return response
 
     def _standing(self) -> str:
