@@ -791,6 +791,22 @@ def test_a_fault_of_the_driver_stops_and_the_next_plan_starts_where_the_arm_is(
     assert len(guarded.commands) == 2 and guarded.offer(guarded.plan()).reason == "ok"
 
 
+@pytest.mark.parametrize(("waits", "read"), [(0, 1), (1, 2), (9, 3)])
+def test_a_wait_between_reading_two_clocks_is_no_jump(guarded: Guarded, monkeypatch, waits: int, read: int):
+    """They are read again; a process that is kept waiting each time takes the last pair."""
+    asked = []
+
+    def now_s() -> float:
+        asked.append(time.monotonic())
+        time.sleep(0.02 if len(asked) <= waits else 0.0)
+        return 7.0
+
+    monkeypatch.setattr(guarded.node, "now_s", now_s)
+    steady_s, clock_s = guarded.node._clocks()
+    assert len(asked) == read and clock_s == 7.0 and 0 <= asked[-1] - steady_s < 0.02
+    monkeypatch.undo()
+
+
 def test_simulated_time_that_goes_back_stops(guarded: Guarded):
     """The motion in force goes on in the new time until the arm is measured there and braked; then the line starts afresh."""
     guarded.offer(guarded.plan())

@@ -120,6 +120,18 @@ def test_a_debounced_condition_that_goes_in_between_starts_from_the_beginning():
     assert {s.action for s in states} == {Action.NONE}
 
 
+@pytest.mark.parametrize("rule", [rule for rule in TABLE if rule.debounced], ids=lambda rule: rule.condition)
+def test_a_debounced_condition_that_comes_and_goes_prolongs_what_it_led_to(rule):
+    """Too short each time to begin it, and never clear for long: it goes on, and ends when it has been clear for its time."""
+    bad, clear_s = only(rule.condition), PARAMS.stop_clear_s if rule.action is Action.STOP else PARAMS.clear_s
+    short_s = 0.9 * PARAMS.debounce_s
+    flickers = [(1.0 + 0.05 * i + at_s, flags) for i in range(40) for at_s, flags in ((0.0, bad), (short_s, CLEAR))]
+    states = run([(0.0, bad), (PARAMS.debounce_s, bad), *flickers])
+    assert {s.action for s in states[1:]} == {rule.action} and states[-1].cause == rule.condition
+    ends_s = flickers[-1][0] + clear_s
+    assert [s.action for s in run([(0.0, bad), (PARAMS.debounce_s, bad), *flickers, (ends_s + 0.001, CLEAR)])][-1] is Action.NONE
+
+
 @pytest.mark.parametrize("condition", ["state_invalid", "not_following"])
 def test_a_time_that_is_no_number_acts_and_never_ends(condition):
     """Doubt leads to the action, not away from it."""

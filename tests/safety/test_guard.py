@@ -384,6 +384,31 @@ def test_a_latch_can_be_reset_after_the_clock_began_anew(guard, start):
     assert guard.reset(1.6, replace(at_rest, stamp_s=1.6)).ok
 
 
+@pytest.mark.parametrize("by_s", [-30.0, -0.05, 0.05, 3600.0])
+def test_a_stop_goes_on_on_a_clock_that_jumps(moving, by_s):
+    """Asked again it is the same motion, on the clock of now; and what was before the jump is not brought back."""
+    motion = moving.stop("operator", following(moving, 0.1), 0.1)
+    at_s = np.linspace(0.11, 0.5, 20)
+    expected = sample(motion, at_s)[0]
+    moving.clock_moved(by_s)
+    again = moving.stop("again", following(moving, 0.12 + by_s), 0.12 + by_s)
+    for moved in (again, moving.forward, moving.in_force):
+        np.testing.assert_allclose(sample(moved, at_s + by_s)[0], expected, atol=1e-6)
+    moving.clock_moved(by_s)
+    moving.retract()
+    np.testing.assert_allclose(sample(moving.in_force, at_s + 2 * by_s)[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("speed", [0.15, 1.0, 3.0])
+def test_an_arm_that_something_drives_to_its_limit_is_not_commanded_beyond_it(guard, profile, speed):
+    """Where it can no longer be braked before, nothing is commanded."""
+    q, dq = profile.home.copy(), np.zeros(6)
+    q[2], dq[2] = profile.position_max[2] - 0.02, speed
+    motion = guard.stop("operator", RobotState(10.0, q, dq), 10.0)
+    assert (motion is None) == (speed > 0.5)
+    assert motion is None or (motion.q <= profile.position_max).all()
+
+
 def test_a_velocity_that_no_arm_has_moves_nothing(guard, profile):
     """With nothing in force it is no ground to command anything; one that it may have is braked."""
     for speed, turns in ((28.6, False), (1e9, False), (0.5, True)):

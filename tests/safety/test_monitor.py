@@ -147,6 +147,15 @@ def test_a_leap_is_told_once(world: World):
     assert "state_jumped" not in world.stands(10.05)
 
 
+@pytest.mark.parametrize("stamps_s", [(10.02, 10.022, 10.024), (10.02, 10.018, 10.024), (10.02, 10.024, 10.022)])
+def test_a_leap_is_seen_in_whatever_order_its_states_come(world: World, stamps_s: tuple[float, ...]):
+    """An arm that is elsewhere from the second state on."""
+    for number, stamp_s in enumerate(stamps_s):
+        world.measure(10.03 + 0.002 * number, world.q + (0.5 if number else 0.0), stamp_s=stamp_s)
+    said = world.stands(10.04)["state_jumped"]
+    assert ("s earlier." in said) == (stamps_s[1] < stamps_s[0])
+
+
 def test_an_arm_that_is_not_where_it_should_be(world: World):
     """Off its command, moving without one, not yet at rest after a stop."""
     world.move(10.0)

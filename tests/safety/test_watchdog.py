@@ -99,6 +99,17 @@ def test_two_steps_within_a_second_are_one_whenever_they_come(began_s: float, ap
             assert [jump for jump in told if jump] == [pytest.approx(jump, abs=1e-6) for jump in found]
 
 
+@pytest.mark.parametrize("waited_s", [0.5, 1.05, 1.2, 3.0, 100.0])
+@pytest.mark.parametrize("step_s", [-3600.0, -0.1, 0.1, 3600.0])
+def test_a_step_while_nobody_read_is_seen_afterwards(waited_s: float, step_s: float):
+    """However long the reader was kept waiting: it compares with what it saw last."""
+    watch = ClockWatch(False, 0.05)
+    read = [(5.0 + t, 1e3 + t) for t in np.arange(0.0, 2.0, 0.01).tolist()]
+    later_s = read[-1][0] + waited_s
+    told = jumps(watch, [*read, *((later_s + t, 995.0 + later_s + t + step_s) for t in (0.0, 0.01, 0.02))])
+    assert told[: len(read)] == [0] * len(read) and told[len(read) :] == [pytest.approx(step_s, abs=1e-6), 0, 0]
+
+
 def test_drift_of_the_wall_clock_is_no_jump():
     """A clock that is slewed by 500 ppm for an hour has never jumped."""
     watch = ClockWatch(False, 0.05)
@@ -122,6 +133,14 @@ def test_simulated_time_that_leaps_or_goes_back_has_jumped(jump_s: float):
     told = [j for j in found if j]
     assert told == [pytest.approx(jump_s, abs=0.006), pytest.approx(-jump_s, abs=0.006)]
     assert watch.read(5.3, 0.3)[0].time_s == pytest.approx(0.3, abs=0.02)
+
+
+def test_small_leaps_of_simulated_time_add_up():
+    """Each by less than the limit beyond what it may; the time of the failsafe goes on about as fast as it may."""
+    watch = ClockWatch(True, 0.05)
+    readings = [watch.read(5.0 + 0.005 * i, 1.0 + 0.069 * i) for i in range(201)]
+    assert sum(jump_s > 0 for _, jump_s in readings) > 50
+    assert readings[-1][0].time_s - readings[0][0].time_s < ClockWatch.FASTEST * 1.0 * 2
 
 
 def test_simulated_time_that_begins_late_has_not_jumped():

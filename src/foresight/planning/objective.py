@@ -26,7 +26,7 @@ from foresight.planning.residuals import BESIDES, KINDS, Foreseen, lacking, unkn
 DEFAULT = (
     "to_go(growth=1) + 0.08*effort + 0.08*smooth"  # in blocks; growing weight reaches goals sooner than the last block alone
 )
-HEAVIEST = 1e6  # weight or growth: beyond what anybody means, and far from where float32 ends
+HEAVIEST, LIGHTEST = 1e6, 1e-6  # weight or growth: beyond what anybody means, and far from where float32 ends
 LONGEST = 1000  # characters of an objective
 TERM = re.compile(r"\s*(?:(?P<weight>[^\s*()]+)\s*\*\s*)?(?P<name>\w+)\s*(?:\((?P<options>[^()]*)\))?\s*(?P<more>\+|$)")
 
@@ -61,8 +61,9 @@ class Term:
         if self.norm not in NORMS:
             raise ValueError(f"Norm '{self.norm}' of term '{self.name}' is unknown. Available: {', '.join(NORMS)}.")
         for what, value in (("weight", self.weight), ("growth", self.growth)):
-            if not 0 <= value <= HEAVIEST:
-                raise ValueError(f"The {what} of term '{self.name}' must be a finite number from 0 to {HEAVIEST:g}, got {value}.")
+            if value != 0 and not LIGHTEST <= value <= HEAVIEST:
+                expected = f"0 or a finite number from {LIGHTEST:g} to {HEAVIEST:g}"
+                raise ValueError(f"The {what} of term '{self.name}' must be {expected}, got {value}.")
 
     def along(self, foreseen: Foreseen) -> Float[Tensor, "S T"]:
         """The cost at each look, before the mean over the horizon."""
@@ -151,12 +152,15 @@ def parse(text: str) -> Objective:
 
 
 def _term(name: str, weight: str | None, options: str) -> Term:
-    known = {"norm": KINDS[name].norm if name in KINDS else "sum", "growth": "0"}
+    known, given = {"norm": KINDS[name].norm if name in KINDS else "sum", "growth": "0"}, set()
     for option in filter(None, (word.strip() for word in options.split(","))):
         key, _, value = (part.strip() for part in option.partition("="))
         if key not in known or not value:
             raise ValueError(f"Option '{option}' of term '{name}' is unknown. Available: norm=..., growth=....")
+        if key in given:
+            raise ValueError(f"Option '{key}' of term '{name}' stands twice. Give it once.")
         known[key] = value
+        given.add(key)
     number = lambda what, word: _number(f"The {what} of term '{name}'", word)  # noqa: E731
     return Term(name, number("weight", weight or "1"), known["norm"], number("growth", known["growth"]))
 

@@ -1,7 +1,8 @@
 """What to do when something is wrong: one table, read by one pure function. Knows no ROS, no clock and no motion.
 
 The most severe action whose condition stands wins, at once or after `debounce_s`. It ends only when everything as severe has
-been clear for its time, so nothing flickers. A latch ends by `reset` alone. Time is seconds of a clock that does not go back.
+been clear for its time, debounced or not, so nothing flickers. A latch ends by `reset` alone. Time is seconds of a clock that
+does not go back.
 
     python -m foresight.safety.failsafe > docs/failsafe.md    writes the table as a page
 """
@@ -175,7 +176,8 @@ def failsafe(flags: Flags, state: FailsafeState, params: FailsafeParams, now_s: 
     standing = {f.name: began.get(f.name, now_s) for f in fields(flags) if getattr(flags, f.name)}
     worst, cause = Action.NONE, ""
     for condition, action, debounced, _ in rules_of(params):
-        acts = condition in standing and not (debounced and now_s - standing[condition] < params.debounce_s)
+        new = debounced and action != state.action  # one that comes and goes prolongs what it led to, however short it is
+        acts = condition in standing and not (new and now_s - standing[condition] < params.debounce_s)
         if acts and action > worst:
             worst, cause = action, condition
     kept = tuple(standing.items())

@@ -168,7 +168,10 @@ class Guard:
         )  # fmt: skip
 
     def retract(self) -> None:
-        """As before the last `offer`, `brake`, `stop` or relief, whose motion was not sent: it would have come too late."""
+        """As before the last `offer`, `brake`, `stop` or relief, whose motion was not sent: it would have come too late.
+
+        To be called before the clock moves again: then nothing is taken back.
+        """
         self._sought_s = -np.inf
         (
             self.in_force, self.forward, self.stopped, self._stopped_at_s, self._stop_motion, self.held, self._braked,
@@ -389,11 +392,12 @@ class Guard:
 
     def clock_moved(self, by_s: float) -> None:
         """The clock that trajectories are stamped on has jumped; what is in force goes on where it is."""
-        if self.in_force is not None:
-            self.in_force = replace(self.in_force, times_s=self.in_force.times_s + by_s)
+        moved = lambda m: None if m is None else replace(m, times_s=m.times_s + by_s)  # noqa: E731
+        self.in_force, self.forward, self._stop_motion = map(moved, (self.in_force, self.forward, self._stop_motion))
         if self.gripping is not None:
             self.gripping = self.gripping[0], self.gripping[1] + by_s
         self._stopped_at_s += by_s
+        self._remember()  # what was before is on the clock of before
         self._sought_s += by_s
         self._deviation = replace(self._deviation, stamp_s=self._deviation.stamp_s + by_s)
 
@@ -468,9 +472,11 @@ class Guard:
         if (speed <= self.config.measured_rest_rad_s).all() or not (speed <= self.profile.velocity_max).all():
             return None  # it rests; or no arm is so fast, and such a velocity was not measured
         try:
-            return braking(state.q + (begin_s - state.stamp_s) * state.dq, state.dq, self.profile, begin_s)
+            motion = braking(state.q + (begin_s - state.stamp_s) * state.dq, state.dq, self.profile, begin_s)
         except BrakingError:
             return None
+        inside = (motion.q >= self.profile.position_min) & (motion.q <= self.profile.position_max)
+        return motion if inside.all() else None  # too late: nothing is commanded where no joint can be
 
     def relieve(self, state: RobotState, now_s: float) -> Trajectory | None:
         """What takes the command back to where the arm is, to be sent, when something keeps it from following; else None.

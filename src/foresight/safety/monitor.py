@@ -108,14 +108,15 @@ class Monitor:
         if not self.watchdog.seen("state", now, state.stamp_s):
             return
         before, self.state = self.state, state
-        if before is not None and state.stamp_s > before.stamp_s:
-            allowed = self.config.state_leap * self.profile.velocity_max * (state.stamp_s - before.stamp_s)
+        if before is not None:
+            apart_s = abs(state.stamp_s - before.stamp_s)  # of messages that came out of order, too
+            allowed = self.config.state_leap * self.profile.velocity_max * apart_s
             beyond = np.abs(state.q - before.q) - allowed
             j = int(np.argmax(beyond))
             if beyond[j] > self.config.state_leap_rad:
                 self._leap = (
                     f"{self.profile.joint_names[j]} was measured at {before.q[j]:.3f} rad and at {state.q[j]:.3f} rad "
-                    f"{state.stamp_s - before.stamp_s:.3f} s later."
+                    f"{apart_s:.3f} s {'later' if state.stamp_s > before.stamp_s else 'earlier'}."
                 )
 
     @property

@@ -122,6 +122,7 @@ class ClockWatch:
         self._spare_s = 0.0  # by how much less it moved than it might: it fell behind, or its reader was kept waiting
         self._apart_s: deque[tuple[float, float, float]] = deque()  # since when; least, most of clock minus steady [s]
         self._least_s = self._most_s = np.nan  # of all of them
+        self._beyond_s = 0.0  # by how much the simulated one lately moved more than it might: what is left of small leaps
         self._jumped_s = 0.0  # by how much the simulated clock has jumped in all
 
     def read(self, steady_s: float, clock_s: float) -> tuple[Moment, float]:
@@ -139,20 +140,23 @@ class ClockWatch:
             return 0.0
         self._clock_s, self._moved_s, self._spare_s = clock_s, steady_s, 0.0
         if advanced_s < 0:
+            self._beyond_s = 0.0
             return advanced_s - min(passed_s, self.BURST_S)  # it may have stood before
         possible_s = max(passed_s + spare_s, self.FASTEST * min(passed_s, self.BURST_S))
-        if advanced_s - possible_s > self.limit_s:
+        self._beyond_s = max(0.0, self._beyond_s + advanced_s - possible_s)  # 0 for NaN, the first reading
+        if self._beyond_s > self.limit_s:
+            self._beyond_s = 0.0
             return advanced_s - passed_s
         behind_s = passed_s - advanced_s
-        self._spare_s = min(max(0.0, behind_s + spare_s), max(self.KEPT_S, behind_s))  # 0 for NaN, the first reading
+        self._spare_s = min(max(0.0, behind_s + spare_s), max(self.KEPT_S, behind_s))  # and so here
         return 0.0
 
     def _step(self, steady_s: float, clock_s: float) -> float:
         """Of the wall clock: how much farther from the steady one it is than the nearest, or farthest, that it was of late."""
         apart_s, parts = clock_s - steady_s, self._apart_s
         if not parts or steady_s - parts[-1][0] >= self.WINDOW_S / self.PARTS:
-            while parts and steady_s - parts[0][0] >= self.WINDOW_S + self.WINDOW_S / self.PARTS:
-                parts.popleft()
+            while len(parts) > 1 and steady_s - parts[0][0] >= self.WINDOW_S + self.WINDOW_S / self.PARTS:
+                parts.popleft()  # not the last: whoever was kept waiting compares with what it saw before
             parts.append((steady_s, apart_s, apart_s))
             self._least_s, self._most_s = min(part[1] for part in parts), max(part[2] for part in parts)
         elif not parts[-1][1] <= apart_s <= parts[-1][2]:

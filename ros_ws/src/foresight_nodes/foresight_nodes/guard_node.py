@@ -49,6 +49,7 @@ MORE = 1.5  # times what making it took, which the next attempt may take
 AUTO = "auto"  # as controller_node: the controller topic's name without its last part
 ASK_S = 0.1  # [s] between two looks for the controller's answer
 GRIP_S = 0.1  # [s] in which the gripper's command goes from open to closed; its fingers go as they can
+CLOCK_READINGS, TOGETHER_S = 3, 0.005  # of two clocks at most, until no more than so much [s] has passed meanwhile
 LATE_S = 0.03  # [s] without a look after which the node itself was kept waiting, and first reads what came meanwhile
 
 
@@ -341,7 +342,7 @@ class GuardNode(Part[GuardParameters]):
 
     def _now(self) -> Moment:
         """The present moment; a jump of the ROS clock is noticed here, before anything is judged by it."""
-        moment, jump_s = self._clock_watch.read(time.monotonic(), self.now_s())
+        moment, jump_s = self._clock_watch.read(*self._clocks())
         if jump_s and self._guard is not None:
             self._guard.clock_moved(jump_s)
             self._monitor.clock_jumped(jump_s)
@@ -349,6 +350,14 @@ class GuardNode(Part[GuardParameters]):
                 self._guard.forget_grip()
                 self._closed = float("nan")
         return moment
+
+    def _clocks(self) -> tuple[float, float]:
+        """The steady clock and ROS's, read together: again where this process was kept waiting in between."""
+        for _ in range(CLOCK_READINGS):
+            steady_s, clock_s = time.monotonic(), self.now_s()
+            if time.monotonic() - steady_s < TOGETHER_S:
+                break
+        return steady_s, clock_s
 
     def _tick(self) -> None:
         """After a wait of its own it first reads, once, what came meanwhile: that was no silence of the others."""
