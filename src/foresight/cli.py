@@ -186,6 +186,7 @@ def explain(words: list[str]) -> int:
 
     config = parse(ExplainConfig, "explain", explain.__doc__, words)
     config = replace(config, checkpoint=find_checkpoint(config.checkpoint))
+    check_file("--out", config.out, "plan.png")
     _prepare_rendering()
     from sim.explain import explain as run
 
@@ -259,6 +260,21 @@ def inject(words: list[str]) -> int:
 def pursue(words: list[str]) -> int:
     """Give a goal to a running graph: a tip position, an object position or pictures; tells how it goes, Ctrl-C cancels."""
     return _become([sys.executable, "-m", "foresight_nodes.pursue", *words])
+
+
+def stop(words: list[str]) -> int:
+    """Bring the arm of a running graph to rest and refuse all motion until `foresight reset`."""
+    return _become([sys.executable, "-m", "foresight_nodes.operate", "stop", *words])
+
+
+def reset(words: list[str]) -> int:
+    """Allow motion again after a stop that holds (a latch), once its cause is gone."""
+    return _become([sys.executable, "-m", "foresight_nodes.operate", "reset", *words])
+
+
+def objective(words: list[str]) -> int:
+    """Tell or change how a running planner judges motions: foresight objective "to_go(growth=1) + 0.5*effort"."""
+    return _become([sys.executable, "-m", "foresight_nodes.operate", "objective", *words])
 
 
 def bench(words: list[str]) -> int:
@@ -529,8 +545,8 @@ def env(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "report": report, "replay": replay,
-    "explain": explain, "up": up, "pursue": pursue, "inject": inject, "bench": bench, "security": security, "env": env,
-    "export": export,
+    "explain": explain, "up": up, "pursue": pursue, "objective": objective, "stop": stop, "reset": reset, "inject": inject,
+    "bench": bench, "security": security, "env": env, "export": export,
 }  # fmt: skip
 BENCHES: dict[str, Callable[[list[str]], int]] = {
     "guard": bench_guard, "faults": bench_faults, "adversary": bench_adversary, "soak": bench_soak, "planner": bench_planner,

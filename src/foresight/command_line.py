@@ -5,6 +5,7 @@ Bad input becomes one line.
 
 from __future__ import annotations
 
+import re
 import signal
 from contextlib import redirect_stderr, redirect_stdout
 from inspect import cleandoc
@@ -15,6 +16,10 @@ from types import FrameType
 from typing import TypeVar
 
 Config = TypeVar("Config")
+PLAINLY = {  # what Python says of a word that is no number
+    r"invalid literal for int\(\) with base 10: ('[^']*')": r"expected a whole number, got \1",
+    r"could not convert string to float: ('[^']*')": r"expected a number, got \1",
+}
 
 
 class InputError(Exception):
@@ -85,4 +90,7 @@ def _one_line(box: str) -> str:
     lines = [line.strip(" │|") for line in box.splitlines()]
     rules = [i for i, line in enumerate(lines) if line and not line.strip("-─╭╮╰╯├┤")]
     kept = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines
-    return " ".join(" ".join(kept).removeprefix("Error parsing ").split()).removesuffix(".") + "."
+    said = " ".join(" ".join(kept).removeprefix("Error parsing ").split()).removesuffix(".") + "."
+    for python, plain in PLAINLY.items():
+        said = re.sub(python, plain, said)
+    return said

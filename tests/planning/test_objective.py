@@ -199,6 +199,22 @@ def test_a_goal_without_what_the_objective_looks_at_makes_no_plan(profile):
         planner.plan(belief_at(GOAL), goal_at(GOAL), Start(np.zeros(3)), torch.Generator(), lambda: 0.0)
 
 
+@pytest.mark.parametrize(("text", "leads"), [("effort", False), ("0*to_go + smooth + keep_out", False), ("effort + tip", True)])
+def test_an_objective_that_is_not_about_the_goal_is_refused(profile, text, leads):
+    """By the planner at once, by an edit and by a goal that brings it; the sentence names the terms that would do."""
+    said = parse(text).refusal(ToyModel(profile), goal_at(GOAL))
+    assert (said is None) == leads and (leads or "Add one of to_go, time, latent, tip, object" in said)
+    planner = Planner(ToyModel(profile), profile, PlannerConfig())
+    plan = lambda: planner.plan(  # noqa: E731
+        belief_at(GOAL), Goal(tip=GOAL, objective=text), Start(np.zeros(3)), torch.Generator(), lambda: 0.0
+    )
+    if leads:
+        assert "tip" in plan().terms
+    else:
+        with pytest.raises(ValueError, match="is about the goal"):
+            plan()
+
+
 def test_risk_is_how_far_the_critics_differ(foreseen, profile):
     """By its formula, and in the plan: motions that lead where less is known are shunned."""
     assert torch.equal(parse("2*risk").score(foreseen)["risk"], 2 * foreseen.latents[..., 1].abs().mean(1))
@@ -214,7 +230,7 @@ def test_risk_needs_several_critics(profile):
     """A model with one is refused by the planner at once, and by an edit while it runs."""
     with pytest.raises(ValueError, match=r"'risk'.*needs a model with several critics"):
         Planner(ToyModel(profile), profile, PlannerConfig(objective="to_go + risk"))
-    assert parse("risk").refusal(Doubtful(profile), goal_at(GOAL)) is None
+    assert parse("to_go + risk").refusal(Doubtful(profile), goal_at(GOAL)) is None
     planner = Planner(ToyModel(profile), profile)
     with pytest.raises(ValueError, match="several critics"):
         planner.plan(

@@ -236,10 +236,11 @@ def test_a_latch_outlives_guard_and_manager_both(bench: Bench, story: list[str],
     note = tmp_path / "latch"
     guard, second = Toy("guard", story), Toy("second", story)
     manager = managed(bench, guard, second, latch_file=str(note))
-    latched(bench, manager)
+    said = latched(bench, manager)
     assert LatchNote(str(note)).read() == os.getpid()
     for node in (guard, manager):
         bench.kill(node)
+    bench.node.destroy_publisher(said)  # a guard's last word dies with it
     story.clear()
     manager = managed(bench, Toy("guard", story), latch_file=str(note), cooldown_s=0.2)
     assert manager._latched

@@ -79,9 +79,15 @@ class Planner:
         out, err = process.communicate()
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
+    def end(self) -> None:
+        """Nobody serves the action any more, as if the process had died."""
+        if self.server is not None:
+            self.server.destroy()
+        self.server = None
+
     def close(self) -> None:
         self.executor.shutdown()
-        self.server.destroy()
+        self.end()
         self.node.destroy_node()
 
 
@@ -154,6 +160,29 @@ def test_a_planner_that_falls_silent_is_given_up(planner: Planner, monkeypatch: 
     try:
         with pytest.raises(command.PursueError, match="has said nothing for"):
             command.pursue(node, goal, lambda feedback: None, lambda: False)
+    finally:
+        serving.join()
+        node.destroy_node()
+
+
+@pytest.mark.parametrize("planner", [{"turns": 10**6}], indirect=True)
+def test_a_planner_that_has_ended_is_told_at_once(planner: Planner):
+    """And that its goal is lost with it; nobody waits for its silence to last."""
+    node, goal = Node("asking"), command.PursueConfig(tip=(0.45, 0.1, 0.15)).goal()
+
+    def serve() -> None:
+        while not planner.goals:
+            planner.turn()
+        for _ in range(5):
+            planner.turn()
+        planner.end()
+
+    serving, begin_s = threading.Thread(target=serve), time.monotonic()
+    serving.start()
+    try:
+        with pytest.raises(command.PursueError, match=r"has ended.*give it again"):
+            command.pursue(node, goal, lambda feedback: None, lambda: False)
+        assert time.monotonic() - begin_s < command.SILENT_S
     finally:
         serving.join()
         node.destroy_node()

@@ -78,9 +78,10 @@ def compose(account: Account) -> Figure:
     _shares(axes[1, 2], account)
     _frames(lower.subplots(cameras, blocks + 1 + (account.subgoal is not None), squeeze=False), account)
     plan = account.plan
+    near = f"{plan.margin_m:.3f} m beyond the margin of {plan.nearest}" if plan.nearest else "nothing near"
     figure.suptitle(
         f"{account.title}: {plan.source}, cost {plan.cost:.3f} blocks of {account.objective}, {plan.distance:.2f} s to go, "
-        f"{plan.candidates} candidates, margin {plan.margin_m:.3f} m{f' ({plan.nearest})' if plan.nearest else ''}",
+        f"{plan.candidates} candidates, {near}",
         fontsize=10,
     )
     return figure

@@ -85,7 +85,7 @@ def _caveats(own: Sequence[EpisodeResult]) -> list[str]:
 
 def _header(report: Report, successes: int, total: int) -> str:
     how = (
-        "through the ROS graph, in real time"
+        "through the ROS graph, its clock held to real time"
         if report.through == "ros"
         else "in one process; time stands still while the planner thinks"
     )

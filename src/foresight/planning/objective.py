@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foresight.data import Goal
-from foresight.planning.residuals import BESIDES, KINDS, Foreseen, lacking, unknown
+from foresight.planning.residuals import BESIDES, KINDS, TOWARDS, Foreseen, lacking, unknown
 
 DEFAULT = (
     "to_go(growth=1) + 0.08*effort + 0.08*smooth"  # in blocks; growing weight reaches goals sooner than the last block alone
@@ -120,6 +120,8 @@ class Objective:
                 return f"Term '{term.name}' of the objective needs a model with {needed}. Leave it out, or give such a model."
             if goal is not None and (needed := lacking(term.name, goal)):
                 return f"Term '{term.name}' of the objective needs a goal with {needed}. Leave it out, or give the goal that."
+        if not any(term.weight > 0 and term.name in TOWARDS for term in self.terms):
+            return f"No term of the objective '{self}' is about the goal, so it leads nowhere. Add one of {', '.join(TOWARDS)}."
         return None
 
     def fitting(self, goal: Goal) -> Objective:

@@ -189,13 +189,14 @@ class Planner:
         for policy in ("both", "actor") if self.config.policy == "both" else (self.config.policy,):
             if self._pace.fits(left_s(), policy, *after):
                 return policy
-        raise self._no_time(left_s())
+        raise self._no_time(left_s(), policy, *after)
 
-    def _no_time(self, left_s: float) -> NoPlan:
-        deadline_ms, left_ms = 1e3 * self.config.deadline_s, 1e3 * left_s
+    def _no_time(self, left_s: float, *parts: str) -> NoPlan:
+        deadline_ms, left_ms = 1e3 * self.config.deadline_s, 1e3 * max(0.0, left_s)
+        parts_ms = ", ".join(f"{part} {1e3 * self._pace.expected_s(part):.0f} ms" for part in dict.fromkeys(parts))
         detail = (
-            f"No time for a plan: {left_ms:.0f} of {deadline_ms:.3g} ms are left, and one examination takes "
-            f"{1e3 * self._pace.expected_s('examining'):.0f} ms. Raise planner.deadline_s or leave the planner more time."
+            f"No time for a plan: {left_ms:.0f} of {deadline_ms:.3g} ms are left, and what it still takes goes beyond them "
+            f"({parts_ms}). Leave the planner more of the machine, or raise planner.deadline_s (params_file:=...)."
         )
         return NoPlan(Verdict(Reason.NO_TIME, detail), 0)
 
@@ -235,7 +236,7 @@ class Planner:
                     refused=refused[0].detail if refused and source == "stay" else "",
                 )
             refused.append(examined.verdict)
-        raise NoPlan(refused[0], len(refused)) if refused else self._no_time(left_s())
+        raise NoPlan(refused[0], len(refused)) if refused else self._no_time(left_s(), "examining")
 
     def _towards(self, goal: Goal) -> Model:
         """The model with the goal in mind, where it can."""

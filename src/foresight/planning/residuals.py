@@ -26,6 +26,7 @@ BESIDES = {  # parts of a goal beside places, and what reads them
     "opening": "the gripper's opening (trained on data of `foresight collect --task mixed`)",
     "contact": "a readout of contact (trained with --model.contact)",
 }
+TOWARDS = ("to_go", "time", "latent", "tip", "object", *BESIDES)  # the residuals that are about the goal
 KEPT_M = 0.10  # [m] from a keep-out within which the tip is blamed for its nearness
 
 

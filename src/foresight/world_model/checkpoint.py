@@ -75,7 +75,7 @@ def read_config(path: Path) -> dict:
     if not path.is_dir():
         raise CheckpointError(
             f"No checkpoint folder at {path}. Train one with `foresight train`, "
-            f"or give --checkpoint a folder that holds {WEIGHTS} and {CONFIG}."
+            f"or name a folder that holds {WEIGHTS} and {CONFIG}."
         )
     missing = [n for n in (WEIGHTS, CONFIG) if not (path / n).is_file()]
     if missing:

@@ -17,7 +17,7 @@ from foresight_nodes import topics
 STOP = "guard/stop"  # anybody in the graph may stop the arm
 RESET = "guard/reset"  # only an operator lets it move again
 # A person's tools: the `ros2` command's nodes, `foresight evaluate --ros`, `foresight inject`, `foresight pursue`.
-OPERATORS = ("/_ros2cli_*", "episode_runner", "foresight_inject_*", "foresight_pursue_*")
+OPERATORS = ("/_ros2cli_*", "episode_runner", "foresight_inject_*", "foresight_operate_*", "foresight_pursue_*")
 LAUNCHER = "foresight_up_*"  # `foresight up`, which hears whether the graph is active
 CAMERAS = ("front", "wrist")
 CONTROLLER = "joint_trajectory_controller/joint_trajectory"

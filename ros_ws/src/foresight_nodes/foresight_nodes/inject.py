@@ -20,13 +20,12 @@ from typing import Annotated
 
 import tyro
 from foresight_bringup import record
-from foresight_bringup.graph import enclave, namespace_of
+from foresight_bringup.graph import namespace_of
 from foresight_msgs.srv import Inject
 
 from foresight.command_line import InputError, parse
+from foresight_nodes.ask import PATIENCE_S, asker
 from sim.faults import NAMES, TABLE
-
-PATIENCE_S = 10.0  # [s] for the service to be found and to answer; discovery may take 4, and longer on a busy machine
 
 
 class InjectError(RuntimeError):
@@ -132,33 +131,15 @@ def _for_a_while(process: record.Running, duration_s: float, said: str, begin: C
 
 
 def _ask(node: str, config: InjectConfig) -> str:
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-
     values = config.values()
     request = Inject.Request(fault=config.fault, duration_s=config.duration_s, names=list(values), values=list(values.values()))
-    rclpy.init(args=["--ros-args", "--enclave", enclave(config.namespace, "operator")])
-    asking = rclpy.create_node(f"foresight_inject_{os.getpid()}", namespace=config.namespace or None)
-    executor = SingleThreadedExecutor()
-    executor.add_node(asking)
-    try:
-        client, end_s = asking.create_client(Inject, f"{node}/inject"), time.monotonic() + PATIENCE_S
-        answer = None
-        while (answer is None or not answer.done()) and time.monotonic() < end_s:
-            if answer is None and client.service_is_ready():
-                answer = client.call_async(request)
-            executor.spin_once(timeout_sec=0.05)
-        if answer is None or not answer.done():
-            raise InjectError(
-                f"{node}/inject does not answer within {PATIENCE_S:.0f} s. Does `foresight up sim` run on this domain?"
-            )
-        if not answer.result().ok:
-            raise InjectError(answer.result().message)
-        return answer.result().message
-    finally:
-        executor.shutdown()
-        asking.destroy_node()
-        rclpy.try_shutdown()
+    with asker("inject", config.namespace) as ask:
+        answer = ask(Inject, f"{node}/inject", request)
+    if answer is None:
+        raise InjectError(f"{node}/inject does not answer within {PATIENCE_S:.0f} s. Does `foresight up sim` run on this domain?")
+    if not answer.ok:
+        raise InjectError(answer.message)
+    return answer.message
 
 
 def main(words: list[str] | None = None) -> int:

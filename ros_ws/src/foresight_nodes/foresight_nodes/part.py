@@ -86,10 +86,13 @@ class Part(PossibleClock, LifecycleNode, Generic[P]):
         """A timer; on the steady clock it also runs while simulated time stands still."""
         return self.create_timer(period_s, callback, clock=self._steady if steady else None)
 
-    def complain(self, text: str) -> None:
-        """Says that something is wrong: in the log (not more than every 2 s) and in the diagnostics."""
+    def complain(self, text: str, seldom: bool = False) -> None:
+        """Says that something is wrong: in the log (not more than every 2 s, `seldom`: 30 s) and in the diagnostics."""
         self._complaint = Complaint(text, time.monotonic())
-        self.get_logger().warning(text, throttle_duration_sec=2.0)
+        if seldom:
+            self.get_logger().warning(text, throttle_duration_sec=30.0)
+        else:
+            self.get_logger().warning(text, throttle_duration_sec=2.0)
 
     def diagnose(self) -> None:
         """Publishes the node's diagnostics now."""
@@ -185,7 +188,10 @@ class Part(PossibleClock, LifecycleNode, Generic[P]):
             action()
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             reason = " ".join(str(error).split())
-            self.get_logger().error(f"Cannot {verb}: {reason}")
+            if verb == "activate":  # what it waits for may come: whoever asked asks again
+                self.get_logger().warning(f"Cannot {verb}: {reason}")
+            else:
+                self.get_logger().error(f"Cannot {verb}: {reason}")
             self._complaint = Complaint(f"Cannot {verb}: {reason}", time.monotonic())
             self._send(DiagnosticStatus.ERROR, self._complaint.text, {})
             return TransitionCallbackReturn.FAILURE

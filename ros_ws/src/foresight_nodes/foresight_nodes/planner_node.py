@@ -39,11 +39,11 @@ from foresight_nodes.heartbeat import Heartbeat
 from foresight_nodes.models import LoadModel, blank_observation, load_for
 from foresight_nodes.part import Part
 from foresight_nodes.real_time import check_priority
+from foresight_nodes.topics import OBJECTIVE, RESET
 
 HISTORY_S = 1.0  # [s] of commands already executed that are remembered, to know the motion at a belief's stamp
 
 CYCLE_S = 0.1  # [s] from one observation to the next: how long a plan may take
-OBJECTIVE = "planner.objective"  # the parameter that takes effect while the node runs, from the next plan on
 UNDECIDED_S = 0.2  # [s] after its begin for which a plan without an answer counts as offered
 CLOCKS_APART_S = 0.05  # [s] by which the guard's clock may run ahead of this node's, /clock being coarse
 
@@ -449,7 +449,7 @@ class PlannerNode(Part[PlannerParameters]):
         if not msg.in_force and stamp_s > self._in_force_s + CLOCKS_APART_S:
             self._in_force = None
         if msg.state == GuardState.STOPPED and self._chase is not None and stamp_s >= self._chase.pursuit.start_s:
-            self._finish(Pursue.Result.STOPPED, f"The guard was stopped: {msg.detail}")
+            self._finish(Pursue.Result.STOPPED, f"The guard was stopped: {msg.detail.rstrip('.')}. {RESET}")
 
 
 def conclude(handle: ServerGoalHandle, result: Pursue.Result) -> None:

@@ -35,6 +35,8 @@ from foresight_nodes.run import leave
 
 PATIENCE_S = 15.0  # [s] real time for the planner to be found, and for each of its answers; discovery may take 4, or more
 SILENT_S = 10.0  # [s] real time without feedback after which the goal is given up: the planner may have ended
+GONE_S = 1.0  # [s] real time for which nobody serves the action any more, until the planner counts as ended
+AGAIN = "Its goal is lost with it: give it again once `foresight up` says that the graph is active."
 TELL_S = 1.0  # [s] between two lines of feedback where there is no terminal to write on one
 
 
@@ -156,9 +158,12 @@ def pursue(node: Node, goal: Pursue.Goal, say: Callable[[Pursue.Feedback], None]
         handle, heard_s = asked.result(), time.monotonic()
         if not handle.accepted:
             raise PursueError("The planner takes no goals now: it is not active. `foresight up` says why.")
-        result, told = handle.get_result_async(), False
+        result, told, there_s = handle.get_result_async(), False, time.monotonic()
         while not result.done():
             executor.spin_once(timeout_sec=0.05)
+            there_s = time.monotonic() if client.server_is_ready() else there_s
+            if time.monotonic() - there_s > GONE_S:
+                raise PursueError(f"The planner has ended, so the arm comes to rest. {AGAIN}")
             silent = time.monotonic() - heard_s > SILENT_S
             if (cancelled() or silent) and not told:
                 told, end_s = True, time.monotonic() + PATIENCE_S
@@ -166,7 +171,7 @@ def pursue(node: Node, goal: Pursue.Goal, say: Callable[[Pursue.Feedback], None]
             if told and time.monotonic() > end_s:
                 raise PursueError(
                     f"The planner has said nothing for {time.monotonic() - heard_s:.0f} s, and does not answer that the goal is "
-                    "cancelled. Without a planner the arm comes to rest."
+                    f"cancelled. Without a planner the arm comes to rest. {AGAIN}"
                 )
         return result.result().result
     finally:

@@ -182,7 +182,8 @@ class SimNode(Part[SimParameters]):
             self._factor = (self._simulation.time_s - self._rate_sim_s) / (real_s - self._rate_real_s)
             self._rate_real_s, self._rate_sim_s = real_s, self._simulation.time_s
             if self._factor < SLOW * factor:
-                self.complain(f"Runs at {self._factor:.2f} of real time, not {factor:.2f}: the cores are too slow or too busy.")
+                slow = f"Runs at {self._factor:.2f} of real time, not {factor:.2f}: the cores are too slow or too busy."
+                self.complain(slow, seldom=True)
 
     def _run_until(self, until_s: float) -> None:
         """Physics up to then, with every message at its time."""
