@@ -79,7 +79,7 @@ class Planner:
         out, err = process.communicate()
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
-    def end(self) -> None:
+    def vanish(self) -> None:
         """Nobody serves the action any more, as if the process had died."""
         if self.server is not None:
             self.server.destroy()
@@ -87,7 +87,7 @@ class Planner:
 
     def close(self) -> None:
         self.executor.shutdown()
-        self.end()
+        self.vanish()
         self.node.destroy_node()
 
 
@@ -175,7 +175,7 @@ def test_a_planner_that_has_ended_is_told_at_once(planner: Planner):
             planner.turn()
         for _ in range(5):
             planner.turn()
-        planner.end()
+        planner.vanish()
 
     serving, begin_s = threading.Thread(target=serve), time.monotonic()
     serving.start()

@@ -387,7 +387,8 @@ class GuardNode(Part[GuardParameters]):
         if action is Action.NONE:
             self.get_logger().info("Motion is allowed.")
             return
-        text = f"{action.name.capitalize()} ({cause}): {self._why}" + (f" {topics.RESET}" if action is Action.LATCH else "")
+        text = f"{action.name.capitalize()} ({cause}): {self._why}"
+        text = f"{text.rstrip('.')}. {topics.RESET}" if action is Action.LATCH else text
         self.get_logger().warning(text)
         self._complaint = Complaint(text, time.monotonic())
 
