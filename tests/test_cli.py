@@ -128,6 +128,19 @@ def test_every_bench_answers_help(capsys, name):
     assert ended.returncode == 0 and "--json" in ended.stdout, ended.stderr
 
 
+def test_how_pictures_are_drawn_is_settled_before_mujoco_is_imported():
+    """MuJoCo reads it once: where a command's modules import it first, nothing can be drawn without a display."""
+    script = (
+        "import os, sys; from foresight import cli; assert 'mujoco' not in sys.modules\n"
+        "try: cli.main(['bench', 'cycles', '--help'])\n"
+        "except SystemExit: assert 'mujoco' in sys.modules\n"
+        "from sim.rendering import check_rendering; check_rendering(); print(os.environ['MUJOCO_GL'])"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, env=plain)
+    assert ended.returncode == 0 and ended.stdout.split()[-1], ended.stderr
+
+
 def test_a_folder_is_no_file_for_figures(capsys, tmp_path):
     """--json with the name of a folder is refused before the episodes, not after them."""
     assert cli.main(["evaluate", "--json", str(tmp_path), "--episodes", "1"]) == 2

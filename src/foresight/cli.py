@@ -21,6 +21,7 @@ from time import strftime
 from typing import TYPE_CHECKING
 
 from foresight.command_line import InputError, check_file, check_folder, interrupt_on_sigterm, parse
+from foresight.ros_environment import mujoco_gl
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         return _fail(f"Command '{words[0]}' is unknown. Commands: {', '.join(COMMANDS)}. See `foresight --help`.")
     interrupt_on_sigterm()
+    os.environ.setdefault("MUJOCO_GL", mujoco_gl())  # before anything imports MuJoCo, which reads it once
     try:
         return COMMANDS[words[0]](words[1:]) or 0
     except KeyboardInterrupt:
