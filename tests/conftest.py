@@ -17,6 +17,13 @@ from foresight.robots.profile import RobotProfile, load_profile  # noqa: E402
 from tests.motions import MIDDLE  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (`-n 2 --dist loadgroup`) one runs the tests of nodes, which keep time; others go file by file."""
+    for item in items:
+        file = item.path.relative_to(item.config.rootpath)
+        item.add_marker(pytest.mark.xdist_group("nodes" if file.parts[:2] == ("tests", "ros") else str(file)))
+
+
 @pytest.fixture(scope="session")
 def profile() -> RobotProfile:
     return load_profile("ur5e")
