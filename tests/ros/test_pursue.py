@@ -26,9 +26,9 @@ PATIENCE_S = 60.0
 class Planner:
     """Answers goals as told: feedback at each turn, and an end after so many of them."""
 
-    def __init__(self, end: int = Pursue.Result.REACHED, turns: int = 5, accepts: bool = True) -> None:
+    def __init__(self, end: int = Pursue.Result.REACHED, turns: int = 5, accepts: bool = True, namespace: str = "") -> None:
         self.end, self.turns, self.goals, self.handle = end, turns, [], None
-        self.node, self.executor = Node("planner"), SingleThreadedExecutor()
+        self.node, self.executor = Node("planner", namespace=namespace), SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.server = ActionServer(
             self.node, Pursue, "pursue", lambda handle: Pursue.Result(), handle_accepted_callback=self.on_goal,
@@ -165,15 +165,13 @@ def test_a_planner_that_falls_silent_is_given_up(planner: Planner, monkeypatch: 
         node.destroy_node()
 
 
-@pytest.mark.parametrize("planner", [{"turns": 10**6}], indirect=True)
+@pytest.mark.parametrize("planner", [{"turns": 10**6, "namespace": "ended"}], indirect=True)
 def test_a_planner_that_has_ended_is_told_at_once(planner: Planner):
-    """And that its goal is lost with it; nobody waits for its silence to last."""
-    node, goal = Node("asking"), command.PursueConfig(tip=(0.45, 0.1, 0.15)).goal()
+    """And that its goal is lost with it; nobody waits for its silence to last. Apart from what other tests have left behind."""
+    node, goal, heard = Node("asking", namespace="ended"), command.PursueConfig(tip=(0.45, 0.1, 0.15)).goal(), threading.Event()
 
     def serve() -> None:
-        while not planner.goals:
-            planner.turn()
-        for _ in range(5):
+        while not heard.is_set():
             planner.turn()
         planner.vanish()
 
@@ -181,9 +179,10 @@ def test_a_planner_that_has_ended_is_told_at_once(planner: Planner):
     serving.start()
     try:
         with pytest.raises(command.PursueError, match=r"has ended.*give it again"):
-            command.pursue(node, goal, lambda feedback: None, lambda: False)
+            command.pursue(node, goal, lambda feedback: heard.set(), lambda: False)
         assert time.monotonic() - begin_s < command.SILENT_S
     finally:
+        heard.set()
         serving.join()
         node.destroy_node()
 
