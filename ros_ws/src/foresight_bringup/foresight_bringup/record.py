@@ -52,13 +52,18 @@ def stopped(pid: int) -> bool:
 
 
 def path(domain: str, namespace: str, ending: str = "json") -> Path:
-    return Path(tempfile.gettempdir()) / f"foresight-up-{os.getuid()}-{domain}-{namespace.strip('/').replace('/', '.')}.{ending}"
+    return _temporary("up", domain, namespace, f".{ending}")
+
+
+def _temporary(what: str, whose: str, namespace: str, ending: str = "") -> Path:
+    """A file of this user's, for one graph."""
+    place = namespace.strip("/").replace("/", ".")
+    return Path(tempfile.gettempdir()) / f"foresight-{what}-{os.getuid()}-{whose}-{place}{ending}"
 
 
 def latch_file(namespace: str) -> Path:
     """Where a latch of this launcher's graph is kept: its own, so that a graph that a person starts anew begins without."""
-    launcher = f"{os.getpid()}-{began(os.getpid())}"
-    return Path(tempfile.gettempdir()) / f"foresight-latch-{os.getuid()}-{launcher}-{namespace.strip('/').replace('/', '.')}"
+    return _temporary("latch", f"{os.getpid()}-{began(os.getpid())}", namespace)
 
 
 def write(file: Path, processes: Mapping[str, tuple[tuple[str, ...], int]]) -> None:

@@ -388,7 +388,7 @@ class GuardNode(Part[GuardParameters]):
             self.get_logger().info("Motion is allowed.")
             return
         text = f"{action.name.capitalize()} ({cause}): {self._why}"
-        text = f"{text.rstrip('.')}. {topics.RESET}" if action is Action.LATCH else text
+        text = f"{text.rstrip('.')}. {topics.HOW_TO_RESET}" if action is Action.LATCH else text
         self.get_logger().warning(text)
         self._complaint = Complaint(text, time.monotonic())
 

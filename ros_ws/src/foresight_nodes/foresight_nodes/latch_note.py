@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from pathlib import Path
+
+from foresight.files import write_atomically
 
 
 class LatchNote:
@@ -23,20 +25,15 @@ class LatchNote:
 
     def write(self, pid: int) -> str:
         """Returns why the latch could not be written down; empty: it is."""
-        if self._path is None:
-            return ""
-        partial = self._path.with_suffix(".part")
-        try:
-            partial.write_text(str(pid))
-            os.replace(partial, self._path)
-        except OSError as error:
-            return f"{self._path}: {error.strerror}"
+        if self._path is not None:
+            try:
+                write_atomically(self._path, str(pid))
+            except OSError as error:
+                return f"{self._path}: {error.strerror}"
         return ""
 
     def forget(self) -> None:
         """The latch has ended. What cannot be removed stands: then a person is asked once more."""
         if self._path is not None:
-            try:
+            with suppress(OSError):
                 self._path.unlink(missing_ok=True)
-            except OSError:
-                pass

@@ -39,7 +39,7 @@ from foresight_nodes.heartbeat import Heartbeat
 from foresight_nodes.models import LoadModel, blank_observation, load_for
 from foresight_nodes.part import Part
 from foresight_nodes.real_time import check_priority
-from foresight_nodes.topics import OBJECTIVE, RESET
+from foresight_nodes.topics import HOW_TO_RESET, OBJECTIVE
 
 HISTORY_S = 1.0  # [s] of commands already executed that are remembered, to know the motion at a belief's stamp
 
@@ -449,7 +449,7 @@ class PlannerNode(Part[PlannerParameters]):
         if not msg.in_force and stamp_s > self._in_force_s + CLOCKS_APART_S:
             self._in_force = None
         if msg.state == GuardState.STOPPED and self._chase is not None and stamp_s >= self._chase.pursuit.start_s:
-            self._finish(Pursue.Result.STOPPED, f"The guard was stopped: {msg.detail.rstrip('.')}. {RESET}")
+            self._finish(Pursue.Result.STOPPED, f"The guard was stopped: {msg.detail.rstrip('.')}. {HOW_TO_RESET}")
 
 
 def conclude(handle: ServerGoalHandle, result: Pursue.Result) -> None:

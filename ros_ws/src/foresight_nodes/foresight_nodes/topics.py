@@ -90,7 +90,7 @@ DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STANDARD, QoSProfile(depth=
 BOND = Topic("bond", Bond, SENSOR, HISTORY)  # all -> lifecycle_manager, 10 Hz
 GRAPH_STATE = Topic("graph_state", GraphState, LATCHED, LATCHED)  # manager -> guard, `foresight up`, people; 10 Hz and on change
 
-RESET = "To allow motion again once the cause is gone: foresight reset, or the service guard/reset."
+HOW_TO_RESET = "To allow motion again once the cause is gone: foresight reset, or the service guard/reset."
 PURSUE = ("pursue", Pursue)  # action of the planner
 OBJECTIVE = "planner.objective"  # parameter of the planner that takes effect while the node runs, from the next plan on
 ENDINGS = (
