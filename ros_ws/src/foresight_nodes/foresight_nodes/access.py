@@ -16,7 +16,7 @@ from foresight_nodes import topics
 
 STOP = "guard/stop"  # anybody in the graph may stop the arm
 RESET = "guard/reset"  # only an operator lets it move again
-# A person's tools: the `ros2` command's nodes, `foresight evaluate --ros`, `foresight inject`, `pursue`, `stop`, `reset`, `objective`.
+# A person's tools: the `ros2` command's nodes, `foresight evaluate --ros`, `inject`, `pursue`, `stop`, `reset`, `objective`.
 OPERATORS = ("/_ros2cli_*", "episode_runner", "foresight_inject_*", "foresight_operate_*", "foresight_pursue_*")
 LAUNCHER = "foresight_up_*"  # `foresight up`, which hears whether the graph is active
 CAMERAS = ("front", "wrist")
