@@ -80,13 +80,13 @@ class Planner:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def vanish(self) -> None:
-        """Nobody serves the action any more, as if the process had died."""
+        """Nobody serves the action any more, as if the process had died: a spin that is not at its end would hold on to it."""
+        self.executor.shutdown()
         if self.server is not None:
             self.server.destroy()
         self.server = None
 
     def close(self) -> None:
-        self.executor.shutdown()
         self.vanish()
         self.node.destroy_node()
 
