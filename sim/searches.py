@@ -155,7 +155,7 @@ def _scene(simulation: Any, agent: Any, task: str, seed: int) -> tuple[Belief, G
 def _imagination(planner: Planner, belief: Belief, goal: Goal) -> Imagination:
     latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
     start = Start(belief.tip_velocity.astype(float))
-    objective = planner.objective.fitting(goal)
+    objective = planner.objective_of(goal)
     return Imagination(planner.model, planner.limits, planner.config, latent, proprio, goal, start, objective)
 
 

@@ -147,7 +147,9 @@ class Agent:
         juncture = Juncture(self.goal_constraints, self.guard.in_force, state, join_s)
         plan, verdict = None, None
         try:
-            plan = self.planner.plan(believed, self.goal, start, self.generator, self.clock, self.last_plan, juncture)
+            plan = self.planner.plan(
+                believed, self.goal, start, self.generator, self.clock, self.last_plan, juncture, self.pursuit.afresh
+            )
             outcome = self.pursuit.update(plan, belief, now_s)
         except NoPlan as error:
             verdict = Verdict(error.reason, str(error))

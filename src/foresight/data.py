@@ -208,7 +208,7 @@ class Plan:
     leg: Leg | None = None  # pursued on the way round keep-outs; None: the goal itself was
     subgoal: Float32[np.ndarray, "D"] | None = None  # pursued on the way to a goal that is far; None: the goal itself was
     refused: str = ""  # why the cheapest motion examined was not taken, where this one stands still instead
-    unmet: str = ""  # what of the goal's yaw, opening and contact does not hold now, with both values
+    unmet: str = ""  # what of the goal's object, yaw, opening and contact does not hold now, with both values
     closed: Float[np.ndarray, "HK"] | None = None  # the gripper's command in each step, 0 open, 1 closed; None: it is not moved
     grip_force_n: float = float("nan")  # [N] that its fingers squeeze with at most; NaN: it is not moved, or not examined
 

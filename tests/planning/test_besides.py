@@ -15,6 +15,7 @@ from foresight.planning.residuals import turned
 from tests.planning.toy import ToyModel, belief_at, goal_at
 
 TIP = np.array([0.45, 0.0, 0.10])
+SHOWN = np.array([0.45, 0.03, 0.10], np.float32)  # a latent, in this world the tip itself
 
 
 class Telling(ToyModel):
@@ -76,6 +77,23 @@ def test_what_does_not_hold_is_said_with_both_values(profile, part, said):
     assert plan(model, profile, goal).unmet == said
 
 
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        (Goal(object=TIP + np.array([0.03, 0.14, 0.5])), "the object is 5.0 cm from its goal, 2 allowed"),
+        (Goal(object=TIP + np.array([0.0, 0.11, 0.5])), ""),
+        (Goal(latent=SHOWN), "the object is 3.0 cm from its goal, 2 allowed"),
+        (Goal(latent=SHOWN, tip=TIP, weights=(0.0, 1.0, 1.0)), ""),
+        (Goal(tip=TIP, object=TIP, weights=(1.0, 1.0, 0.0)), ""),
+    ],
+)
+def test_an_object_that_is_not_at_its_goal_is_said_with_its_distance(profile, goal, said):
+    """As the model reads both, on the table; the object lies 10 cm beside the tip. What weighs nothing does not matter."""
+    belief = belief_at(TIP)
+    latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
+    assert unmet(goal, latent, proprio, ToyModel(profile)) == said
+
+
 def test_a_goal_is_reached_only_when_all_of_it_holds(profile):
     """Near and still is not enough while the object lies otherwise; the end says what is missing."""
     there = plan(Telling(profile), profile, replace(goal_at(TIP), yaw=0.5))
@@ -104,9 +122,10 @@ def test_values_that_make_no_sense_are_refused(part):
 
 
 def test_an_objective_that_weighs_them_keeps_its_weights(profile):
-    """And one term a part."""
+    """And one term a part; those of the planner's own terms that a goal has no part for do not count for it."""
     goal = replace(goal_at(TIP), yaw=0.5, opening=0.0)
     assert str(parse("to_go + 0.2*yaw").wanting(goal)) == "to_go + 0.2*yaw + opening"
     assert parse("to_go").wanting(goal_at(TIP)) == parse("to_go")
+    assert set(plan(Telling(profile), profile, goal_at(TIP), objective="to_go + yaw").terms) == {"to_go"}
     with pytest.raises(ValueError, match="needs a goal with yaw"):
-        plan(Telling(profile), profile, goal_at(TIP), objective="to_go + yaw")
+        plan(Telling(profile), profile, replace(goal_at(TIP), objective="to_go + yaw"))

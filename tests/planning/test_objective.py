@@ -48,7 +48,7 @@ def foreseen(profile) -> Foreseen:
 
 
 def as_it_was(to_go, velocities, start_velocity, step_s) -> dict[str, torch.Tensor]:
-    """The cost before it was an objective that can be edited, with the weights that the shipped figures were measured with."""
+    """The cost before it was an objective that can be edited: what a goal without an object is judged by, as shipped."""
     weight = 1 + 1.0 * torch.arange(to_go.shape[1], dtype=to_go.dtype, device=to_go.device)
     changes = torch.diff(torch.cat([start_velocity.expand(len(velocities), 1, 3), velocities], 1), dim=1)
     return {
@@ -63,8 +63,9 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_the_default_objective_costs_what_it_always_did_bit_for_bit(foreseen):
-    """Same terms, same order, same bits."""
-    found = parse(PlannerConfig().objective).score(foreseen)
+    """Same terms, same order, same bits, of a goal that wants no object anywhere."""
+    own = parse(PlannerConfig().objective)
+    found = own.fitting(goal_at(GOAL), own).score(foreseen)
     assert same(found, as_it_was(foreseen.to_go, foreseen.velocities, foreseen.start_velocity, 0.1))
 
 
@@ -192,9 +193,21 @@ def test_the_plan_shows_the_terms_of_the_objective_in_force(profile):
     assert terms(Goal(tip=GOAL, objective="tip + smooth")) == ["tip", "smooth"]
 
 
+def test_the_planners_own_terms_count_where_the_goal_has_what_they_look_at(profile):
+    """The object is weighed where one is wanted and weighs something, told or shown; a goal's own terms must all fit it."""
+    planner = Planner(ToyModel(profile), profile, PlannerConfig())
+    terms = lambda goal: [term.name for term in planner.objective_of(goal).terms]  # noqa: E731
+    assert terms(goal_at(GOAL)) == ["to_go", "effort", "smooth"]
+    assert "object" in terms(Goal(object=GOAL)) and "object" in terms(Goal(latent=GOAL.astype(np.float32)))
+    assert "object" not in terms(Goal(latent=GOAL.astype(np.float32), object=GOAL, tip=GOAL, weights=(0.0, 1.0, 0.0)))
+    with pytest.raises(ValueError, match="'object'.*needs a goal with object or latent"):
+        goal = Goal(tip=GOAL, objective="to_go + object")
+        planner.plan(belief_at(GOAL), goal, Start(np.zeros(3)), torch.Generator(), lambda: 0.0)
+
+
 def test_a_goal_without_what_the_objective_looks_at_makes_no_plan(profile):
     """The sentence names the term and what the goal lacks."""
-    planner = Planner(ToyModel(profile), profile, PlannerConfig(objective="object"))
+    planner = Planner(ToyModel(profile), profile, PlannerConfig(objective="object + effort"))
     with pytest.raises(ValueError, match=r"'object'.*needs a goal with object or latent"):
         planner.plan(belief_at(GOAL), goal_at(GOAL), Start(np.zeros(3)), torch.Generator(), lambda: 0.0)
 

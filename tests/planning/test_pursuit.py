@@ -48,6 +48,28 @@ def test_what_stood_in_the_way_is_told_when_a_pursuit_is_given_up():
     assert outcome.end is End.UNREACHABLE and outcome.detail.endswith("; The hand would come into the post.")
 
 
+def test_an_arm_that_stands_still_before_its_goal_tries_afresh_twice():
+    """After 1.5 s without progress, for 6 s or until the object is there; not while it moves, and not once it is there."""
+    config, leg = PursuitConfig(time_limit_s=60.0, patience_s=60.0), Leg(Goal(tip=TIP), TIP)
+    pursuit, tried = Pursuit(0.0, config), []
+    for i in range(400):
+        assert pursuit.update(plan(0.5, leg if pursuit.afresh else None), belief_at(TIP), 0.1 * i) is None
+        tried.append(pursuit.afresh)
+    begins = [0.1 * i for i in range(1, 400) if tried[i] and not tried[i - 1]]
+    assert begins == pytest.approx([1.5, 9.0], abs=0.25) and sum(tried) == pytest.approx(2 * 60, abs=2)
+    there = Pursuit(0.0, config)
+    found = []
+    for i in range(60):
+        there.update(plan(0.5, leg if there.afresh and i < 30 else None), belief_at(TIP), 0.1 * i)
+        found.append(there.afresh)
+    assert sum(found[:31]) == 15 and not any(found[31:44]), "it ends when no leg is left"
+    for distance, velocity in ((0.5, (0.1, 0.0, 0.0)), (0.1, (0.0, 0.0, 0.0))):
+        other = Pursuit(0.0, config)
+        for i in range(60):
+            other.update(plan(distance), belief_at(TIP, velocity), 0.1 * i)
+            assert not other.afresh
+
+
 @pytest.mark.parametrize(
     ("margin_m", "refused", "told"),
     [(0.004, "", True), (-0.003, "", True), (0.08, "", False), (float("nan"), "", False), (0.004, "Too fast.", False)],

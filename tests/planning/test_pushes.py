@@ -38,10 +38,10 @@ def constraints(bare) -> Constraints:
     return bare.of(Goal(object=THERE, keep_outs=(POST,)))
 
 
-def leg(profile, constraints, tip, cube, before=None, goal=None) -> Leg | None:
+def leg(profile, constraints, tip, cube, before=None, goal=None, afresh=False) -> Leg | None:
     latent = torch.as_tensor(np.concatenate([tip, cube]), dtype=torch.float32)[None]
     proprio = torch.as_tensor(np.concatenate([np.zeros(6), tip, np.zeros(3)]), dtype=torch.float32)[None]
-    return next_leg(goal or Goal(object=THERE, keep_outs=(POST,)), latent, proprio, World(profile), constraints, before)
+    return next_leg(goal or Goal(object=THERE, keep_outs=(POST,)), latent, proprio, World(profile), constraints, before, afresh)
 
 
 def test_what_the_slices_let_through_keeps_the_margin(profile, kinematics, constraints):
@@ -125,6 +125,25 @@ def test_where_nothing_is_in_the_way_the_goal_itself_is_pursued(profile, bare, c
     assert leg(profile, constraints, np.array([0.60, 0.05, 0.1]), THERE) is None
     away = bare.of(Goal(object=THERE, keep_outs=(Box("aside", np.array([0.30, 0.30, 0.0]), np.array([0.32, 0.32, 0.04])),)))
     assert leg(profile, away, tip, CUBE) is None
+
+
+def test_afresh_the_hand_lets_go_of_the_object_and_lines_up_behind_it(profile, bare):
+    """Though nothing is in the way: up and round it, down behind it, a push to its goal, and no more once it is there."""
+    goal, off, before = Goal(object=THERE), THERE + np.array([-0.035, 0.0, 0.0]), None
+    tip, turns = np.array([THERE[0] + 0.01, 0.03, 0.03]), []  # low beside the object, where it cannot push it to its goal
+    assert leg(profile, bare, tip, off, goal=goal) is None
+    for _ in range(6):
+        before = leg(profile, bare, tip, off, before, goal, afresh=True)
+        if before.tip_turn is None:
+            break
+        assert before.goal.object is None and (before.goal.tip == before.tip_turn).all()
+        turns.append(before.tip_turn)
+        tip = before.tip_turn
+    assert max(turn[2] for turn in turns) > 0.05, "over the object"
+    np.testing.assert_allclose(turns[-1], [off[0] - CONTACT_M - LINED_UP_M, 0.0, 0.03], atol=1e-9)
+    np.testing.assert_allclose(before.goal.object, THERE, atol=1e-9)
+    np.testing.assert_allclose(before.goal.tip[:2], [THERE[0] - CONTACT_M, 0.0], atol=1e-9)
+    assert leg(profile, bare, tip, THERE + np.array([-0.01, 0.0, 0.0]), before, goal, afresh=True) is None
 
 
 def test_at_its_goal_the_object_is_left_alone_though_it_is_read_a_little_off(profile, constraints):

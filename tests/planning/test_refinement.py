@@ -24,7 +24,7 @@ def imagination(planner, belief) -> Imagination:
         proprio,
         goal_at(GOAL),
         Start(belief.tip_velocity.astype(float)),
-        planner.objective,
+        planner.objective_of(goal_at(GOAL)),
     )
 
 

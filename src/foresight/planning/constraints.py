@@ -117,7 +117,7 @@ class Constraints:
             self._table if self._collision else None,
             self._collision or bool(goal.keep_outs),
             goal.tip_speed_max,
-            self.hand if boxes else None,
+            self.hand if self._collision or boxes else None,
             self.dexterity_min,
             self._gripper_moves,
         )
@@ -125,8 +125,10 @@ class Constraints:
 
     def _ready(self) -> Constraints:
         """Works out now and once what the first plan would have no time for."""
+        if self.scene is not None:
+            _ = self.hand, self.candidates, self.round, self.places
         if self.keep_outs:
-            _ = self.candidates, self.round, self.places, self.pushes
+            _ = self.pushes
         return self
 
     @property

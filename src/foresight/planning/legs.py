@@ -1,4 +1,4 @@
-"""The next leg of a goal that keep-outs lie before: where the tip goes, or where the object is pushed, first.
+"""The next leg of a goal that keep-outs lie before, or that is tried afresh: where the tip goes, or the object is pushed, first.
 
 Model, actor and critic were trained without keep-outs, and for goals that a person shows or tells; so a way round is a few such
 goals, one after the other, and the search stays what it is. An object is pushed in straight legs that keep it and the tip behind
@@ -40,29 +40,30 @@ def next_leg(
     model: Readout,
     constraints: Constraints,
     before: Leg | None = None,
+    afresh: bool = False,
 ) -> Leg | None:
     """A goal on the way to the goal; None where nothing is in the way of it, or no way round is known.
 
     The turns of the leg `before` are kept until they are reached or lost, for ways of nearly one length would else take turns.
+    `afresh`, the hand lets go of an object that is not at its goal and lines up behind it, whatever is in the way.
     """
-    if not constraints.keep_outs or constraints.scene is None:
+    if constraints.scene is None or not (constraints.keep_outs or afresh):
         return None
     tip, thing = proprio[0, -6:-3].double().numpy(), model.read(latent)[1][0].double().numpy()
     tip_goal, thing_goal = _wanted(goal, model)
     tip_turn, object_turn = (None, None) if before is None else (before.tip_turn, before.object_turn)
-    near_m = NEAR_M if object_turn is None else THERE_M
+    near_m = THERE_M if object_turn is not None or afresh else NEAR_M
     if thing_goal is None or np.linalg.norm((thing_goal - thing)[:2]) <= near_m:
         beside = None if thing_goal is None else thing
         return None if tip_goal is None else _to_tip(goal, constraints, tip, tip_goal, beside, tip_turn)
-    pushes = constraints.pushes
-    here, there = np.array([*thing[:2], pushes.height_m]), np.array([*thing_goal[:2], pushes.height_m])
-    way = pushes.way(here, there, object_turn)
+    here, there = (np.array([*place[:2], constraints.pushing_m]) for place in (thing, thing_goal))
+    way = constraints.pushes.way(here, there, object_turn) if constraints.keep_outs else [there]
     if way is None:
         return None
     left = float(np.linalg.norm(way[0] - here))
     ahead = (way[0] - here) / max(left, 1e-9)
     lines_up = here - (CONTACT_M + LINED_UP_M) * ahead
-    if before is None and len(way) == 1 and constraints.round.free(tip[None], lines_up[None])[0]:
+    if before is None and not afresh and len(way) == 1 and constraints.round.free(tip[None], lines_up[None])[0]:
         return None
     if not _can_push(tip, here, ahead):
         turn = _line_up(constraints, tip, here, lines_up, tip_turn)

@@ -11,7 +11,7 @@ critics, which the shipped one has not.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -23,9 +23,8 @@ from torch import Tensor
 from foresight.data import Goal
 from foresight.planning.residuals import BESIDES, KINDS, TOWARDS, Foreseen, lacking, unknown
 
-DEFAULT = (
-    "to_go(growth=1) + 0.08*effort + 0.08*smooth"  # in blocks; growing weight reaches goals sooner than the last block alone
-)
+# In blocks. Growing weights reach goals sooner than the last block alone; the critic counts too coarsely for the last centimetre.
+DEFAULT = "to_go(growth=1) + 0.5*object(growth=1) + 0.08*effort + 0.08*smooth"
 HEAVIEST, LIGHTEST = 1e6, 1e-6  # weight or growth: beyond what anybody means, and far from where float32 ends
 LONGEST = 1000  # characters of an objective
 TERM = re.compile(r"\s*(?:(?P<weight>[^\s*()]+)\s*\*\s*)?(?P<name>\w+)\s*(?:\((?P<options>[^()]*)\))?\s*(?P<more>\+|$)")
@@ -120,17 +119,21 @@ class Objective:
                 return f"Term '{term.name}' of the objective needs a model with {needed}. Leave it out, or give such a model."
             if goal is not None and (needed := lacking(term.name, goal)):
                 return f"Term '{term.name}' of the objective needs a goal with {needed}. Leave it out, or give the goal that."
-        if not any(term.weight > 0 and term.name in TOWARDS for term in self.terms):
+        if not _about_the_goal(self.terms):
             return f"No term of the objective '{self}' is about the goal, so it leads nowhere. Add one of {', '.join(TOWARDS)}."
         return None
 
-    def fitting(self, goal: Goal) -> Objective:
-        """Those of the terms that the goal can be judged by; the default where there are none."""
+    def fitting(self, goal: Goal, otherwise: Objective) -> Objective:
+        """Those of the terms that the goal can be judged by; `otherwise` where none of them is about the goal."""
         terms = tuple(term for term in self.terms if not lacking(term.name, goal))
-        return self if terms == self.terms else Objective(terms) if any(term.weight > 0 for term in terms) else parse(DEFAULT)
+        return self if terms == self.terms else Objective(terms) if _about_the_goal(terms) else otherwise
 
     def __str__(self) -> str:
         return " + ".join(str(term) for term in self.terms)
+
+
+def _about_the_goal(terms: Iterable[Term]) -> bool:
+    return any(term.weight > 0 and term.name in TOWARDS for term in terms)
 
 
 @lru_cache(maxsize=64)

@@ -28,7 +28,7 @@ from foresight.planning.constraints import Constraints, Juncture, NoPlan
 from foresight.planning.imagination import Imagination, Imagined, Model, Source, Watch
 from foresight.planning.legs import landing, next_leg
 from foresight.planning.limits import TipLimits
-from foresight.planning.objective import Objective, parse
+from foresight.planning.objective import DEFAULT, Objective, parse
 from foresight.planning.pace import Pace
 from foresight.planning.pursuit import refusal as outside
 from foresight.planning.pursuit import shown_refusal, unmet
@@ -103,13 +103,15 @@ class Planner:
         clock: Callable[[], float],
         previous: Plan | None = None,
         juncture: Juncture | None = None,
+        afresh: bool = False,
     ) -> Plan:
         """The best motion found from the belief towards the goal within the deadline.
 
         `previous` (the last plan for the same goal) is shifted by the time passed since and tried again. With a `juncture` the
         plan carries its joint trajectory, which keeps to the constraints from the juncture to rest: it is the cheapest
-        candidate of those examined in time that does, else coming to rest, and NoPlan is raised where that does not. Where there
-        is no time for the proposals the actor's first one stands alone, and NoPlan is raised where there is none for that. Raises
+        candidate of those examined in time that does, else coming to rest, and NoPlan is raised where that does not. `afresh`, a
+        hand that is stuck with its object lets go of it and lines up behind it. Where there is no time for the proposals the
+        actor's first one stands alone, and NoPlan is raised where there is none for that. Raises
         ValueError for a belief of another model or with values that are not finite, for a goal that lacks what the objective
         looks at, and when no candidate has a finite cost.
         """
@@ -126,7 +128,8 @@ class Planner:
         leg, limits = None, self._limits_for(goal)
         if constraints is not None and self._searches:
             limits = replace(limits, landing=landing(latent, model, constraints))
-            leg = next_leg(goal, latent, proprio, model, constraints, None if previous is None else previous.leg)
+            before = None if previous is None else previous.leg
+            leg = next_leg(goal, latent, proprio, model, constraints, before, afresh and not self.contract.moves_gripper)
         subgoal = None
         if leg is None and self._searches and self.config.subgoals and distance > self.config.subgoals_beyond:
             subgoal = next_subgoal(goal, latent, proprio, distance, model)
@@ -139,7 +142,7 @@ class Planner:
             proprio,
             pursued,
             start,
-            objective.fitting(pursued),
+            objective.fitting(pursued, parse(DEFAULT)),
             constraints if self._searches else None,
             self.watch,
             self._foresees,
@@ -162,6 +165,7 @@ class Planner:
             best, sources, tried = imagination.fixed(wander), ["random"], 1
         if not best.cost.isfinite().any():
             raise ValueError(f"None of the {len(best.cost)} candidates has a finite cost; no plan can be made.")
+        not_yet = unmet(goal, latent, proprio, self.model)
         describe = lambda found, i, source: Plan(  # noqa: E731
             stamp_s=belief.stamp_s,
             model_id=belief.model_id,
@@ -176,7 +180,7 @@ class Planner:
             source=source,
             leg=leg,
             subgoal=None if subgoal is None else subgoal.latent,
-            unmet=unmet(goal, latent, proprio, self.model),
+            unmet=not_yet,
             closed=found.controls[i, :, 3].double().numpy() if self.contract.moves_gripper else None,
         )
         if juncture is None:
@@ -260,8 +264,11 @@ class Planner:
         return told or shown_refusal(goal, self.model, constraints.profile)
 
     def objective_of(self, goal: Goal) -> Objective:
-        """What motions towards this goal are judged by; raises ValueError where the goal's own makes no sense."""
-        return (parse(goal.objective) if goal.objective else self.objective).wanting(goal)
+        """What motions towards this goal are judged by; raises ValueError where the goal's own makes no sense.
+
+        Of the planner's own terms those count that the goal can be judged by.
+        """
+        return (parse(goal.objective) if goal.objective else self.objective.fitting(goal, self.objective)).wanting(goal)
 
     def _check(self, belief: Belief, refusal: str | None) -> None:
         if refusal:

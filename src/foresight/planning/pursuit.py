@@ -13,13 +13,14 @@ from torch import Tensor
 
 from foresight.data import Belief, Goal, Plan
 from foresight.interfaces import Readout
-from foresight.planning.residuals import turned
+from foresight.planning.residuals import place, turned
 from foresight.robots.profile import RobotProfile
 
 HEIGHT_OFF_M = 0.05  # [m] above or below the workspace that an object's height may be said to be
 READOUT_OFF_M = 0.05  # [m] outside the workspace that a goal image may seem to be: readouts err by about 1 cm
 CLOSE_M = 0.02  # [m] beyond its margin within which what is near an arm that makes no progress is named
 YAW_OFF_DEG, OPENING_OFF = 10.0, 0.15  # [deg] and share of its way by which object and gripper may be off where a goal holds
+OBJECT_OFF_M = 0.02  # [m] on the table by which the object may be off there: two or three times what readouts err by
 
 
 class GoalRefused(ValueError):
@@ -62,6 +63,9 @@ class PursuitConfig:
     patience_s: float = 8.0  # [s] without progress before the goal counts as unreachable
     progress_s: float = 0.15  # [s] of distance that counts as progress
     infeasible_s: float = 3.0  # [s] without a plan that keeps to the constraints before the goal is given up
+    stuck_s: float = 1.5  # [s] without progress, the arm still, before the hand lets go of an object and pushes it afresh
+    afresh_s: float = 6.0  # [s] for which it tries that
+    afresh_tries: int = 2  # of that for one goal
 
 
 SAME_M = 0.03  # [m] between two turns that count as one: where the tip lines up is read anew from each image
@@ -93,6 +97,13 @@ class Pursuit:
         self._least, self._least_at_s = float("inf"), start_s
         self._without_since: float | None = None
         self._turns: Turns = None
+        self._afresh_since: float | None = None
+        self._tries = 0
+
+    @property
+    def afresh(self) -> bool:
+        """Whether the next plan begins again with an object that standing still, by what is foreseen, cannot be bettered for."""
+        return self._afresh_since is not None
 
     def update(self, plan: Plan, belief: Belief, now_s: float) -> Outcome | None:
         """The outcome, once there is one; None while the pursuit goes on."""
@@ -112,6 +123,7 @@ class Pursuit:
             self._turns, self._least = turns, float("inf")
         if plan.distance < self._least - config.progress_s or self._near_since is not None:
             self._least, self._least_at_s = min(self._least, plan.distance), now_s
+        self._begin_afresh(plan, speed, now_s)
         if now_s - self.start_s >= config.time_limit_s:
             return self._timed_out(f"the model sees {plan.distance:.2f} s of motion still to go")
         if now_s - self._least_at_s >= config.patience_s:
@@ -121,6 +133,15 @@ class Pursuit:
                 f"{self._least:.2f} s at best{''.join(f'; {why}' for why in _hindrances(plan) if why)}.",
             )
         return None
+
+    def _begin_afresh(self, plan: Plan, speed: float, now_s: float) -> None:
+        """Tries it where an arm stands still before its goal, until the object is there or the time for it is over."""
+        config = self.config
+        if self._afresh_since is not None:
+            if plan.leg is None or now_s - self._afresh_since >= config.afresh_s:
+                self._afresh_since = None
+        elif now_s - self._least_at_s >= config.stuck_s and speed <= config.still_m_s and self._tries < config.afresh_tries:
+            self._afresh_since, self._tries = now_s, self._tries + 1
 
     def without_plan(self, why: str, now_s: float) -> Outcome | None:
         """As `update`, where no motion keeps to the constraints; the arm comes to rest on the motion that it has."""
@@ -137,8 +158,11 @@ class Pursuit:
 
 
 def unmet(goal: Goal, latent: Float[Tensor, "1 D"], proprio: Float[Tensor, "1 P"], model: object) -> str:
-    """What of the goal's yaw, opening and contact does not hold, with both values; empty where all of them do."""
+    """What of the goal's object, yaw, opening and contact does not hold, with both values; empty where all of them do."""
     found = []
+    if (wanted := place(goal, model, "object")) is not None:
+        off = float((model.read(latent)[1][0] - wanted)[:2].norm())
+        found += [f"the object is {100 * off:.1f} cm from its goal, {100 * OBJECT_OFF_M:.0f} allowed"] * (off > OBJECT_OFF_M)
     if goal.yaw is not None:
         off = math.degrees(abs(float(turned(model.read_yaw(latent), torch.tensor(goal.yaw)))))
         found += [f"the object is turned by {off:.0f} deg, {YAW_OFF_DEG:.0f} allowed"] * (off > YAW_OFF_DEG)

@@ -94,13 +94,14 @@ def latent(foreseen: Foreseen) -> Residual:
 def tip(foreseen: Foreseen) -> Residual:
     """[m] from the tip to where it is wanted, or to where the goal images show it."""
     ends = foreseen.positions[:, foreseen.scales.block_steps - 1 :: foreseen.scales.block_steps]
-    return Residual(ends - _place(foreseen, "tip").to(ends), foreseen.scales.block_m)
+    return Residual(ends - _wanted(place(foreseen.goal, foreseen.model, "tip"), "tip").to(ends), foreseen.scales.block_m)
 
 
 def thing(foreseen: Foreseen) -> Residual:
     """[m] from the object, as the imagined latents show it, to where it is wanted, or to where the goal images show it."""
     seen = foreseen.model.read(foreseen.latents)[1]
-    return Residual(seen - _place(foreseen, "object").to(seen), foreseen.scales.block_m)
+    wanted = _wanted(place(foreseen.goal, foreseen.model, "object"), "object")
+    return Residual(seen - wanted.to(seen), foreseen.scales.block_m)
 
 
 def effort(foreseen: Foreseen) -> Residual:
@@ -154,11 +155,20 @@ def distance(points: Float[Tensor, "*n 3"], box: Box) -> Float[Tensor, "*n"]:
     return beyond.clamp_min(0).norm(dim=-1) + beyond.amax(-1).clamp_max(0)
 
 
+def place(goal: Goal, model: Readout, name: str) -> Float[Tensor, "3"] | None:
+    """[m] Where tip or object are wanted: as told, else as the goal images show them; None where neither says so."""
+    if (told := _part(goal, name)) is not None:
+        return torch.as_tensor(told, dtype=torch.float32)
+    if (shown := _part(goal, "latent")) is None:
+        return None
+    return model.read(torch.as_tensor(shown)[None])[("tip", "object").index(name)][0]
+
+
 def lacking(name: str, goal: Goal) -> str:
     """What the residual of that name needs and the goal has not; empty when it has all."""
     needs = {"latent": ("latent",), "tip": ("tip", "latent"), "object": ("object", "latent")}
     needs = (needs | {part: (part,) for part in BESIDES}).get(name, ())
-    return "" if not needs or any(getattr(goal, part) is not None for part in needs) else " or ".join(needs)
+    return "" if not needs or any(_part(goal, part) is not None for part in needs) else " or ".join(needs)
 
 
 def unknown(name: str, model: object) -> str:
@@ -175,11 +185,10 @@ def _wanted(part, name: str) -> Tensor:
     return torch.as_tensor(part, dtype=torch.float32)
 
 
-def _place(foreseen: Foreseen, name: str) -> Float[Tensor, "3"]:
-    told, seen = getattr(foreseen.goal, name), foreseen.goal.latent
-    if told is None and seen is not None:
-        return foreseen.model.read(torch.as_tensor(seen)[None])[("tip", "object").index(name)][0]
-    return _wanted(told, name)
+def _part(goal: Goal, name: str):
+    """That part of the goal; None where it has none, or one that weighs nothing."""
+    weights = dict(zip(("latent", "tip", "object"), goal.weights, strict=True))
+    return getattr(goal, name) if weights.get(name, 1.0) > 0 else None
 
 
 class Kind(NamedTuple):

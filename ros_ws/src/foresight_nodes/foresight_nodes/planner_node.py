@@ -323,7 +323,9 @@ class PlannerNode(Part[PlannerParameters]):
         measured = RobotState(belief.stamp_s, q, np.zeros_like(q), float(belief.proprio[-7]) if self._gripper_moves else None)
         juncture = Juncture(chase.constraints, in_force, measured, join_s)
         try:
-            plan = self._planner.plan(belief, chase.goal, start, chase.generator, time.perf_counter, previous, juncture)
+            plan = self._planner.plan(
+                belief, chase.goal, start, chase.generator, time.perf_counter, previous, juncture, chase.pursuit.afresh
+            )
         except (NoPlan, RuntimeError) as error:  # no motion passes, or no time; or the device has no memory left, or is gone
             self._without_plan += 1
             self._misses += isinstance(error, NoPlan) and error.reason is Reason.NO_TIME
