@@ -24,7 +24,7 @@ from foresight.command_line import InputError, check_file, check_folder, interru
 from foresight.ros_environment import mujoco_gl
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, Task
 
     from foresight.evaluation.config import EvaluateConfig
     from foresight.evaluation.results import Report
@@ -637,10 +637,14 @@ def _training_shown() -> Iterator[Callable[[str, int, int, str], None]]:
 
 @contextmanager
 def _shown_once_used(bar: "Progress") -> Iterator[Callable[[], "Progress"]]:
-    """A progress bar that appears with the first progress, so that an error before it stands alone on its line."""
+    """A bar that appears with the first progress, so that an error before it stands alone on its line; or a log's lines."""
+    from foresight.told import Told
+
+    tell = Told(bar.console)
 
     def use() -> "Progress":
         bar.start()
+        tell(lambda: [_so_far(task) for task in bar.tasks if task.started and not task.finished])
         return bar
 
     try:
@@ -648,6 +652,11 @@ def _shown_once_used(bar: "Progress") -> Iterator[Callable[[], "Progress"]]:
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+def _so_far(task: "Task") -> str:
+    left = "" if task.time_remaining is None else f", about {task.time_remaining / 60:.0f} min left"
+    return f"{task.description or 'done'}: {task.completed:.0f} of {task.total:.0f}{left}"
 
 
 def _run_in_ros(config: "EvaluateConfig") -> int:

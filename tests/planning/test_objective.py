@@ -200,7 +200,7 @@ def test_the_planners_own_terms_count_where_the_goal_has_what_they_look_at(profi
     assert terms(goal_at(GOAL)) == ["to_go", "effort", "smooth"]
     assert "object" in terms(Goal(object=GOAL)) and "object" in terms(Goal(latent=GOAL.astype(np.float32)))
     assert "object" not in terms(Goal(latent=GOAL.astype(np.float32), object=GOAL, tip=GOAL, weights=(0.0, 1.0, 0.0)))
-    with pytest.raises(ValueError, match="'object'.*needs a goal with object or latent"):
+    with pytest.raises(ValueError, match=r"'object'.*needs a goal with object or latent"):
         goal = Goal(tip=GOAL, objective="to_go + object")
         planner.plan(belief_at(GOAL), goal, Start(np.zeros(3)), torch.Generator(), lambda: 0.0)
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from foresight.evaluation.results import EpisodeResult
 from foresight.evaluation.statistics import percentile, wilson
+from foresight.told import Told
 
 
 class LiveTable:
@@ -20,6 +21,7 @@ class LiveTable:
         self.episodes: list[EpisodeResult] = []
         self._status = ""
         self._live = Live(self._render(), console=console, auto_refresh=False)
+        self._tell = Told(self._live.console)
 
     def __enter__(self) -> "LiveTable":
         self._live.__enter__()
@@ -35,6 +37,7 @@ class LiveTable:
     def add(self, result: EpisodeResult) -> None:
         self.episodes.append(result)
         self._refresh()
+        self._tell(lambda: [f"{len(self.episodes)} of {sum(self.planned.values())} episodes, {self._succeeded()}"])
 
     def status(self, line: str) -> None:
         """One line under the table: what is happening now."""
@@ -44,6 +47,11 @@ class LiveTable:
     def note(self, line: str) -> None:
         """A line that stays, above the table."""
         self._live.console.print(line, style="yellow", highlight=False)
+
+    def _succeeded(self) -> str:
+        groups = [[e for e in self.episodes if (e.group, e.policy) == key] for key in self.planned]
+        shares = (f"{own[0].group} ({own[0].policy}) {sum(e.success for e in own)} of {len(own)}" for own in groups if own)
+        return "succeeded: " + ", ".join(shares)
 
     def _refresh(self) -> None:
         self._live.update(self._render(), refresh=True)

@@ -187,11 +187,12 @@ class PlannerNode(Part[PlannerParameters]):
         self._recent, self._ways = Durations(30), Durations(30)
 
     def _warm_up(self) -> None:
-        """The first inference is slower than the others; let it not be the first plan."""
+        """The first inference is slower than the others, and constraints prepare themselves once; let no goal wait for it."""
         belief = BeliefFilter(self._model).update(blank_observation(self._model, self._profile))
         nothing = np.zeros(self._model.config.latent, np.float32)
         goal, generator = Goal(nothing, np.zeros(3), np.zeros(3)), torch.Generator()  # all that an objective may look at
         state = RobotState(0.0, self._profile.home, np.zeros_like(self._profile.home), opening=0.0)
+        self._constraints.of(goal)
         for _ in range(3):
             plan = self._planner.plan(belief, goal, start_of(None, 0.0, 0.0, 0.1, self._kinematics), generator, lambda: 0.0)
             Juncture(self._constraints, None, state, 0.1).examine(plan)
@@ -206,6 +207,7 @@ class PlannerNode(Part[PlannerParameters]):
                     raise ValueError(f"Parameter '{OBJECTIVE}' must be of type str, got {edit.value!r}.")
                 objective, chase = parse(edit.value), self._chase
                 goal = chase.goal if chase is not None and not chase.goal.objective else None
+                objective = objective if goal is None else objective.fitting(goal, objective)
                 if self._model is not None and (wrong := objective.refusal(self._model, goal)):
                     raise ValueError(wrong)
         except ValueError as error:
@@ -434,8 +436,9 @@ class PlannerNode(Part[PlannerParameters]):
         except ValueError as error:
             self.complain(str(error))
             return
+        hand = self._constraints.hand
         self._constraints = Constraints(
-            self._profile, self._kinematics, config, boxes, table, collision, gripper_moves=self._gripper_moves
+            self._profile, self._kinematics, config, boxes, table, collision, hand=hand, gripper_moves=self._gripper_moves
         )
         if self._chase is not None:
             self._chase.constraints = self._constraints.of(self._chase.goal)
