@@ -99,7 +99,7 @@ def test_terms_are_norms_of_residuals_over_their_scales(foreseen):
         "time": f.to_go.clamp(0, 1).mean(1).numpy(),
         "latent": (np.linalg.norm(f.latents.numpy() - GOAL, axis=-1) / np.sqrt(3)).mean(1),
         "tip": (np.linalg.norm(ends - GOAL, axis=-1) / block_m).mean(1),
-        "object": (np.linalg.norm(f.latents.numpy() + BESIDE - GOAL - 0.1, axis=-1) / block_m).mean(1),
+        "object": (np.maximum(np.linalg.norm(f.latents.numpy() + BESIDE - GOAL - 0.1, axis=-1) - 0.01, 0) / block_m).mean(1),
         "keep_out": np.mean(
             [np.maximum(0.0, KEPT_M - WALL.distance(way.numpy().astype(float))) / KEPT_M for way in f.positions], axis=1
         ),
@@ -107,6 +107,14 @@ def test_terms_are_norms_of_residuals_over_their_scales(foreseen):
     found = parse(" + ".join(expected)).score(f)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("off_m", "counts_m"), [(0.0, 0.0), (0.009, 0.0), (0.03, 0.02)])
+def test_an_object_is_blamed_for_what_readouts_can_tell_alone(foreseen, off_m, counts_m):
+    """A hand at rest does not fidget for less than a centimetre, which is mostly noise."""
+    at = torch.tensor(GOAL + 0.1 - BESIDE + np.array([off_m, 0.0, 0.0]), dtype=torch.float32).expand(S, H, 3)
+    cost = parse("object").score(Foreseen(**{**foreseen.__dict__, "latents": at}))["object"]
+    np.testing.assert_allclose(cost, counts_m / (0.2 * 0.1 * K), atol=1e-5)
 
 
 def test_norms_weights_and_growth_do_what_they_say(foreseen):

@@ -102,7 +102,7 @@ class Pursuit:
 
     @property
     def afresh(self) -> bool:
-        """Whether the next plan begins again with an object that standing still, by what is foreseen, cannot be bettered for."""
+        """What the next plan is to be told: the hand is stuck with its object, lets go of it and pushes it afresh."""
         return self._afresh_since is not None
 
     def update(self, plan: Plan, belief: Belief, now_s: float) -> Outcome | None:
@@ -135,7 +135,7 @@ class Pursuit:
         return None
 
     def _begin_afresh(self, plan: Plan, speed: float, now_s: float) -> None:
-        """Tries it where an arm stands still before its goal, until the object is there or the time for it is over."""
+        """Where an arm stands still short of its goal, until no leg is left, the object being there, or the time is over."""
         config = self.config
         if self._afresh_since is not None:
             if plan.leg is None or now_s - self._afresh_since >= config.afresh_s:

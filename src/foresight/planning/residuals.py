@@ -28,6 +28,7 @@ BESIDES = {  # parts of a goal beside places, and what reads them
 }
 TOWARDS = ("to_go", "time", "latent", "tip", "object", *BESIDES)  # the residuals that are about the goal
 KEPT_M = 0.10  # [m] from a keep-out within which the tip is blamed for its nearness
+READ_M = 0.01  # [m] to which readouts say where the object is: what they gain below that is mostly noise
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,11 @@ def tip(foreseen: Foreseen) -> Residual:
 
 
 def thing(foreseen: Foreseen) -> Residual:
-    """[m] from the object, as the imagined latents show it, to where it is wanted, or to where the goal images show it."""
+    """[m] from the object, as the imagined latents show it, to within READ_M of where it is wanted, told or shown."""
     seen = foreseen.model.read(foreseen.latents)[1]
-    wanted = _wanted(place(foreseen.goal, foreseen.model, "object"), "object")
-    return Residual(seen - wanted.to(seen), foreseen.scales.block_m)
+    off = seen - _wanted(place(foreseen.goal, foreseen.model, "object"), "object").to(seen)
+    beyond = (1 - READ_M / off.norm(dim=-1, keepdim=True).clamp_min(READ_M)).clamp_min(0)
+    return Residual(off * beyond, foreseen.scales.block_m)
 
 
 def effort(foreseen: Foreseen) -> Residual:
