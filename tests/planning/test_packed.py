@@ -44,7 +44,7 @@ def test_plans_are_as_good_as_those_of_float32(exact, fast):
             belief, planner, goal = step.belief, exact.planner, agent.goal
             latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
             judge = Imagination(
-                exact.model, planner.limits, planner.config, latent, proprio, goal, Start(np.zeros(3)), planner.objective
+                exact.model, planner.limits, planner.config, latent, proprio, goal, Start(np.zeros(3)), planner.objective_of(goal)
             )
             costs[name] = float(judge.fixed(torch.from_numpy(step.plan.tip_velocity).float()[None]).cost[0])
         worse.append(costs["fast"] - costs["exact"])

@@ -23,9 +23,9 @@ ROUNDS = 6
 def imagination(profile) -> Imagination:
     planner, belief = Planner(ToyModel(profile), profile), belief_at((0.45, 0.0, 0.10))
     latent, proprio = torch.from_numpy(belief.latent)[None], torch.from_numpy(belief.proprio)[None]
-    start = Start(belief.tip_velocity.astype(float))
+    start, goal = Start(belief.tip_velocity.astype(float)), goal_at((0.43, 0.16, 0.09))
     return Imagination(
-        planner.model, planner.limits, planner.config, latent, proprio, goal_at((0.43, 0.16, 0.09)), start, planner.objective
+        planner.model, planner.limits, planner.config, latent, proprio, goal, start, planner.objective_of(goal)
     )
 
 
