@@ -165,7 +165,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Leg:
-    """A part of the way to a goal that keep-outs lie before, and the turns that were chosen for it."""
+    """A part of the way to a goal that keep-outs lie before or that is tried afresh, and the turns that were chosen for it."""
 
     goal: Goal
     tip_turn: Float[np.ndarray, "3"] | None = None  # [m] that the tip goes to first
@@ -205,7 +205,7 @@ class Plan:
     # Least distance [m/rad] from a singularity beyond what must be kept, along the trajectory; NaN: not examined.
     singular_margin: float = float("nan")
     trajectory: Trajectory | None = None  # what the arm would do, its stop included; None: not examined
-    leg: Leg | None = None  # pursued on the way round keep-outs; None: the goal itself was
+    leg: Leg | None = None  # pursued on the way round keep-outs, or afresh; None: the goal itself was
     subgoal: Float32[np.ndarray, "D"] | None = None  # pursued on the way to a goal that is far; None: the goal itself was
     refused: str = ""  # why the cheapest motion examined was not taken, where this one stands still instead
     unmet: str = ""  # what of the goal's object, yaw, opening and contact does not hold now, with both values

@@ -21,6 +21,7 @@ from foresight.planning.around import Blocked, way_of_tip
 from foresight.planning.constraints import Constraints
 from foresight.planning.limits import Landing
 from foresight.planning.pushes import CONTACT_M, HIGH_M, LINED_UP_M
+from foresight.planning.residuals import place
 
 PASSED_M = 0.04  # [m] from a turn within which the tip goes on to the next, where that is free
 BEYOND_M = 0.02  # [m] beyond a turn to which an object is pushed: pushes end a little short
@@ -56,7 +57,7 @@ def next_leg(
     if thing_goal is None or np.linalg.norm((thing_goal - thing)[:2]) <= near_m:
         beside = None if thing_goal is None else thing
         return None if tip_goal is None else _to_tip(goal, constraints, tip, tip_goal, beside, tip_turn)
-    here, there = (np.array([*place[:2], constraints.pushing_m]) for place in (thing, thing_goal))
+    here, there = (np.array([*at[:2], constraints.pushing_m]) for at in (thing, thing_goal))
     way = constraints.pushes.way(here, there, object_turn) if constraints.keep_outs else [there]
     if way is None:
         return None
@@ -169,7 +170,5 @@ def _goal(goal: Goal, **place: Float[np.ndarray, "3"]) -> Goal:
 
 def _wanted(goal: Goal, model: Readout) -> tuple[Float[np.ndarray, "3"] | None, Float[np.ndarray, "3"] | None]:
     """Tip and object as told, or as the goal images show them; None where they do not matter."""
-    seen: tuple = (None, None)
-    if goal.latent is not None:
-        seen = tuple(place[0].double().numpy() for place in model.read(torch.as_tensor(goal.latent)[None]))
-    return goal.tip if goal.tip is not None else seen[0], goal.object if goal.object is not None else seen[1]
+    tip, thing = (place(goal, model, name) for name in ("tip", "object"))
+    return tuple(None if where is None else where.double().numpy() for where in (tip, thing))

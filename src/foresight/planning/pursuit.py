@@ -20,7 +20,7 @@ HEIGHT_OFF_M = 0.05  # [m] above or below the workspace that an object's height 
 READOUT_OFF_M = 0.05  # [m] outside the workspace that a goal image may seem to be: readouts err by about 1 cm
 CLOSE_M = 0.02  # [m] beyond its margin within which what is near an arm that makes no progress is named
 YAW_OFF_DEG, OPENING_OFF = 10.0, 0.15  # [deg] and share of its way by which object and gripper may be off where a goal holds
-OBJECT_OFF_M = 0.02  # [m] on the table by which the object may be off there: two or three times what readouts err by
+OBJECT_OFF_M = 0.02  # [m] on the table by which the object may be off there: more than readouts err by but for few
 
 
 class GoalRefused(ValueError):
@@ -123,7 +123,7 @@ class Pursuit:
             self._turns, self._least = turns, float("inf")
         if plan.distance < self._least - config.progress_s or self._near_since is not None:
             self._least, self._least_at_s = min(self._least, plan.distance), now_s
-        self._begin_afresh(plan, speed, now_s)
+        self._try_afresh(plan, speed, now_s)
         if now_s - self.start_s >= config.time_limit_s:
             return self._timed_out(f"the model sees {plan.distance:.2f} s of motion still to go")
         if now_s - self._least_at_s >= config.patience_s:
@@ -134,7 +134,7 @@ class Pursuit:
             )
         return None
 
-    def _begin_afresh(self, plan: Plan, speed: float, now_s: float) -> None:
+    def _try_afresh(self, plan: Plan, speed: float, now_s: float) -> None:
         """Where an arm stands still short of its goal, until no leg is left, the object being there, or the time is over."""
         config = self.config
         if self._afresh_since is not None:

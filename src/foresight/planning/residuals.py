@@ -160,7 +160,7 @@ def distance(points: Float[Tensor, "*n 3"], box: Box) -> Float[Tensor, "*n"]:
 def place(goal: Goal, model: Readout, name: str) -> Float[Tensor, "3"] | None:
     """[m] Where tip or object are wanted: as told, else as the goal images show them; None where neither says so."""
     if (told := _part(goal, name)) is not None:
-        return torch.as_tensor(told, dtype=torch.float32)
+        return torch.as_tensor(told)
     if (shown := _part(goal, "latent")) is None:
         return None
     return model.read(torch.as_tensor(shown)[None])[("tip", "object").index(name)][0]
